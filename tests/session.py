@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
@@ -68,10 +69,8 @@ class Session:
 
     def post(self, path, htmx=False, **fields):
         """Submit a form with its CSRF token, as HTMX does if asked."""
-        headers = {"X-CSRFToken": self.csrf or ""}
-        return self.request(
-            "POST", path, fields, headers | ({"HX-Request": "true"} if htmx else {})
-        )
+        headers = {"X-CSRFToken": self.csrf or "", "HX-Request": "true" if htmx else ""}
+        return self.request("POST", path, fields, headers)
 
     def signup(self, name, email, password=PASSWORD):
         """Create an account; the session is logged in afterwards."""
@@ -215,7 +214,5 @@ class Socket:
         return code
 
     def _send(self, opcode, payload=b""):
-        try:
+        with suppress(OSError):  # the reader sees the same and says so
             self._socket.sendall(websocket.encode(opcode, payload))
-        except OSError:
-            pass  # the reader sees the same and says so

@@ -1,4 +1,4 @@
-"""The WebSocket protocol's client side without I/O, permessage-deflate included (RFC 6455, 7692)."""
+"""The client's side of WebSocket without I/O, with permessage-deflate (RFC 6455, 7692)."""
 
 import base64
 import os
