@@ -1,0 +1,21 @@
+// One polite line tells a screen reader how a reply ended, instead of every word of it.
+const ENDINGS = { complete: "Reply complete", stopped: "Reply stopped", failed: "Reply failed" };
+const RUNNING = '[data-status="pending"], [data-status="streaming"]';
+const messages = document.getElementById("messages");
+const line = document.getElementById("announcer");
+
+function onChange(records) {
+  const gone = records.flatMap((record) => [...record.removedNodes]).filter((node) => node.matches?.(RUNNING));
+  for (const { id } of gone) {
+    const ending = ENDINGS[document.getElementById(id)?.dataset.status];
+    if (ending) line.textContent = ending;
+  }
+  const busy = messages.querySelector(RUNNING) !== null;
+  messages.setAttribute("aria-busy", busy);
+  if (busy) line.textContent = "";
+}
+
+if (messages) {
+  new MutationObserver(onChange).observe(messages, { childList: true });
+  onChange([]);
+}

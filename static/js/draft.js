@@ -1,0 +1,35 @@
+// The text in the composer and its client id, kept in this browser while it is not sent.
+import { read, uuid, write } from "./store.js";
+
+export const form = document.querySelector("form[data-draft]");
+export const field = form?.elements.content;
+export const prefix = form?.dataset.draft;
+const key = `${prefix}:draft`;
+let tried = null; // the text last posted under the present client id
+
+export function put(text, id = uuid(), posted = null) {
+  field.value = text;
+  form.elements.client_id.value = id;
+  tried = posted;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+export const id = () => form.elements.client_id.value;
+export const unchanged = () => field.value === tried;
+
+const save = () => write(key, field.value ? { text: field.value, id: id(), tried } : null);
+
+// An id that was posted stands for the text it was posted with: other text is another message.
+function settleId() {
+  if (tried !== null && tried !== field.value) form.elements.client_id.value = uuid();
+  tried = field.value;
+  save();
+}
+
+if (form) {
+  const kept = read(key);
+  field.addEventListener("input", save);
+  form.addEventListener("submit", settleId, { capture: true });
+  if (kept && !field.value) put(kept.text, kept.id, kept.tried);
+  else if (!id()) put(field.value);
+}

@@ -1,0 +1,43 @@
+// The page follows its end only while the reader is there.
+const NEAR = 80; // px
+const page = document.scrollingElement;
+const messages = document.getElementById("messages");
+const jump = document.getElementById("jump");
+const dock = document.querySelector(".dock");
+let following = true;
+let last = 0; // where the page was scrolled to, px
+
+const gap = () => page.scrollHeight - page.scrollTop - page.clientHeight;
+
+function show() {
+  jump.hidden = following || gap() < NEAR;
+}
+
+function toEnd() {
+  following = true;
+  page.scrollTop = page.scrollHeight;
+  show();
+}
+
+// A step up is the reader leaving, however small; except where the page itself got shorter.
+function onScroll() {
+  following = gap() < (page.scrollTop < last ? 2 : NEAR) || (following && page.scrollTop >= last);
+  last = page.scrollTop;
+  show();
+}
+
+function onResize() {
+  page.style.setProperty("--dock", `${dock.offsetHeight}px`);
+  if (following) toEnd();
+  else show();
+}
+
+if (messages) {
+  history.scrollRestoration = "manual";
+  addEventListener("scroll", onScroll, { passive: true });
+  jump.addEventListener("click", toEnd);
+  document.addEventListener("chattable:sent", toEnd);
+  const sizes = new ResizeObserver(onResize);
+  [messages, dock].forEach((element) => sizes.observe(element));
+  addEventListener("resize", onResize);
+}

@@ -1,0 +1,4 @@
+// Logging out, or deleting a chat, removes what this browser kept for it.
+import { forget } from "./store.js";
+
+document.addEventListener("submit", ({ target }) => target.dataset.forget && forget(target.dataset.forget));

@@ -1,0 +1,40 @@
+// What follows a post of the composer: the text is cleared only when the server accepted it.
+import { field, form, id, prefix, put } from "./draft.js";
+import { keep } from "./outbox.js";
+
+const CHAT_PATH = /^\/chats\/(\d+)$/;
+let posted = "";
+
+const destination = ({ hx, response }) =>
+  hx.redirect ?? (response.raw.redirected ? response.raw.url : null);
+
+function accept(place) {
+  keep(posted, id(), place);
+  put(field.value.startsWith(posted) ? field.value.slice(posted.length) : field.value);
+  document.dispatchEvent(new Event("chattable:sent"));
+}
+
+// A new chat's text waits under the key of the chat it became.
+function follow(event, url) {
+  const chat = url.pathname.match(CHAT_PATH)?.[1];
+  if (!chat) return;
+  accept(`${prefix.replace(/new$/, chat)}:sent`);
+  event.preventDefault();
+  location.assign(url);
+}
+
+function onAnswer(event) {
+  const { ctx } = event.detail;
+  if (ctx.sourceElement !== form) return;
+  const to = destination(ctx);
+  if (to) follow(event, new URL(to, location.href));
+  else if (ctx.response.status === 204) accept();
+  field.focus();
+}
+
+if (form) {
+  document.addEventListener("htmx:before:request", ({ detail }) => {
+    if (detail.ctx.sourceElement === form) posted = detail.ctx.request.body.get("content");
+  });
+  document.addEventListener("htmx:after:request", onAnswer);
+}

@@ -1,0 +1,20 @@
+// Keeps the words of every <time> true, in the server's own wording.
+const EVERY = 30_000; // ms
+const MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR, MONTH = 31 * DAY; // s
+const UNITS = [[DAY, "a day", "days"], [HOUR, "an hour", "hours"], [MINUTE, "a minute", "minutes"]];
+
+function words(seconds) {
+  const [size, one, many] = UNITS.find(([size]) => seconds >= size) ?? [];
+  if (!size) return "just now";
+  const count = Math.floor(seconds / size);
+  return count === 1 ? `${one} ago` : `${count} ${many} ago`;
+}
+
+function refresh() {
+  for (const time of document.querySelectorAll("time[datetime]")) {
+    const seconds = (Date.now() - Date.parse(time.dateTime)) / 1000;
+    if (seconds < MONTH && time.textContent !== words(seconds)) time.textContent = words(seconds);
+  }
+}
+
+setInterval(refresh, EVERY);
