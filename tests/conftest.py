@@ -112,8 +112,8 @@ def client(app):
 def sign_up(app):
     """Sign a visitor up: `sign_up(name, email)` returns a logged-in test client."""
 
-    def sign(name="Ada Lovelace", email="ada@example.com"):
-        person = app.test_client()
+    def sign(name="Ada Lovelace", email="ada@example.com", person=None):
+        person = person or app.test_client()
         form = {"name": name, "email": email, "password": "correct horse battery"}
         answer = person.post("/signup", data=form)
         assert answer.status_code in (302, 303), answer.text
@@ -123,16 +123,11 @@ def sign_up(app):
 
 
 @pytest.fixture
-def user(app, client):
+def user(app, client, sign_up):
     """The person who is logged in on `client`: Ada Lovelace, as a row of the open app context."""
     from models import User, db
 
-    form = {
-        "name": "Ada Lovelace",
-        "email": "ada@example.com",
-        "password": "correct horse battery",
-    }
-    assert client.post("/signup", data=form).status_code in (302, 303)
+    sign_up(person=client)
     with app.app_context():
         yield db.session.scalars(db.select(User).filter_by(email="ada@example.com")).one()
 
