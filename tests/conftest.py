@@ -65,7 +65,6 @@ def sqlite_url(tmp_path):
 def make_app(sqlite_url, redis_url, provider, tmp_path):
     """Make the Flask app with an empty schema; keyword arguments override its configuration."""
     from app import create_app
-
     from models import db
 
     defaults = {
