@@ -8,7 +8,7 @@ from bisect import bisect_right
 from bench.text import letters, visible_letters
 
 CODE_HEAD = re.compile(r'<div class="code__head">.*?</div>', re.DOTALL)
-TAG = re.compile(r"<[^>]*>")
+TAG = re.compile(r"""<(?:"[^"]*"|'[^']*'|[^'">])*>""")
 ASSISTANT = re.compile(r'<article[^>]*id="message-(\d+)"[^>]*data-role="assistant"')
 
 
