@@ -1,0 +1,622 @@
+"""The Flask app: configuration, sign-in, chats and messages, the socket, the command line."""
+
+import os
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import humanize
+from email_validator import EmailNotValidError, validate_email
+from flask import (
+    Blueprint,
+    Flask,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from flask.sessions import SecureCookieSessionInterface
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_login import LoginManager, current_user, login_user, logout_user
+from flask_migrate import Migrate
+from flask_sock import Sock
+from flask_wtf.csrf import CSRFError, CSRFProtect
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from redis.exceptions import RedisError
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from werkzeug.exceptions import HTTPException
+
+import jobs
+import live
+import markup
+import provider
+from models import Chat, User, db
+
+HERE = Path(__file__).resolve().parent
+DEFAULT_MODELS = ["gpt-5-mini", "gpt-5", "gpt-4o-mini"]
+PASSWORD_LENGTH = 8
+INVITATION_DAYS = 7
+# Endpoints that need no login; the socket asks for itself, in its own language.
+OPEN = {"static", "chattable.sign_up", "chattable.log_in", "chattable.up", "updates"}
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self';"
+    " frame-ancestors 'none'; object-src 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+REDIS_AWAY = "The server cannot take messages right now. Your text is kept; try again in a moment."
+BUSY = "A reply is still being written. Wait for it or stop it; your text is kept."
+
+pages = Blueprint("chattable", __name__)
+login_manager = LoginManager()
+csrf = CSRFProtect()
+limiter = Limiter(get_remote_address)
+sock = Sock()
+
+
+def create_app(config=None):
+    """Return the Flask app; `config` (a dict) overrides the environment.
+
+    Exits with one sentence that names the variable when a value is missing or wrong.
+    """
+    settings = {**os.environ, **(config or {})}
+    instance = Path(settings.get("INSTANCE_PATH") or "instance").resolve()
+    app = Flask(__name__, root_path=str(HERE), instance_path=str(instance))
+    app.config.from_mapping(read_settings(settings, instance))
+    app.session_interface = SecureWhenEncrypted()
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    for extension in (db, live, provider, login_manager, csrf, limiter):
+        extension.init_app(app)
+    Migrate(app, db, directory=str(HERE / "migrations"), render_as_batch=True)
+    app.register_blueprint(pages)
+    sock.init_app(app)
+    add_to_templates(app)
+    add_handlers(app)
+    app.cli.add_command(work)
+    app.cli.add_command(invite)
+    return app
+
+
+# Configuration, all of it read here and once.
+
+
+def read_settings(settings, instance):
+    """Return the Flask configuration that an environment (dict of str) asks for."""
+    return {
+        "SECRET_KEY": secret_key(settings, instance),
+        "SQLALCHEMY_DATABASE_URI": database_url(settings, instance),
+        "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True, "pool_timeout": 60},
+        "REDIS_URL": redis_url(settings, instance),
+        "RATELIMIT_STORAGE_URI": "memory://",
+        "OPENAI_API_KEY": settings.get("OPENAI_API_KEY"),
+        "OPENAI_BASE_URL": settings.get("OPENAI_BASE_URL"),
+        "MODELS": [name for part in settings.get("MODELS", "").split(",") if (name := part.strip())],
+        "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
+        "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
+        "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
+        "READ_TIMEOUT": whole_number(settings, "READ_TIMEOUT", 60),
+        "JOB_TIMEOUT": whole_number(settings, "JOB_TIMEOUT", 1800),
+        "WORKER_CONCURRENCY": whole_number(settings, "WORKER_CONCURRENCY", 100),
+        "SHUTDOWN_GRACE": whole_number(settings, "SHUTDOWN_GRACE", 25),
+        "MAX_CONTENT_LENGTH": 8_000_000,
+        "MAX_FORM_MEMORY_SIZE": 8_000_000,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "REMEMBER_COOKIE_SAMESITE": "Lax",
+        "REMEMBER_COOKIE_HTTPONLY": True,
+        "WTF_CSRF_TIME_LIMIT": None,
+        "WTF_CSRF_SSL_STRICT": False,
+        "WTF_CSRF_ENABLED": settings.get("WTF_CSRF_ENABLED", True),
+        "TESTING": settings.get("TESTING", False),
+    }
+
+
+def secret_key(settings, instance):
+    kept = instance / "secret_key"
+    key = settings.get("SECRET_KEY") or (kept.read_text().strip() if kept.exists() else None)
+    return key or refuse("SECRET_KEY is not set. Set it to a long random text and keep it secret.")
+
+
+def database_url(settings, instance):
+    """Return the SQLAlchemy URL; platforms still say postgres:// for PostgreSQL."""
+    default = f"sqlite:///{instance}/chattable.db"
+    try:
+        url = make_url(settings.get("DATABASE_URL") or default)
+    except (ArgumentError, ValueError):
+        refuse("DATABASE_URL is not a database address. An example: postgres://user:password@host/db")
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() not in ("postgresql", "sqlite"):
+        refuse("DATABASE_URL must begin with postgres:// or sqlite:///, the databases supported.")
+    return url
+
+
+def redis_url(settings, instance):
+    url = settings.get("REDIS_URL") or f"unix://{instance}/redis/redis.sock"
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        refuse("REDIS_URL must begin with redis://, rediss:// or unix://.")
+    return url
+
+
+def choice(settings, name, allowed):
+    value = settings.get(name) or allowed[0]
+    return value if value in allowed else refuse(f"{name} must be one of {', '.join(allowed)}.")
+
+
+def whole_number(settings, name, default):
+    value = str(settings.get(name) or default)
+    return int(value) if value.isdecimal() and int(value) else refuse(f"{name} must be a number.")
+
+
+def refuse(sentence):
+    raise SystemExit(sentence)
+
+
+class SecureWhenEncrypted(SecureCookieSessionInterface):
+    """Mark the session cookie Secure exactly where the browser came over TLS."""
+
+    def get_cookie_secure(self, app):
+        return request.is_secure
+
+
+# Templates and answers.
+
+
+def add_to_templates(app):
+    app.jinja_env.globals["dom_id"] = dom_id
+    app.jinja_env.filters |= {
+        "dollars": dollars,
+        "markdown": markup.render,
+        "time_in_words": time_in_words,
+    }
+
+    @app.context_processor
+    def sidebar():
+        known = current_user.is_authenticated
+        return {
+            "chats": current_user.chats_by_recency() if known else [],
+            "models": available_models() if known else [],
+            "demo": app.config["DEMO_MODEL"],
+        }
+
+
+def dom_id(thing, part=None):
+    """Return the id of a record's element: "message-9", or of a part of it: "message-9-body"."""
+    name = f"{type(thing).__name__.lower()}-{thing.id}"
+    return f"{name}-{part}" if part else name
+
+
+def dollars(amount):
+    """Return a sum for people, with enough digits to be non-zero: "$0.0010", "$0.00002"."""
+    if amount is None:
+        return "price unknown"
+    places = 4
+    while amount and places < 12 and round(amount, places) == 0:
+        places += 1
+    return f"${round(Decimal(amount), places):,}"
+
+
+def time_in_words(moment):
+    age = datetime.now(UTC) - moment
+    return "just now" if age.total_seconds() < 60 else humanize.naturaltime(age)
+
+
+def add_handlers(app):
+    app.before_request(require_login)
+    app.after_request(add_security_headers)
+    app.register_error_handler(CSRFError, lambda _: problem(EXPIRED, 400))
+    app.register_error_handler(HTTPException, show_error)
+    app.register_error_handler(SQLAlchemyError, database_away)
+    app.register_error_handler(RedisError, lambda _: problem(REDIS_AWAY, 503))
+    login_manager.unauthorized_handler(ask_to_log_in)
+    login_manager.user_loader(lambda user_id: db.session.get(User, int(user_id)))
+
+
+EXPIRED = "This page is too old. Reload it and try again; your text is kept."
+SENTENCES = {
+    403: "This is not allowed.",
+    404: "There is nothing here, or it is not yours.",
+    405: "This address does not work that way.",
+    413: "That is too much at once. Shorten it and try again.",
+    429: "Too many attempts. Wait a minute, then try again.",
+}
+
+
+def require_login():
+    if request.endpoint not in OPEN and not current_user.is_authenticated:
+        return ask_to_log_in()
+
+
+def ask_to_log_in():
+    if request.headers.get("HX-Request"):
+        return problem("You are signed out. Log in again; your text is kept.", 401)
+    return redirect(url_for("chattable.log_in", next=request.full_path.rstrip("?")))
+
+
+def add_security_headers(response):
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if current_user and current_user.is_authenticated and request.endpoint != "static":
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def show_error(error):
+    if error.code is None or error.code < 400:
+        return error
+    return problem(SENTENCES.get(error.code, "That did not work. Try again."), error.code)
+
+
+def database_away(error):
+    db.session.rollback()
+    current_app.logger.error("database: %s", type(error).__name__, exc_info=error)
+    return problem("The database is busy or away. Nothing is lost; try again in a moment.", 503)
+
+
+def problem(sentence, status):
+    """Answer with one sentence: as a part of the page for HTMX, else as a page of its own."""
+    if request.headers.get("HX-Request"):
+        return render_template("messages/_error.html", error=sentence), status
+    context = {"title": "That did not work", "sentence": sentence}
+    try:
+        return render_template("error.html", **context), status
+    except (SQLAlchemyError, RedisError):
+        return f"{sentence}\n", status, {"Content-Type": "text/plain; charset=utf-8"}
+
+
+# Accounts.
+
+
+@pages.route("/signup", methods=["GET", "POST"])
+def sign_up():
+    invitation = request.args.get("invitation", "")
+    if not may_sign_up(invitation):
+        return problem("Signing up is by invitation here. Ask whoever runs this server.", 403)
+    if request.method == "GET":
+        return show_sign_up({}, {})
+    form, errors = check_sign_up(request.form)
+    if not errors:
+        user = User.sign_up(form["name"], form["email"], request.form["password"])
+        if user:
+            login_user(user)
+            return redirect(safe_next())
+        errors = {"email": "There is an account with this e-mail address already. Log in instead."}
+    return show_sign_up(form, errors), 422
+
+
+def may_sign_up(invitation):
+    if current_app.config["SIGNUP"] == "invite":
+        try:
+            invitations().loads(invitation, max_age=INVITATION_DAYS * 86400)
+        except BadSignature:
+            return False
+    return current_app.config["SIGNUP"] != "closed"
+
+
+def invitations():
+    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt="invitation")
+
+
+def check_sign_up(form):
+    """Return (cleaned form, errors by field)."""
+    name, errors = " ".join(form.get("name", "").split()), {}
+    if not 1 <= len(name) <= 80:
+        errors["name"] = "Enter your name, with at most 80 characters."
+    email = normal_email(form.get("email", ""))
+    if not email:
+        errors["email"] = "Enter an e-mail address like ada@example.org."
+    if len(form.get("password", "")) < PASSWORD_LENGTH:
+        errors["password"] = f"Use at least {PASSWORD_LENGTH} characters."
+    elif len(form["password"]) > 1000:
+        errors["password"] = "Use at most 1,000 characters."
+    return {"name": name, "email": email or form.get("email", "")}, errors
+
+
+def normal_email(address):
+    """Return the address in the one form we store, or None if it is not one."""
+    try:
+        valid = validate_email(address.strip(), check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        return None
+    return valid.normalized.lower()
+
+
+def show_sign_up(form, errors):
+    return render_template("signup.html", form=form, errors=errors, next=safe_next(None))
+
+
+@pages.route("/login", methods=["GET", "POST"])
+@limiter.limit("10/minute", methods=["POST"], deduct_when=lambda answer: answer.status_code == 422)
+def log_in():
+    if request.method == "GET":
+        return show_log_in({}, {})
+    email, password = request.form.get("email", ""), request.form.get("password", "")
+    user = User.authenticate(normal_email(email) or email, password)
+    if user is None:
+        wrong = {"form": "That e-mail address and password do not go together."}
+        return show_log_in({"email": email}, wrong), 422
+    login_user(user, remember="remember" in request.form)
+    return redirect(safe_next())
+
+
+def show_log_in(form, errors):
+    return render_template("login.html", form=form, errors=errors, next=safe_next(None))
+
+
+def safe_next(default="/chats"):
+    """Return where to go after signing in: a path of ours, never another site."""
+    target = request.values.get("next") or ""
+    ours = target.startswith("/") and not target.startswith(("//", "/\\")) and "\\" not in target
+    return target if ours and target.isprintable() else default
+
+
+@pages.post("/logout")
+def log_out():
+    logout_user()
+    return redirect(url_for("chattable.log_in"))
+
+
+# Chats.
+
+
+@pages.get("/")
+def home():
+    return redirect(url_for("chattable.list_chats"))
+
+
+@pages.get("/chats")
+def list_chats():
+    return render_template("chats/index.html")
+
+
+@pages.get("/chats/new")
+def new_chat():
+    return render_template("chats/new.html", selected_model=default_model())
+
+
+@pages.post("/chats")
+def create_chat():
+    """Create a chat, with its first message if there is one."""
+    if "content" not in request.form:
+        return redirect(chat_path(create_empty_chat()), 303)
+    draft, sentence = read_draft()
+    if sentence:
+        return refuse_draft("chats/new.html", sentence, 422)
+    chat = create_empty_chat()
+    try:
+        send_to_worker(chat, draft)
+    except RedisError:
+        chat.delete()
+        return refuse_draft("chats/new.html", REDIS_AWAY, 503)
+    if request.headers.get("HX-Request"):
+        return "", 200, {"HX-Redirect": chat_path(chat)}
+    return redirect(chat_path(chat), 303)
+
+
+def create_empty_chat():
+    chat = Chat()
+    current_user.chats.append(chat)
+    db.session.commit()
+    return chat
+
+
+def chat_path(chat):
+    return url_for("chattable.show_chat", chat_id=chat.id)
+
+
+@pages.get("/chats/<int:chat_id>")
+def show_chat(chat_id):
+    chat = current_user.chat_or_404(chat_id)
+    before = request.args.get("before", type=int)
+    if before and request.headers.get("HX-Request"):
+        messages, older = chat.page(before)
+        return render_template("chats/_messages.html", chat=chat, messages=messages, older=older)
+    return show_page(chat)
+
+
+def show_page(chat, **context):
+    # The revision first: what changes while we read is then sent again, never missed.
+    revision = chat.revision
+    messages, older = chat.page()
+    context |= {"messages": messages, "older": older, "revision": revision}
+    selected = request.form.get("model") or chat.model or default_model()
+    return render_template("chats/show.html", chat=chat, selected_model=selected, **context)
+
+
+@pages.get("/chats/<int:chat_id>/edit")
+def edit_chat(chat_id):
+    chat = current_user.chat_or_404(chat_id)
+    return render_template("chats/edit.html", chat=chat, form={"title": chat.title}, errors={})
+
+
+@pages.route("/chats/<int:chat_id>", methods=["PATCH", "POST"])
+def rename_chat(chat_id):
+    chat = current_user.chat_or_404(chat_id)
+    title = " ".join(request.form.get("title", "").split())
+    if not 1 <= len(title) <= 200:
+        errors = {"title": "Enter a title of 1 to 200 characters."}
+        form = {"title": title}
+        return render_template("chats/edit.html", chat=chat, form=form, errors=errors), 422
+    chat.rename(title)
+    return redirect(chat_path(chat), 303)
+
+
+@pages.delete("/chats/<int:chat_id>")
+@pages.post("/chats/<int:chat_id>/delete")
+def delete_chat(chat_id):
+    current_user.chat_or_404(chat_id).delete()
+    flash("The chat was deleted.")
+    if request.headers.get("HX-Request"):
+        return "", 200, {"HX-Redirect": url_for("chattable.list_chats")}
+    return redirect(url_for("chattable.list_chats"), 303)
+
+
+# Messages.
+
+
+@pages.post("/messages")
+def create_message():
+    """Take a message and hand it to a worker; it appears over the socket."""
+    chat = current_user.chat_or_404(request.form.get("chat_id", type=int))
+    draft, sentence = read_draft()
+    if sentence:
+        return refuse_draft("chats/show.html", sentence, 422, chat)
+    if not may_run(chat, draft["client_id"]):
+        return refuse_draft("chats/show.html", BUSY, 409, chat)
+    try:
+        send_to_worker(chat, draft)
+    except RedisError:
+        return refuse_draft("chats/show.html", REDIS_AWAY, 503, chat)
+    return "", 204
+
+
+def read_draft():
+    """Return (draft, None) from the composer's form, or (None, what is wrong with it)."""
+    content = request.form.get("content", "").replace("\r\n", "\n").replace("\0", "").strip()
+    limit = current_app.config["MAX_MESSAGE_LENGTH"]
+    if not content:
+        return None, "Write a message first."
+    if len(content) > limit:
+        return None, f"This message has {len(content):,} characters; {limit:,} is the most."
+    model = request.form.get("model") or default_model()
+    if model not in available_models():
+        return None, f"The model “{model[:80]}” is not available here. Pick another one."
+    client_id = normal_uuid(request.form.get("client_id"))
+    if not client_id:
+        return None, EXPIRED
+    return {"content": content, "model": model, "client_id": client_id}, None
+
+
+def normal_uuid(value):
+    """Return a UUID in its usual form, a new one if none was given, None if it is not one."""
+    try:
+        return str(uuid.UUID(value) if value else uuid.uuid4())
+    except ValueError:
+        return None
+
+
+def refuse_draft(template, sentence, status, chat=None):
+    """Say what is wrong with a draft; whoever has no JavaScript gets the text back, too."""
+    if request.headers.get("HX-Request"):
+        return problem(sentence, status)
+    context = {"error": sentence, "form": request.form}
+    if chat:
+        return show_page(chat, **context), status
+    return render_template(template, selected_model=request.form.get("model"), **context), status
+
+
+def may_run(chat, token):
+    """Return whether the next turn in a chat is free for `token`: one reply at a time."""
+    try:
+        return chat.running_reply is None and live.take_turn(chat.id, token)
+    except RedisError:
+        return True  # enqueueing will fail, and say so
+
+
+def send_to_worker(chat, draft):
+    live.take_turn(chat.id, draft["client_id"])
+    try:
+        jobs.enqueue(jobs.create_message_and_stream, chat, *draft.values())
+    except RedisError:
+        live.end_turn(chat.id, draft["client_id"])
+        raise
+
+
+@pages.post("/messages/<int:message_id>/stop")
+def stop_message(message_id):
+    message = current_user.message_or_404(message_id)
+    if message.running:
+        live.request_stop(message.id)
+    return "", 204
+
+
+@pages.post("/messages/<int:message_id>/retry")
+def retry_message(message_id):
+    """Ask again for the latest reply, with the model picked on the page or the same one."""
+    message = current_user.message_or_404(message_id)
+    model = request.form.get("model") or message.model
+    if not message.chat.ends_with(message) or not message.retryable:
+        return problem("Only the latest reply can be asked for again, once it has ended.", 409)
+    if model not in available_models():
+        return problem("That model is not available any more. Pick another one.", 422)
+    if not may_run(message.chat, jobs.retry_token(message.id)):
+        return problem(BUSY, 409)
+    jobs.enqueue(jobs.retry_reply, message.chat, message.id, model)
+    return "", 204
+
+
+def available_models():
+    """Return the names to choose from: MODELS, else what the provider listed, else a default."""
+    return current_app.config["MODELS"] or live.known_models() or DEFAULT_MODELS
+
+
+def default_model():
+    return available_models()[0]
+
+
+# The socket.
+
+
+@sock.route("/chats/<int:chat_id>/updates", endpoint="updates")
+def updates(socket, chat_id):
+    """Relay a chat's changes, beginning with those since the page was loaded."""
+    # The connection is accepted before we are asked, so a refusal is a close code.
+    if not (current_user.is_authenticated and same_origin() and owns(chat_id)):
+        return socket.close(live.NOT_YOURS)
+    jobs.sweeper(current_app._get_current_object())
+    since = request.args.get("since", 0, type=int)
+    live.serve(socket, chat_id, lambda: catch_up(chat_id, since))
+
+
+def same_origin():
+    """Return whether the page that opened the socket is ours (a program may send no Origin)."""
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc == request.host
+
+
+def owns(chat_id):
+    try:
+        return bool(current_user.chat_or_404(chat_id))
+    except HTTPException:
+        return False
+
+
+def catch_up(chat_id, since):
+    try:
+        return db.session.get(Chat, chat_id).catch_up(since)
+    finally:
+        db.session.remove()  # a socket must not hold a database connection while it waits
+
+
+@pages.get("/up")
+@csrf.exempt
+def up():
+    """Say whether the app can reach its database and its Redis."""
+    try:
+        db.session.execute(text("SELECT 1"))
+        live.redis().ping()
+    except (SQLAlchemyError, RedisError):
+        return "down\n", 503, {"Content-Type": "text/plain"}
+    return "up\n", 200, {"Content-Type": "text/plain"}
+
+
+# The command line.
+
+
+@click.command("worker")
+def work():
+    """Write replies: run the RQ worker (`python -m gevent.monkey --module flask …`)."""
+    jobs.work(current_app._get_current_object())
+
+
+@click.command("invite")
+def invite():
+    """Print a link with which one can sign up while SIGNUP is "invite"."""
+    token = invitations().dumps(str(uuid.uuid4()))
+    click.echo(f"/signup?invitation={token}   (add your address; valid {INVITATION_DAYS} days)")

@@ -1,0 +1,284 @@
+"""The jobs behind a chat, the worker that runs a hundred of them at once, and its keepers."""
+
+import logging
+import signal
+import time
+from contextlib import contextmanager
+
+import gevent
+from flask import current_app
+from gevent.pool import Pool
+from redis.exceptions import RedisError
+from rq import Queue, Retry
+from rq.exceptions import StopRequested
+from rq.timeouts import BaseDeathPenalty
+from rq.worker import BaseWorker, WorkerStatus
+from sqlalchemy.exc import SQLAlchemyError
+
+import live
+import provider
+from models import Chat, Message, ReplyInProgress, db
+
+QUEUE = "replies"
+# Seconds.
+SWEEP = 2.5
+ORPHANED = 5
+MODELS_REFRESH = 600
+MODELS_RETRY = 15
+TURN_POLL = 0.2
+LAST_WORDS = 4
+
+log = logging.getLogger(__name__)
+
+
+# Enqueueing, from the web.
+
+
+def queue():
+    return Queue(QUEUE, connection=live.redis())
+
+
+def enqueue(job, chat, *args):
+    """Hand a job to a worker. Raises `RedisError` when there is no Redis to take it.
+
+    A job whose worker was killed runs again: each of them is safe to run twice.
+    """
+    return queue().enqueue(
+        job,
+        chat.id,
+        *args,
+        job_timeout=current_app.config["JOB_TIMEOUT"],
+        retry=Retry(max=2),
+        result_ttl=60,
+        # The default description would show what people write to whoever looks at the queue.
+        description=f"{job.__name__} in chat {chat.id}",
+    )
+
+
+# The jobs.
+
+
+def create_message_and_stream(chat_id, content, model, client_id):
+    """Save a person's message, then stream the reply to everyone watching."""
+    with turn(chat_id, client_id) as chat:
+        if chat is None:
+            return
+        title = chat.title
+        message = chat.say("user", content, client_id=client_id)
+        if chat.title != title:
+            live.broadcast_title(chat)
+        reply(chat, model, after=message.id)
+
+
+def retry_reply(chat_id, message_id, model):
+    """Ask again for a reply that has ended; the new one takes the old one's place."""
+    with turn(chat_id, retry_token(message_id)) as chat:
+        old = db.session.get(Message, message_id)
+        if chat is None or old is None:
+            return
+        if not old.superseded:
+            old.supersede()
+        reply(chat, model, after=old.id)
+
+
+def retry_token(message_id):
+    return f"retry-{message_id}"
+
+
+@contextmanager
+def turn(chat_id, token):
+    """Wait for a turn in the chat, so that replies never interleave; gives the chat or None."""
+    while not live.take_turn(chat_id, token):
+        gevent.sleep(TURN_POLL)
+    try:
+        yield db.session.get(Chat, chat_id)
+    finally:
+        live.end_turn(chat_id, token)
+
+
+def reply(chat, model, after):
+    """Run the reply to a message, unless another run of the same job has."""
+    while not chat.answered(after):
+        try:
+            chat.run(model)
+            live.broadcast_title(chat)
+        except ReplyInProgress:
+            db.session.commit()
+            gevent.sleep(TURN_POLL)
+
+
+# The worker.
+
+
+class GreenletTimeout(BaseDeathPenalty):
+    """RQ's job timeout for a job that is a greenlet (its own are for processes and threads)."""
+
+    def setup_death_penalty(self):
+        late = self._exception(f"Task exceeded maximum timeout value ({self._timeout} seconds)")
+        self._timer = gevent.Timeout(self._timeout if self._timeout > 0 else None, late)
+        self._timer.start()
+
+    def cancel_death_penalty(self):
+        self._timer.close()
+
+
+class JobStopped(Exception):
+    """Somebody stopped the job by RQ's own command or dashboard."""
+
+
+class Worker(BaseWorker):
+    """An RQ worker that runs many jobs at once: a reply is seconds of waiting.
+
+    Queue, registries, executions, heartbeats, timeouts and `rq info` are RQ's own.
+    """
+
+    death_penalty_class = GreenletTimeout
+
+    def __init__(self, app, concurrency, grace):
+        connection = app.extensions["redis"]
+        super().__init__(
+            [QUEUE],
+            connection=connection,
+            job_monitoring_interval=5,
+            maintenance_interval=15,
+            log_job_description=False,
+        )
+        self.app = app
+        self.grace = grace
+        self.pool = Pool(concurrency)
+        self._greenlets = {}
+        self.max_connection_wait_time = 2.0
+
+    def execute_job(self, job, queue):
+        """Start the job in the pool and come back for the next one."""
+        execution = self.prepare_execution(job)
+        self._greenlets[execution.id] = self.pool.spawn(self._perform, job, queue, execution)
+
+    def _perform(self, job, queue, execution):
+        try:
+            with self.app.app_context():
+                self.perform_job(job, queue, execution)
+        except RedisError as error:
+            # RQ will find the execution abandoned and run the job again; it is safe to.
+            log.warning("job %s: outcome not recorded, Redis is away: %s", job.id, error)
+        finally:
+            self.executions.pop(execution.id, None)
+            self._greenlets.pop(execution.id, None)
+
+    def dequeue_job_and_maintain_ttl(self, timeout, max_idle_time=None):
+        """Wait for a job and for a place in the pool, a second at a time; notice a shutdown."""
+        while not self._stop_requested:
+            if self.pool.wait_available(timeout=1) and not self._stop_requested:
+                job = super().dequeue_job_and_maintain_ttl(timeout and 1, max_idle_time=1)
+                if job or not timeout:
+                    return job
+        raise StopRequested
+
+    def set_state(self, state, pipeline=None):
+        """Be "idle" only when nothing runs."""
+        busy = state == WorkerStatus.IDLE and self.executions
+        super().set_state(WorkerStatus.BUSY if busy else state, pipeline)
+
+    def get_heartbeat_ttl(self, job, working_time=0.0):
+        """Return how long (s) an execution outlives its worker: so late is it seen as abandoned."""
+        return self.job_monitoring_interval * 4
+
+    def subscribe(self):
+        super().subscribe()
+        self.pubsub.subscribe(**{live.STOPS: self._stop_reply})
+
+    def _stop_reply(self, message):
+        live.stop_running(int(message["data"]))
+
+    def request_stop_execution(self, execution_id):
+        """End one job, for RQ's `stop-job` command."""
+        if greenlet := self._greenlets.get(execution_id):
+            self._stopped_job_id = self.executions[execution_id].job_id
+            greenlet.kill(JobStopped("stopped by command"), block=False)
+
+    def _install_signal_handlers(self):
+        # As greenlets: a plain handler would raise in whichever greenlet happens to run.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            gevent.signal_handler(number, self.request_stop, number, None)
+
+    def request_stop(self, signum, frame):
+        """Take no new job (warm shutdown)."""
+        log.info("shutting down: %d replies may finish for %s s", len(self.pool), self.grace)
+        self._stop_requested = True
+
+    def teardown(self):
+        """Let replies finish, stop the rest with their text kept, and leave RQ's books in order."""
+        if not self.pool.join(timeout=self.grace):
+            live.stop_running()
+            self.pool.join(timeout=LAST_WORDS)
+        super().teardown()
+
+    def keep_heartbeats(self):
+        """Tell RQ for ever that what runs here is alive."""
+        while True:
+            gevent.sleep(self.job_monitoring_interval)
+            try:
+                for execution in list(self.executions.values()):
+                    self.maintain_heartbeats(execution.job, execution)
+            except RedisError as error:
+                log.warning("no heartbeat, Redis is away: %s", error)
+
+
+def work(app):
+    """Run a worker in this process until SIGTERM or SIGINT."""
+    worker = Worker(app, app.config["WORKER_CONCURRENCY"], app.config["SHUTDOWN_GRACE"])
+    keepers = [gevent.spawn(worker.keep_heartbeats), gevent.spawn(keep_models, app), sweeper(app)]
+    worker.work(logging_level="WARNING")
+    gevent.killall(keepers)
+
+
+# Keepers: greenlets that run beside the work.
+
+
+def sweeper(app):
+    """Start (once in a process) to look for replies whose writer died."""
+    if "sweeper" not in app.extensions:
+        app.extensions["sweeper"] = gevent.spawn(keep_sweeping, app)
+    return app.extensions["sweeper"]
+
+
+def keep_sweeping(app):
+    missing = {}
+    while True:
+        try:
+            with app.app_context():
+                missing = interrupt_orphans(missing)
+        except (SQLAlchemyError, RedisError) as error:
+            missing = {}
+            log.warning("not swept: %s", error)
+        gevent.sleep(SWEEP)
+
+
+def interrupt_orphans(missing):
+    """End replies without a lease; `missing` and the result say since when ({id: monotonic s}).
+
+    Not at first sight: after a restart of Redis, every writer needs a moment to renew its lease.
+    """
+    running = Message.running_ids()
+    db.session.commit()
+    alive, now = live.leased(running), time.monotonic()
+    missing = {id: missing.get(id, now) for id in running if id not in alive}
+    for message_id, since in missing.items():
+        if now - since >= ORPHANED:
+            log.warning("message %s: its writer is gone", message_id)
+            Message.interrupt(message_id)
+    return missing
+
+
+def keep_models(app):
+    """Fetch the provider's list of models now and then; pages read it from Redis."""
+    if app.config["MODELS"]:
+        return
+    while True:
+        try:
+            with app.app_context():
+                live.keep_models(provider.list_models())
+            gevent.sleep(MODELS_REFRESH)
+        except Exception as error:  # whatever the provider does, replies must go on
+            log.warning("the provider's models are not known: %s", type(error).__name__)
+            gevent.sleep(MODELS_RETRY)

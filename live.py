@@ -1,0 +1,548 @@
+"""The hall between worker and page: render a frame, publish it, catch a page up, fan frames out."""
+
+import json
+import logging
+import time
+from collections import defaultdict, deque
+from contextlib import contextmanager
+
+import gevent
+from flask import current_app
+from gevent.event import Event
+from gevent.lock import RLock
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from wsproto.events import Ping, TextMessage
+
+from markup import Growth
+
+# Seconds. A living worker renews the lease of the reply it writes long before it ends.
+LEASE = 6
+RENEW = 2
+# What Redis keeps of a running reply, and a turn that waits for its worker, last this long.
+LIFETIME = 6 * 3600
+PING = 25
+SEND_TIMEOUT = 60
+# A socket this far behind is closed; it catches up when it can read again.
+BACKLOG_FRAMES = 1_000
+BACKLOG_BYTES = 2_000_000
+# A key frame is made when this many characters of patches would have to be replayed instead.
+KEY_FRAME = 4_000
+STOPS = "chattable:stops"
+
+# WebSocket close codes.
+NOT_YOURS = 1008
+TRY_AGAIN = 1012
+
+# Number a frame, keep what a page that comes late needs, publish: all or nothing, so that a
+# snapshot never has a gap. Returns 1 if somebody asked the reply to stop.
+GROW = """
+local seq, text, key, patches, stop = unpack(KEYS)
+local channel, frame, more, lifetime, key_frame, whole = unpack(ARGV)
+local number = redis.call('INCR', seq)
+if key_frame ~= '' then
+  redis.call('SET', key, key_frame, 'EX', lifetime)
+  redis.call('SET', text, whole, 'EX', lifetime)
+  redis.call('DEL', patches)
+  redis.call('EXPIRE', seq, lifetime)
+else
+  redis.call('APPEND', text, more)
+  redis.call('RPUSH', patches, frame)
+end
+redis.call('PUBLISH', channel, number .. ' ' .. frame)
+return redis.call('EXISTS', stop)
+"""
+
+# The same for a frame whose content a late page finds in the database.
+ANNOUNCE = """
+local number = redis.call('INCR', KEYS[1])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+if #KEYS > 1 then redis.call('DEL', unpack(KEYS, 2)) end
+return redis.call('PUBLISH', ARGV[1], number .. ' ' .. ARGV[2])
+"""
+
+log = logging.getLogger(__name__)
+
+
+def init_app(app):
+    """Connect the app to Redis; no command is sent before it is needed."""
+    url = app.config["REDIS_URL"]
+    app.extensions["redis"] = connection = Redis.from_url(
+        url, socket_connect_timeout=2, socket_timeout=10, health_check_interval=30
+    )
+    app.extensions["relay"] = Relay(url)
+    app.extensions["live_scripts"] = {
+        "grow": connection.register_script(GROW),
+        "announce": connection.register_script(ANNOUNCE),
+    }
+
+
+def redis():
+    """Return the app's Redis connection pool (byte responses, as RQ needs them)."""
+    return current_app.extensions["redis"]
+
+
+# Frames: what a page swaps in. They are built from the same partials the page uses.
+
+
+def render(template, **context):
+    return current_app.jinja_env.get_template(template).render(context)
+
+
+def article_frame(*articles):
+    """Return the frame that replaces or inserts rendered articles, in order of their ids."""
+    return f'<hx-upsert hx-target="#messages">{"".join(articles)}</hx-upsert>'
+
+
+def article(message, body=None):
+    """Return the HTML of one message; `body` if it shows something else than `message.body`."""
+    body = message.body if body is None else body
+    return render("messages/_message.html", message=message, body=body)
+
+
+def removal(message):
+    return f'<hx-partial hx-target="#message-{message.id}" hx-swap="delete"></hx-partial>'
+
+
+def growth_frame(message, patches):
+    """Return the frame that applies `patches` to the body of a message.
+
+    It is JSON, the shortest form htmx's socket extension knows: most frames carry few words.
+    """
+    first, *others = patches
+    frame = {"target": spine(message, first.depth), "content": first.html}
+    if first.swap != "beforeend":
+        frame["swap"] = first.swap
+    frame["content"] += "".join(
+        f'<hx-partial hx-target="{spine(message, patch.depth)}" hx-swap="{patch.swap}">'
+        f"{patch.html}</hx-partial>"
+        for patch in others
+    )
+    return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
+
+
+def spine(message, depth):
+    """Return the selector of the element at `depth` in the chain of last children of the body."""
+    return f"#message-{message.id}-body" + ">:last-child" * depth
+
+
+# Publishing, from the worker (and wherever else a chat changes).
+
+
+def broadcast_message(message):
+    """Show a message that was created or has ended on every page of its chat."""
+    frame = removal(message) if message.superseded else article_frame(article(message))
+    done = [] if message.running else [lease_key(message.id), stop_key(message.id)]
+    announce(message.chat_id, frame, forget=reply_keys(message.chat_id) + done)
+
+
+def broadcast_title(chat):
+    """Show a chat's title and cost on every page of it."""
+    announce(chat.id, render("chats/_title.html", chat=chat))
+
+
+def broadcast_deletion(chat_id):
+    """Close every socket of a chat that is no more."""
+    announce(chat_id, "", forget=reply_keys(chat_id))
+
+
+def announce(chat_id, frame, forget=()):
+    script = current_app.extensions["live_scripts"]["announce"]
+    try:
+        script([seq_key(chat_id), *forget], [channel(chat_id), frame, LIFETIME])
+    except RedisError as error:
+        # Nobody is misled: the pages' sockets break with Redis and catch up from the database.
+        log.warning("chat %s: not announced, Redis is away: %s", chat_id, error)
+
+
+class Broadcast:
+    """What the pages that watch one running reply have been shown of it."""
+
+    def __init__(self):
+        self.stop_requested = False
+        self._growth = Growth()
+        self._fed = 0
+        self._unsent = ""
+        self._since_key_frame = 0
+        self._whole = True
+
+    def update(self, message):
+        """Bring every page up to `message.content`; raises nothing when Redis is away."""
+        more = message.content[self._fed :]
+        self._fed = len(message.content)
+        patches = self._growth.feed(more)
+        self._unsent += more
+        try:
+            self._show(message, patches)
+        except RedisError as error:
+            # Pages have lost the thread: once Redis is back, they get the whole.
+            self._whole = True
+            log.warning("message %s: not shown, Redis is away: %s", message.id, error)
+
+    def _show(self, message, patches):
+        if self._whole:
+            html = self._growth.html
+            self._grow(message, article_frame(article(message, html)), html)
+        elif patches:
+            frame = growth_frame(message, patches)
+            self._since_key_frame += len(frame)
+            html = self._growth.html if self._key_frame_due(message) else ""
+            self._grow(message, frame, html)
+
+    def _key_frame_due(self, message):
+        # Rarer as the reply gets longer: in sum they stay linear.
+        return self._since_key_frame > max(KEY_FRAME, len(message.content))
+
+    def _grow(self, message, frame, html):
+        script = current_app.extensions["live_scripts"]["grow"]
+        key_frame, whole = (f"{message.id} {html}", message.content) if html else ("", "")
+        keys = [seq_key(message.chat_id), *reply_keys(message.chat_id), stop_key(message.id)]
+        values = [channel(message.chat_id), frame, self._unsent, LIFETIME, key_frame, whole]
+        self.stop_requested = bool(script(keys, values))
+        self._unsent, self._whole = "", False
+        self._since_key_frame = 0 if html else self._since_key_frame
+
+
+# Catching up: first Redis, then the database. The other way round, a reply that ends in between
+# would be shown running for ever.
+
+
+class Snapshot:
+    """The running reply of a chat as Redis has it, and the number of the frame it stands at.
+
+    Raises `RedisError` when Redis is away.
+    """
+
+    seq, message_id, text = 0, 0, ""
+
+    def __init__(self, chat_id):
+        with redis().pipeline(transaction=True) as pipeline:
+            text, key, patches = reply_keys(chat_id)
+            pipeline.mget(seq_key(chat_id), text, key)
+            pipeline.lrange(patches, 0, -1)
+            (seq, text, key), patches = pipeline.execute()
+        self.seq = int(seq or 0)
+        message_id, _, html = (key or b"0 ").decode().partition(" ")
+        self.message_id, self._html = int(message_id), html
+        self.text = (text or b"").decode()
+        self._patches = [patch.decode() for patch in patches]
+
+    def frames(self, messages):
+        """Return the frames that bring a page up to `messages` and the reply's latest word."""
+        kept = [self._article(message) for message in messages if not message.superseded]
+        gone = [removal(message) for message in messages if message.superseded]
+        shown = [article_frame(*kept)] if kept else []
+        running = any(message.running and message.id == self.message_id for message in messages)
+        return ["".join(gone)] * bool(gone) + shown + self._patches * running
+
+    def _article(self, message):
+        if message.running and message.id == self.message_id:
+            return article(self.refresh(message), self._html)
+        return article(message)
+
+    def refresh(self, message):
+        """Bring a message from the database up to what was streamed since its last checkpoint."""
+        if message.running and message.id == self.message_id:
+            message.catch_up(self.text)
+        return message
+
+
+def snapshot(chat_id):
+    """Return the `Snapshot` of a chat, an empty one while Redis is away."""
+    try:
+        return Snapshot(chat_id)
+    except RedisError:
+        return object.__new__(Snapshot)
+
+
+# Keys. A chat has at most one running reply, so what Redis keeps of it belongs to the chat.
+
+
+def channel(chat_id):
+    return f"chat:{chat_id}"
+
+
+def seq_key(chat_id):
+    return f"chat:{chat_id}:seq"
+
+
+def reply_keys(chat_id):
+    return [f"chat:{chat_id}:{part}" for part in ("text", "key", "patches")]
+
+
+def turn_key(chat_id):
+    return f"chat:{chat_id}:turn"
+
+
+def lease_key(message_id):
+    return f"message:{message_id}:lease"
+
+
+def stop_key(message_id):
+    return f"message:{message_id}:stop"
+
+
+# Leases, turns, stops.
+
+_running = {}
+
+
+@contextmanager
+def lease(message, stop):
+    """Hold the lease of a running reply; `stop` is called when somebody asks for its end."""
+    _running[message.id] = stop
+    try:
+        renewed = renew(message.id)
+        yield renewed
+    finally:
+        del _running[message.id]
+
+
+def renew(message_id):
+    """Say that a reply is being written; one that nobody renews will be called interrupted."""
+    try:
+        redis().set(lease_key(message_id), 1, ex=LEASE)
+    except RedisError as error:
+        log.warning("message %s: lease not renewed, Redis is away: %s", message_id, error)
+    return time.monotonic()
+
+
+def leased(message_ids):
+    """Return the set of those replies that somebody is writing. Raises `RedisError`."""
+    values = redis().mget([lease_key(id) for id in message_ids]) if message_ids else []
+    return {id for id, value in zip(message_ids, values, strict=True) if value}
+
+
+def take_turn(chat_id, token):
+    """Return whether the chat's next turn belongs to `token`: one at a time, first come."""
+    key = turn_key(chat_id)
+    return bool(redis().set(key, token, nx=True, ex=LIFETIME)) or redis().get(key) == token.encode()
+
+
+def end_turn(chat_id, token=None):
+    """Give the turn back (whoever's it is, without `token`)."""
+    try:
+        if token is None or redis().get(turn_key(chat_id)) == token.encode():
+            redis().delete(turn_key(chat_id))
+    except RedisError as error:
+        log.warning("chat %s: turn not ended, Redis is away: %s", chat_id, error)
+
+
+def request_stop(message_id):
+    """Ask whoever writes a reply to stop. The key is for one that has not started yet."""
+    redis().set(stop_key(message_id), 1, ex=LIFETIME)
+    redis().publish(STOPS, message_id)
+
+
+def stop_requested(message_id):
+    try:
+        return bool(redis().exists(stop_key(message_id)))
+    except RedisError:
+        return False
+
+
+def stop_running(message_id=None):
+    """Stop one reply written in this process, or all of them."""
+    for id, stop in list(_running.items()):
+        if message_id in (None, id):
+            stop()
+
+
+# The relay: one subscription per web process, fanned out to its sockets.
+
+
+class Relay:
+    """Hand each frame of a chat to every socket that watches it."""
+
+    def __init__(self, url):
+        self._url = url
+        self._pubsub = None
+        self._connecting = RLock()
+        self._watchers = defaultdict(set)
+        self._subscribed = {}
+        self._last = {}
+
+    @contextmanager
+    def watch(self, name):
+        """Subscribe to a channel; once this has returned a `Watcher`, no frame is missed."""
+        watcher = Watcher()
+        self._watchers[name].add(watcher)
+        try:
+            self._subscribe(name)
+            yield watcher
+        finally:
+            self._watchers[name].discard(watcher)
+
+    def _subscribe(self, name):
+        with self._connecting:
+            if self._pubsub is None:
+                self._connect()
+        if name not in self._subscribed:
+            self._subscribed[name] = Event()
+            self._pubsub.subscribe(name)
+        if not self._subscribed[name].wait(5):
+            raise TimeoutError(f"no answer to SUBSCRIBE {name}")
+
+    def _connect(self):
+        # No silent reconnection: frames would be missed. A break closes the sockets instead.
+        connection = Redis.from_url(
+            self._url,
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=2,
+            socket_keepalive=True,
+            health_check_interval=15,
+        )
+        pubsub = connection.pubsub()
+        pubsub.subscribe(STOPS)  # a subscription that always holds keeps the loop simple
+        self._pubsub = pubsub
+        gevent.spawn(self._listen, pubsub)
+
+    def _listen(self, pubsub):
+        idle_since = time.monotonic()
+        try:
+            while True:
+                message = pubsub.get_message(timeout=5)
+                if message:
+                    self._receive(message)
+                if time.monotonic() - idle_since > 5:
+                    self._unsubscribe_idle(pubsub)
+                    idle_since = time.monotonic()
+        except (RedisError, OSError) as error:
+            log.warning("the relay lost Redis: %s", error)
+        finally:
+            self._break(pubsub)
+
+    def _break(self, pubsub):
+        """Close every socket: each reconnects, and catches up, by itself."""
+        self._pubsub = None
+        self._subscribed.clear()
+        self._last.clear()
+        for name in list(self._watchers):
+            self._close(name, TRY_AGAIN)
+        pubsub.close()
+
+    def _receive(self, message):
+        name = message["channel"].decode()
+        if message["type"] == "subscribe" and name in self._subscribed:
+            self._subscribed[name].set()
+        elif message["type"] == "message" and name != STOPS:
+            number, _, frame = message["data"].decode().partition(" ")
+            self._fan_out(name, int(number), frame)
+
+    def _fan_out(self, name, seq, frame):
+        last, self._last[name] = self._last.get(name), seq
+        if last is not None and seq != last + 1:
+            self._close(name, TRY_AGAIN)  # Redis has lost frames, or its memory
+        elif not frame:
+            self._close(name, NOT_YOURS)
+        for watcher in self._watchers[name]:
+            watcher.offer(seq, frame)
+
+    def _close(self, name, code):
+        for watcher in self._watchers[name]:
+            watcher.close(code)
+
+    def _unsubscribe_idle(self, pubsub):
+        # Lazily: a page that reloads comes back at once.
+        idle = [name for name in self._subscribed if not self._watchers[name]]
+        for name in idle:
+            del self._subscribed[name], self._watchers[name]
+            self._last.pop(name, None)
+        if idle:
+            pubsub.unsubscribe(*idle)
+
+
+class Watcher:
+    """The frames one socket has yet to send: bounded, so that a slow reader costs no memory."""
+
+    def __init__(self):
+        self.code = None
+        self._frames = deque()
+        self._bytes = 0
+        self._news = Event()
+
+    def offer(self, seq, frame):
+        """Queue a frame; too many of them close the socket, which then catches up."""
+        if self.code:
+            return
+        self._frames.append((seq, frame))
+        self._bytes += len(frame)
+        if len(self._frames) > BACKLOG_FRAMES or self._bytes > BACKLOG_BYTES:
+            self.close(TRY_AGAIN)
+        self._news.set()
+
+    def close(self, code):
+        """Have the socket closed with `code`, whatever is still queued."""
+        self.code = self.code or code
+        self._frames.clear()
+        self._news.set()
+
+    def next(self, timeout):
+        """Return the next (seq, frame), or None after `timeout` seconds or when it is closed."""
+        if not self._frames and not self.code:
+            self._news.clear()
+            self._news.wait(timeout)
+        if not self._frames:
+            return None
+        seq, frame = self._frames.popleft()
+        self._bytes -= len(frame)
+        return seq, frame
+
+
+def serve(socket, chat_id, catch_up):
+    """Relay a chat to one socket until either side ends.
+
+    `catch_up()` returns (seq, frames): the page's present state and the number it stands at.
+    """
+    code = TRY_AGAIN
+    try:
+        # Subscribe before reading, or a frame can fall between the two.
+        with current_app.extensions["relay"].watch(channel(chat_id)) as watcher:
+            seq, frames = catch_up()
+            for frame in frames:
+                send(socket, TextMessage(frame))
+            follow(socket, watcher, seq)
+            code = watcher.code or code
+    except (RedisError, OSError) as error:
+        log.warning("chat %s: socket closed: %s", chat_id, error)
+    finally:
+        if socket.connected:
+            socket.close(code)
+
+
+def follow(socket, watcher, seq):
+    while socket.connected and not watcher.code:
+        news = watcher.next(PING)
+        if news and news[0] > seq:
+            send(socket, TextMessage(news[1]))
+        elif not news and not watcher.code:
+            send(socket, Ping())
+
+
+def send(socket, event):
+    """Send one WebSocket event whole; a reader that takes nothing for a minute is cut off.
+
+    `socket.send` may write a part of a large frame only, and its own pings would come from
+    another greenlet, maybe in the middle of a frame; so both are done here.
+    """
+    with gevent.Timeout(SEND_TIMEOUT, TimeoutError("the reader is stuck")):
+        socket.sock.sendall(socket.ws.send(event))
+
+
+# The provider's models, as a worker last heard them.
+
+MODELS = "chattable:models"
+
+
+def keep_models(names):
+    redis().set(MODELS, json.dumps(names))
+
+
+def known_models():
+    """Return the list a worker fetched, or [] if none has yet or Redis is away."""
+    try:
+        return json.loads(redis().get(MODELS) or "[]")
+    except RedisError:
+        return []

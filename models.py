@@ -1,0 +1,665 @@
+"""Chattable, its chats and messages, and all SQL."""
+
+import functools
+import logging
+import textwrap
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import gevent
+from flask_login import UserMixin
+from flask_sqlalchemy import SQLAlchemy
+from markupsafe import Markup, escape
+from rq.timeouts import JobTimeoutException
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    and_,
+    event,
+    func,
+    or_,
+    select,
+    text,
+    type_coerce,
+    update,
+)
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    foreign,
+    mapped_column,
+    relationship,
+    remote,
+)
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.types import TypeDecorator
+from werkzeug.security import check_password_hash, generate_password_hash
+
+import live
+import markup
+import provider
+
+PAGE = 30
+NEW_CHAT = "New chat"
+TITLE_LENGTH = 60
+CHECKPOINT = 1.0
+# What a stale page, or Redis, still knows of a deleted chat must not fit a new one.
+NEVER_REUSE_IDS = {"sqlite_autoincrement": True}
+RUNNING = ("pending", "streaming")
+OUT_OF_TIME = "The reply took too long and was ended. Try again, or ask for less at once."
+INTERRUPTED = "The reply was interrupted. What had arrived is kept; try again to get a new one."
+
+log = logging.getLogger(__name__)
+
+
+class Base(DeclarativeBase):
+    """What every model is."""
+
+
+# Objects stay as they are after a commit: reading them again would cost a reply its connection.
+db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
+
+
+@event.listens_for(Engine, "connect")
+def prepare_sqlite(connection, _record):
+    """Let SQLite readers and one writer work at once, and fail fast enough to retry kindly."""
+    if type(connection).__module__.startswith("sqlite3"):
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        # A greenlet that waits in SQLite stops every other one: wait briefly, then retry.
+        connection.execute("PRAGMA busy_timeout=500")
+
+
+def persistent(work):
+    """Retry `work` for about a minute while the database is locked or away."""
+
+    @functools.wraps(work)
+    def patiently(*args, **kwargs):
+        for delay in (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8, 15, 30):
+            try:
+                return work(*args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                db.session.rollback()
+                log.warning("%s: database away, retrying in %s s: %s", work.__name__, delay, error.orig)
+                gevent.sleep(delay)
+        return work(*args, **kwargs)
+
+    return patiently
+
+
+def now():
+    return datetime.now(UTC)
+
+
+class Moment(TypeDecorator):
+    """A point in time, always aware and in UTC (SQLite forgets the zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value, dialect):
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class Dollars(TypeDecorator):
+    """An exact amount of money, kept as whole picodollars: SQLite has no decimals."""
+
+    impl = BigInteger
+    cache_ok = True
+    SCALE = 10**12
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else int((value * self.SCALE).to_integral_value())
+
+    def process_result_value(self, value, dialect):
+        return None if value is None else Decimal(int(value)) / self.SCALE
+
+
+class ReplyInProgress(Exception):
+    """The chat already has a reply being written."""
+
+
+class Chattable:
+    """Give a model chats, and two hooks that tell about every message in them.
+
+    Mix it into any model with an integer `id`. `thing.chats` lists its chats; `chat.chattable`
+    is the thing. Its `name`, if it has one, signs the messages people write.
+    """
+
+    def on_message_create(self, message):
+        """Called after a message in one of my chats was saved for the first time."""
+
+    def on_message_update(self, message):
+        """Called whenever a message has grown (at each flush) and once it has ended."""
+
+    def chats_by_recency(self):
+        """Return all my chats, the latest active first."""
+        return list(db.session.scalars(self._chats.order_by(Chat.updated_at.desc(), Chat.id.desc())))
+
+    def chat_or_404(self, chat_id):
+        """Return one of my chats; anybody else's does not exist."""
+        return db.one_or_404(self._chats.where(Chat.id == chat_id))
+
+    def message_or_404(self, message_id):
+        """Return a message of one of my chats; anybody else's does not exist."""
+        mine = self._chats.with_only_columns(Chat.id)
+        return db.one_or_404(
+            select(Message).where(Message.id == message_id, Message.chat_id.in_(mine))
+        )
+
+    @property
+    def _chats(self):
+        return select(Chat).where(
+            Chat.chattable_type == type(self).__name__, Chat.chattable_id == self.id
+        )
+
+
+@event.listens_for(Chattable, "mapper_configured", propagate=True)
+def add_chats(_mapper, owner):
+    """Give `owner` its `chats`: a polymorphic association, by class name and id."""
+    kind = owner.__name__
+    Chat.owners[kind] = owner
+    mine = and_(owner.id == foreign(remote(Chat.chattable_id)), Chat.chattable_type == kind)
+    owner.chats = relationship(Chat, primaryjoin=mine, cascade="all, delete-orphan", overlaps="chats")
+    event.listen(owner.chats, "append", lambda _, chat, __: setattr(chat, "chattable_type", kind))
+
+
+class User(Chattable, UserMixin, db.Model):
+    """A person with an account. Their pages live on the two hooks."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(80))
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    password_hash: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(Moment, default=now)
+
+    @classmethod
+    def sign_up(cls, name, email, password):
+        """Create a user, or return None if the (normalised) e-mail address is taken."""
+        user = cls(name=name, email=email, password_hash=generate_password_hash(password))
+        db.session.add(user)
+        try:
+            db.session.commit()
+        except IntegrityError:
+            db.session.rollback()
+            return None
+        return user
+
+    @classmethod
+    def authenticate(cls, email, password):
+        """Return the user with this e-mail address and password, or None."""
+        user = db.session.scalar(select(cls).where(cls.email == email))
+        # Compare in any case: the time it takes must not tell whether the address is known.
+        matches = check_password_hash(user.password_hash if user else NOBODY, password)
+        return user if user and matches else None
+
+    @property
+    def initials(self):
+        return initials(self.name)
+
+    def on_message_create(self, message):
+        live.broadcast_message(message)
+
+    def on_message_update(self, message):
+        if message.running:
+            message.broadcast.update(message)
+        else:
+            live.broadcast_message(message)
+
+
+class Chat(db.Model):
+    """A conversation. At most one reply in it is being written at any time."""
+
+    __tablename__ = "chats"
+    __table_args__ = (
+        Index("chats_by_recency", "chattable_type", "chattable_id", "updated_at"),
+        NEVER_REUSE_IDS,
+    )
+    owners = {}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    chattable_type: Mapped[str] = mapped_column(String(80))
+    chattable_id: Mapped[int]
+    title: Mapped[str] = mapped_column(String(200), default=NEW_CHAT)
+    # Counts the changes of this chat's messages; a page that knows its number can catch up.
+    revision: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(Moment, default=now)
+    updated_at: Mapped[datetime] = mapped_column(Moment, default=now)
+
+    messages: Mapped[list["Message"]] = relationship(
+        back_populates="chat",
+        order_by="Message.id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        primaryjoin="and_(Message.chat_id == Chat.id, Message.superseded == false())",
+    )
+
+    @property
+    def chattable(self):
+        """The user (or other `Chattable`) this chat belongs to."""
+        return db.session.get(self.owners[self.chattable_type], self.chattable_id)
+
+    @property
+    def channel(self):
+        return live.channel(self.id)
+
+    @property
+    def cost(self):
+        """Dollars spent in this chat so far (Decimal), or None if no price is known."""
+        spent = func.sum(
+            type_coerce(Message.input_cost, BigInteger) + type_coerce(Message.output_cost, BigInteger)
+        )
+        total = db.session.scalar(select(spent).where(Message.chat_id == self.id))
+        return None if total is None else Decimal(int(total)) / Dollars.SCALE
+
+    @property
+    def model(self):
+        """The model of the latest reply, or None."""
+        replies = select(Message.model).where(Message.chat_id == self.id, Message.role == "assistant")
+        return db.session.scalar(replies.order_by(Message.id.desc()).limit(1))
+
+    @property
+    def running_reply(self):
+        """The reply that is being written, or None."""
+        return db.session.scalar(
+            select(Message).where(Message.chat_id == self.id, Message.status.in_(RUNNING))
+        )
+
+    def page(self, before=None):
+        """Return (messages, older): the last `PAGE` messages, oldest first, as of this moment.
+
+        `before` is the id of a message to end before; `older` is such an id if there are more.
+        """
+        snapshot = live.snapshot(self.id)
+        query = select(Message).where(Message.chat_id == self.id, ~Message.superseded)
+        if before:
+            query = query.where(Message.id < before)
+        latest = db.session.scalars(query.order_by(Message.id.desc()).limit(PAGE + 1)).all()
+        messages = [snapshot.refresh(message) for message in reversed(latest[:PAGE])]
+        return messages, messages[0].id if len(latest) > PAGE else None
+
+    def catch_up(self, since):
+        """Return (seq, frames) that bring a page loaded at revision `since` up to this moment."""
+        snapshot = live.Snapshot(self.id)
+        changed = or_(Message.revision > since, Message.status.in_(RUNNING))
+        query = select(Message).where(Message.chat_id == self.id, changed).order_by(Message.id)
+        return snapshot.seq, snapshot.frames(db.session.scalars(query).all())
+
+    def history(self, before_id=None):
+        """Return what the provider is told: the conversation up to `before_id`, without blanks."""
+        query = select(Message.role, Message.content).where(
+            Message.chat_id == self.id,
+            ~Message.superseded,
+            Message.content != "",
+            Message.status.not_in(RUNNING),
+        )
+        if before_id:
+            query = query.where(Message.id < before_id)
+        rows = db.session.execute(query.order_by(Message.id))
+        return [{"role": role, "content": content} for role, content in rows]
+
+    @persistent
+    def say(self, role, content, client_id=None):
+        """Save a message, once for each `client_id`, and return it."""
+        message = self._said(client_id)
+        if message is None:
+            message = Message(role=role, content=content, client_id=client_id, status="complete")
+            if self.title == NEW_CHAT:
+                self.title = opening_words(content)
+            message = self._add(message) or self._said(client_id)
+        return message
+
+    def _said(self, client_id):
+        if client_id is None:
+            return None
+        return db.session.scalar(
+            select(Message).where(Message.chat_id == self.id, Message.client_id == client_id)
+        )
+
+    def run(self, model):
+        """Ask `model` for the next reply, stream it into a new message and return that.
+
+        Raises `ReplyInProgress` if a reply is being written already. A provider that fails
+        raises nothing: the message ends as "failed" and says why in `error`.
+        """
+        message = self.begin_reply(model)
+        history = self.history(message.id)
+        # A reply must not hold a database connection while it streams.
+        db.session.commit()
+        message.receive(provider.Completion(model, history))
+        return message
+
+    def ends_with(self, message):
+        """Return whether a message is the last one of the conversation."""
+        later = select(Message.id).where(
+            Message.chat_id == self.id, Message.id > message.id, ~Message.superseded
+        )
+        return db.session.scalar(later.limit(1)) is None and not message.superseded
+
+    def answered(self, message_id):
+        """Return whether a reply, however it ended, was begun after a message."""
+        later = select(Message.id).where(
+            Message.chat_id == self.id, Message.id > message_id, Message.role == "assistant"
+        )
+        return db.session.scalar(later.limit(1)) is not None
+
+    @persistent
+    def begin_reply(self, model):
+        message = self._add(Message(role="assistant", model=model, status="pending"))
+        if message is None:
+            raise ReplyInProgress
+        return message
+
+    def _add(self, message):
+        """Save a new message and tell the hook; None if a unique index says no."""
+        message.revision = self.next_revision()
+        message.chat_id = self.id
+        db.session.add(message)
+        try:
+            db.session.commit()
+        except IntegrityError:
+            db.session.rollback()
+            return None
+        set_committed_value(message, "chat", self)
+        if message.running:
+            live.renew(message.id)
+        self.chattable.on_message_create(message)
+        return message
+
+    def next_revision(self):
+        """Count one more change (in the transaction at hand) and return its number."""
+        change = (
+            update(Chat)
+            .where(Chat.id == self.id)
+            .values(revision=Chat.revision + 1, updated_at=now())
+            .returning(Chat.revision)
+            .execution_options(synchronize_session=False)
+        )
+        return db.session.scalar(change)
+
+    @persistent
+    def rename(self, title):
+        self.title = title
+        db.session.commit()
+        live.broadcast_title(self)
+
+    @persistent
+    def delete(self):
+        reply = self.running_reply
+        db.session.delete(self)
+        db.session.commit()
+        if reply:
+            live.request_stop(reply.id)
+        live.broadcast_deletion(self.id)
+
+
+class Message(db.Model):
+    """What a person wrote, or a reply: pending, streaming, then complete, stopped or failed."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        UniqueConstraint("chat_id", "client_id", name="one_message_per_client_id"),
+        CheckConstraint("role IN ('user', 'assistant', 'system')", name="known_role"),
+        Index(
+            "one_running_reply",
+            "chat_id",
+            unique=True,
+            sqlite_where=text("status IN ('pending', 'streaming')"),
+            postgresql_where=text("status IN ('pending', 'streaming')"),
+        ),
+        Index("messages_by_chat", "chat_id", "id"),
+        NEVER_REUSE_IDS,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    chat_id: Mapped[int] = mapped_column(ForeignKey("chats.id", ondelete="CASCADE"))
+    role: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    content: Mapped[str] = mapped_column(Text, default="")
+    reasoning: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(String(200))
+    client_id: Mapped[str | None] = mapped_column(String(36))
+    error: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(Text)
+    finish_reason: Mapped[str | None] = mapped_column(String(40))
+    prompt_token_usage: Mapped[int | None]
+    completion_token_usage: Mapped[int | None]
+    cached_token_usage: Mapped[int | None]
+    usage_estimated: Mapped[bool] = mapped_column(default=False)
+    input_cost: Mapped[Decimal | None] = mapped_column(Dollars)
+    output_cost: Mapped[Decimal | None] = mapped_column(Dollars)
+    # A retried reply: no longer shown or sent, but what it cost still counts.
+    superseded: Mapped[bool] = mapped_column(default=False)
+    revision: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(Moment, default=now)
+    finished_at: Mapped[datetime | None] = mapped_column(Moment)
+
+    chat: Mapped[Chat] = relationship(back_populates="messages")
+
+    @property
+    def running(self):
+        return self.status in RUNNING
+
+    @property
+    def retryable(self):
+        """Whether this is a reply that can be asked for again (once it is the last message)."""
+        return self.role == "assistant" and not self.running
+
+    @property
+    def author(self):
+        if self.role == "user":
+            return getattr(self.chat.chattable, "name", None) or "You"
+        return self.model
+
+    @property
+    def initials(self):
+        return initials(self.author)
+
+    @property
+    def body(self):
+        """The content as safe HTML: a person's words as they are, a reply's Markdown rendered."""
+        if self.role == "user":
+            return escape(self.content)
+        return growing(self.content) if self.running else rendered(self.content)
+
+    def catch_up(self, content):
+        """Show `content` if it is more than the last checkpoint has."""
+        if len(content) > len(self.content):
+            set_committed_value(self, "content", content)
+            set_committed_value(self, "status", "streaming")
+
+    def receive(self, completion):
+        """Stream `completion` into me; however it ends, I end as complete, stopped or failed.
+
+        Raises what is not the provider's fault (a timeout of the job, a bug), after saving.
+        """
+        self.broadcast = live.Broadcast()
+        outcome = {"status": "failed", "error": INTERRUPTED}
+        try:
+            with live.lease(self, completion.stop):
+                self._stream(completion)
+            outcome = self._outcome(completion)
+        except provider.ProviderError as error:
+            outcome = {"status": "failed", "error": str(error)}
+        except JobTimeoutException:
+            outcome = {"status": "failed", "error": OUT_OF_TIME}
+            raise
+        finally:
+            self._finish(completion, self.content, **outcome)
+
+    def _outcome(self, completion):
+        if completion.stopped:
+            return {"status": "stopped"}
+        if not self.content.strip():
+            return {"status": "failed", "error": "The model gave an empty answer. Try again."}
+        return {"status": "complete"}
+
+    def _stream(self, completion):
+        owner = self.chat.chattable
+        saved = Checkpoint(self)
+        renewed = time.monotonic()
+        if live.stop_requested(self.id):
+            completion.stop()
+        for more in completion:
+            if more:
+                self._grow(more)
+                owner.on_message_update(self)
+            if self.broadcast.stop_requested or not saved.keep_up(self):
+                completion.stop()
+            if time.monotonic() - renewed > live.RENEW:
+                renewed = live.renew(self.id)
+
+    def _grow(self, more):
+        set_committed_value(self, "content", self.content + more)
+        set_committed_value(self, "status", "streaming")
+
+    @persistent
+    def _finish(self, completion, content, status, error=None):
+        """Save how the reply ended, unless it was already declared dead, and tell the hook."""
+        self._settle(
+            completion.settle_usage(content, refused=error and not content),
+            content=content,
+            status=status,
+            error=error,
+            reasoning=completion.reasoning or None,
+            note=completion.note,
+            finish_reason=completion.finish_reason,
+        )
+
+    def _settle(self, usage, **values):
+        """End with what the reply used and cost; return whether I was still running."""
+        input_cost, output_cost = provider.costs(self.model, usage)
+        ended = self._end(
+            prompt_token_usage=usage.prompt,
+            completion_token_usage=usage.completion,
+            cached_token_usage=usage.cached,
+            usage_estimated=usage.estimated,
+            input_cost=input_cost,
+            output_cost=output_cost,
+            **values,
+        )
+        if ended:
+            self.chat.chattable.on_message_update(self)
+        return ended
+
+    def _end(self, **values):
+        values |= {"finished_at": now(), "revision": self.chat.next_revision()}
+        mine = update(Message).where(Message.id == self.id, Message.status.in_(RUNNING))
+        quietly = {"synchronize_session": False}
+        ended = db.session.execute(mine.values(values), execution_options=quietly).rowcount
+        db.session.commit()
+        for name, value in values.items() if ended else ():
+            set_committed_value(self, name, value)
+        return bool(ended)
+
+    @classmethod
+    def running_ids(cls):
+        return list(db.session.scalars(select(cls.id).where(cls.status.in_(RUNNING))))
+
+    @classmethod
+    def interrupt(cls, message_id):
+        """Declare a reply dead whose writer is gone; what it had saved is kept."""
+        message = db.session.get(cls, message_id)
+        if message is None:
+            return
+        # Redis may know a second more than the last checkpoint.
+        live.snapshot(message.chat_id).refresh(message)
+        tokens = provider.estimate_tokens(message.content)
+        history = message.chat.history(message.id)
+        usage = provider.Usage(provider.estimate_prompt(history), tokens, estimated=True)
+        content = message.content
+        if message._settle(usage, content=content, status="failed", error=INTERRUPTED):
+            live.end_turn(message.chat_id)
+
+    @persistent
+    def supersede(self):
+        """Take a reply that has ended out of the conversation; its cost stays on the books."""
+        self.superseded = True
+        self.revision = self.chat.next_revision()
+        db.session.commit()
+        self.chat.chattable.on_message_update(self)
+
+
+class Checkpoint:
+    """Save a growing reply about once a second, by appending: SQL is linear, too."""
+
+    def __init__(self, message):
+        self._saved = 0
+        self._due = 0.0
+
+    def keep_up(self, message):
+        """Save what is new if it is time to; return False if the reply is no longer ours."""
+        if time.monotonic() < self._due or len(message.content) == self._saved:
+            return True
+        self._due = time.monotonic() + CHECKPOINT
+        try:
+            return self._save(message) or self._still_ours(message)
+        except (OperationalError, InterfaceError) as error:
+            # Nothing is lost: the next checkpoint saves this one's share as well.
+            log.warning("message %s: not saved, trying again: %s", message.id, error.orig)
+            return True
+
+    def _save(self, message):
+        content = message.content
+        append = (
+            update(Message)
+            .where(
+                Message.id == message.id,
+                Message.status.in_(RUNNING),
+                # A commit whose answer was lost must not append twice.
+                func.length(Message.content) == self._saved,
+            )
+            .values(content=Message.content + content[self._saved :], status="streaming")
+        )
+        with db.engine.begin() as connection:
+            saved = connection.execute(append).rowcount == 1
+        if saved:
+            self._saved = len(content)
+        return saved
+
+    def _still_ours(self, message):
+        query = select(func.length(Message.content)).where(
+            Message.id == message.id, Message.status.in_(RUNNING)
+        )
+        with db.engine.connect() as connection:
+            length = connection.execute(query).scalar()
+        self._saved = length or 0
+        return length is not None
+
+
+@functools.lru_cache(512)
+def rendered(content):
+    return markup.render(content)
+
+
+def growing(content):
+    growth = markup.Growth()
+    growth.feed(content)
+    return Markup(growth.html)
+
+
+def initials(name):
+    """Return the one or two capitals that stand for a person: "AL" for Ada Lovelace."""
+    words = name.split() or ["?"]
+    return (words[0][0] + (words[-1][0] if len(words) > 1 else "")).upper()
+
+
+def opening_words(content):
+    """Return the start of a message as a title of at most `TITLE_LENGTH` characters."""
+    words = " ".join(content.split())
+    return textwrap.shorten(words, TITLE_LENGTH, placeholder="…") or NEW_CHAT
+
+
+# The hash of no password, for comparing when there is no such user.
+NOBODY = generate_password_hash("nobody")
