@@ -1,0 +1,739 @@
+"""Turn Markdown into safe HTML: a whole message (`render`) or one that is still growing (`Growth`).
+
+The Markdown is CommonMark with tables, ~~strikethrough~~, ==mark==, task lists, bare links and
+LaTeX math. `_x_` is emphasis, as CommonMark has it (Redcarpet's underline is deliberately not
+taken). Raw HTML is never passed through, images are links (a loaded image would tell its host
+what is being read), links go to http, https and mailto only, and no style attribute is written.
+No whitespace is written between blocks, and a list item looks the same in a tight and a loose
+list, so that what is shown of a growing message need not change when more of it arrives.
+"""
+
+import html
+import re
+from functools import lru_cache
+from os.path import commonprefix
+from typing import NamedTuple
+from xml.etree.ElementTree import tostring
+
+import mistune
+from latex2mathml.converter import Converter
+from markupsafe import Markup
+from mistune.plugins.formatting import mark, strikethrough
+from mistune.plugins.task_lists import task_lists
+from mistune.util import escape, escape_url, unescape
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
+
+CARET = "\ua7f7"  # a rare letter: stands where the next character of a growing message will go
+HALF_LINK = "about:half"  # the address of a link whose address is still arriving
+COLOURED = 100_000  # characters of code beyond which Pygments is not asked
+
+
+def render(text: str) -> Markup:
+    """Render a whole message as safe HTML; what cannot be parsed is shown as it was written."""
+    text = text.replace("\r", "")
+    try:
+        return Markup(_markdown(text))
+    except RecursionError:
+        return Markup(f"<pre>{escape(text, quote=False)}</pre>")
+
+
+# --- Rules of the Markdown dialect
+
+LINK = re.compile(r"(?:https?://|mailto:)[^\s]", re.I)
+URL = r"(?<![\w/@.-])(?:https?://|www\.)[^\s<>\"`|]{1,2000}"
+URL_END = re.compile(r"[?!.,:;*_~'\])]$")
+TABLE = r"^ {0,3}(?P<table_head>[^\n]*\|[^\n]*)\n {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
+ALIGN = re.compile(r":?-+:?")
+DISPLAY = r"\$\$(?P<{0}1>(?:\\.|[^$\\]){{1,4000}})\$\$|\\\[(?P<{0}2>(?:[^\\]|\\[^\]]){{1,4000}})\\\]"
+BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_") + r")[ \t]*(?:\n|$)"
+INLINE_MATH = (
+    DISPLAY.format("math_")
+    + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^)\n]){1,1000})\\\)"
+    + r"|(?<![\w$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){1,500})(?<!\s)\$(?![\w$])"
+)
+PRICE = re.compile(r"\d.*?(?<![\\{a-zA-Z])[A-Za-z]{2}")  # "$5 (US$)": money, not math
+
+
+class Renderer(mistune.HTMLRenderer):
+    """Write the HTML: nothing between blocks, no inline style, no foreign content."""
+
+    def text(self, text):
+        return escape(unescape(text), quote=False)
+
+    def paragraph(self, text):
+        return f"<p>{text}</p>"
+
+    block_text = paragraph
+
+    def heading(self, text, level, **attrs):
+        return f"<h{level}>{text}</h{level}>"
+
+    def linebreak(self):
+        return "<br>\n"
+
+    def thematic_break(self):
+        return "<hr>"
+
+    def block_quote(self, text):
+        return f"<blockquote>{text}</blockquote>"
+
+    def list(self, text, ordered, start=None, **attrs):
+        tag = "ol" if ordered else "ul"
+        return f'<{tag} start="{start}">{text}</{tag}>' if start is not None else f"<{tag}>{text}</{tag}>"
+
+    def list_item(self, text):
+        return f"<li>{text}</li>"
+
+    def task_list_item(self, text, checked=False):
+        box = f'<input type="checkbox" disabled{" checked" * checked}> '
+        return f'<li class="task">{text.replace("<p>", "<p>" + box, 1)}</li>'
+
+    def block_code(self, code, info=None):
+        language = (info or "").split(None, 1)[0] if (info or "").strip() else ""
+        name = html.escape(language)
+        body = escape(code, quote=False) if CARET in code else _coloured(code, language)
+        button = '<button type="button" class="code__copy">Copy</button>'
+        head = f'<div class="code__head"><span>{name or "text"}</span>{button}</div>'
+        return f'<div class="code">{head}<pre><code class="language-{name or "text"}">{body}</code></pre></div>'
+
+    def link(self, text, url, title=None):
+        text = re.sub(r"</?a\b[^>]*>", "", text)  # an image in a link would be a link in a link
+        if url == HALF_LINK:
+            return f"<a>{text}</a>"
+        if not LINK.match(url):
+            return text
+        title = f' title="{html.escape(title)}"' if title else ""
+        return f'<a href="{html.escape(url)}"{title} rel="noopener noreferrer nofollow" target="_blank">{text}</a>'
+
+    def image(self, text, url, title=None):
+        return self.link(text or escape(url, quote=False), url, title)
+
+    def math(self, latex, display):
+        return _mathml(latex, display)
+
+    def table(self, text):
+        return f"<table>{text}</table>"
+
+    def table_head(self, text):
+        return f"<thead><tr>{text}</tr></thead>"
+
+    def table_body(self, text):
+        return f"<tbody>{text}</tbody>"
+
+    def table_row(self, text):
+        return f"<tr>{text}</tr>"
+
+    def table_cell(self, text, align=None, head=False):
+        tag = "th" if head else "td"
+        return f'<{tag} class="align-{align}">{text}</{tag}>' if align else f"<{tag}>{text}</{tag}>"
+
+
+@lru_cache(maxsize=64)
+def _coloured(code, language):
+    """Colour code by Pygments' short classes; code in an unknown language stays plain."""
+    try:
+        lexer = get_lexer_by_name(language, stripnl=False) if language and len(code) < COLOURED else None
+    except ClassNotFound:
+        lexer = None
+    return highlight(code, lexer, HtmlFormatter(nowrap=True)) if lexer else escape(code, quote=False)
+
+
+MATH_ATTRIBUTES = set(
+    "accent columnalign columnlines columnspacing depth display displaystyle fence form height largeop linebreak"
+    " linethickness lspace mathbackground mathcolor mathsize mathvariant maxsize minsize movablelimits notation"
+    " rowlines rowspacing rspace scriptlevel separator stretchy voffset width".split()
+)
+
+
+@lru_cache(maxsize=512)
+def _mathml(latex, display):
+    """Turn LaTeX into MathML; LaTeX that cannot be turned is shown as it was written."""
+    try:
+        if CARET in latex or re.search(r"\\(?:\w*def|\w*command)", latex):  # macros can grow without bound
+            raise ValueError(latex)
+        return _written(Converter(display="block" if display else "inline").convert_to_element(latex))
+    except Exception:  # the converter raises whatever its parser stumbles over
+        return f'<code class="math">{escape(latex, quote=False)}</code>'
+
+
+def _written(math):
+    """Write a MathML tree, escaped (the converter's own writer unescapes) and with harmless attributes only."""
+    for element in math.iter():
+        element.text = html.unescape(element.text or "")
+        element.attrib = {name: value for name, value in element.attrib.items() if name in MATH_ATTRIBUTES}
+    return tostring(math, encoding="unicode", short_empty_elements=False)
+
+
+def _parse_math(parser, match, state):
+    groups = {name: value for name, value in match.groupdict().items() if value and "math_" in name}
+    name, latex = next((name, value) for name, value in groups.items() if name[-1].isdigit())
+    if name == "math_4" and PRICE.match(latex):
+        return None
+    display = name[-1] in "12"
+    state.append_token({"type": "math", "raw": latex.strip(), "attrs": {"display": display}})
+    return match.end()
+
+
+def _parse_url(inline, match, state):
+    url = match.group("url_link")
+    if state.brackets:
+        url = url.partition("]")[0]
+    while URL_END.search(url) and not (url[-1] == ")" and url.count("(") >= url.count(")")):
+        url = url[:-1]
+    if state.in_link or state.depth >= inline.max_nested_level or len(url) < 9:
+        return None
+    href = url if url.startswith("http") else "https://" + url
+    text = {"type": "text", "raw": url}
+    token = {"type": "link", "children": [text], "attrs": {"url": escape_url(href)}, "_autolink": url}
+    state.append_token(token)
+    return match.start() + len(url)
+
+
+def _cells(line):
+    """Split a table's row into the sources of its cells."""
+    line = line.strip().removeprefix("|")
+    cells = [""]
+    for part in re.findall(r"\\.|\||[^|\\]+|\\", line):
+        if part == "|":
+            cells.append("")
+        else:
+            cells[-1] += part
+    if not cells[-1].strip() and len(cells) > 1:
+        cells.pop()
+    return [cell.strip() for cell in cells]
+
+
+def _aligns(line):
+    """Return the alignments that a delimiter row gives, or None if it is not one."""
+    cells = _cells(line)
+    if not all(ALIGN.fullmatch(cell) for cell in cells):
+        return None
+    names = {(True, True): "center", (True, False): "left", (False, True): "right", (False, False): None}
+    return [names[cell[0] == ":", cell[-1] == ":"] for cell in cells]
+
+
+def _in_table(line, head):
+    """Tell whether a line goes on with the table that the head begins."""
+    return line.lstrip().startswith("|") if head.lstrip().startswith("|") else "|" in line
+
+
+def _parse_table(block, match, state):
+    head, aligns = match.group("table_head"), _aligns(match.group("table_aligns"))
+    if aligns is None or len(aligns) != len(_cells(head)):
+        return None
+    rows, end = [], match.end()
+    while _in_table(line := state.get_line(end), head):
+        rows.append(_row(line, aligns, "table_row"))
+        end += len(line)
+    children = [_row(head, aligns, "table_head"), {"type": "table_body", "children": rows}]
+    state.append_token({"type": "table", "children": children})
+    return end
+
+
+def _row(line, aligns, kind):
+    """Return a row's token with as many cells as the table has columns, or fewer while it is being written."""
+    cells = _cells(line)
+    if CARET not in line:
+        cells += [""] * (len(aligns) - len(cells))
+    pairs = zip(cells, aligns)
+    children = [
+        {"type": "table_cell", "text": cell, "attrs": {"align": align, "head": kind == "table_head"}}
+        for cell, align in pairs
+    ]
+    return {"type": kind, "children": children}
+
+
+def _dialect(md):
+    """Set the rules: no HTML at all (its text is escaped like any other), tables, math, bare links."""
+    md.block.specification["block_html"] = r"(?!)"
+    lists = (md.block.rules, md.block.block_quote_rules, md.block.list_rules)
+    for rules in lists:
+        rules.remove("raw_html")
+    md.inline.rules.remove("inline_html")
+    md.block.register("block_math", BLOCK_MATH, _parse_math, before="list")
+    md.block.register("table", TABLE, _parse_table, before="list")
+    for rules in lists[1:]:
+        rules[0:0] = ["block_math", "table"]
+    md.inline.register("inline_math", INLINE_MATH, _parse_math, before="escape", start_chars=("$", "\\"))
+    md.inline.register("url_link", URL, _parse_url, start_chars=("h", "w"))
+
+
+_markdown = mistune.Markdown(Renderer(), plugins=[strikethrough, mark, task_lists, _dialect])
+
+
+# --- A message as it grows
+
+FENCE = re.compile(r"( *)(`{3,}(?=[^`]*$)|~{3,})")
+MARKER = re.compile(r"( {0,3})([-+*]|\d{1,9}[.)])(?:[ \t]|$)")
+RULE = re.compile(r" {0,3}(?:(?:-[ \t]*){3,}|(?:_[ \t]*){3,}|(?:\*[ \t]*){3,})$")
+INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S|\$\$|\\\[)")
+BREAK = re.compile(r"#{1,6}(?:\s|$)|`{3}|~{3}|>")
+QUOTED = re.compile(r" {0,3}> ?[^\s>#`~*+\d-]")
+EMPTY_QUOTE = re.compile(r"^ {0,3}>[ \t]*\n\Z", re.M)
+UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
+UNDECIDED = re.compile(
+    r"[ \t>]*(?:[-+*]|\d{1,9}[.)]?|#{1,6}|[-=_*:| \t]+|`{3,}[^`\n]*|~{3,}[^\n]*|`+|~+|\$\$?|\\\[?)?[ \t]*$"
+)
+DELIMITERS = " \t\n*_~=`$!\\|<&"
+TAIL = re.compile(
+    r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?|!?\[[^\[\]\n]{0,200}\]?"
+    r"|(?<!\w)(?:h|ht|htt|https?|https?:|https?:/|https?://[^\s<>]*|w|ww|www|www\.[^\s<>]*))$"
+)
+WORD = re.compile(r"(?<!\w)(?:h|ht|htt|https?:?|w|ww|www)\.?/?$")
+HALF = re.compile(r"(\[[^\[\]\n]{1,300}\])\((?:[^()\n]|\([^()\n]*\)){0,500}$")
+ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
+BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
+INLINE = re.compile(r"\\.|`+|\*+|_+|~~|==|\$\$", re.S)
+TAG = re.compile(r"<(/?)([a-z0-9]+)[^>]*>")
+VOID = {"br", "hr", "input"}
+KINDS = (  # what a region can be, by how its first line begins
+    ("fence", re.compile(r" {0,3}(?:`{3,}[^`]*$|~{3,})")),
+    ("line", re.compile(r" {0,3}#{1,6}(?:[ \t]|$)")),
+    ("line", RULE),
+    ("list", MARKER),
+    ("indented", re.compile(r" {4}| {0,3}\t")),
+    ("math", re.compile(r" {0,3}(?:\$\$|\\\[)")),
+    ("quote", re.compile(r" {0,3}>")),
+    ("table", re.compile(r" {0,3}\|")),
+    ("paragraph", re.compile("")),
+)
+
+
+class Patch(NamedTuple):
+    """A change to the shown HTML: where on the spine (depth below the body), how, and with what."""
+
+    depth: int
+    swap: str
+    html: str
+
+
+class Growth:
+    """One message as it grows: `feed` returns the patches that bring the page up to date.
+
+    The source is cut into regions (a block, a list's item, a table's row, a stretch of a long
+    paragraph) as soon as the line that follows tells that one is finished. Only the open region
+    is ever rendered again, so cost is linear. Inside it, text that cannot be markup is appended
+    as it is; else the region is rendered with its half-open markup closed and what differs is
+    sent. A tail that the next characters may turn into something else is held back.
+    """
+
+    LONG = 1500  # characters beyond which an open region is cut, or else rendered less often
+
+    def __init__(self):
+        self._head = []  # the HTML of the finished regions
+        self._stack = []  # (tag, index in head) of the elements in it that are still open
+        self._source = ""  # the open region's Markdown
+        self._table = None  # the header and delimiter row of the table that is open
+        self._begin("block")
+
+    def _begin(self, context):
+        self._context = context  # what the region is a part of: block, item, row, or text of a paragraph
+        self._kind = context if context in ("row", "text") else None  # what its first line makes it
+        self._line = self._lines = 0  # where the first line begins that is not yet judged; its number
+        self._blank = False  # whether the line before it is blank
+        self._stem, self._after = [], ""  # the region's HTML up to where text goes; its closing tags
+        self._gap = ""  # the end of the source that is held back
+        self._plain = False  # whether ordinary text can go to the end of the stem
+        self._code = None  # the fence that is open: its indent, its marker, where its code begins
+        self._coloured = 0  # characters of code that is finished: cheap to render again
+        self._rendered = 0  # the region's weight when it was last rendered
+
+    @property
+    def html(self):
+        """The HTML shown now, as the browser has it after all patches."""
+        return "".join(self._head) + "".join(self._stem) + self._after + _closing(self._tags)
+
+    def feed(self, text):
+        """Take what is new of the text and return the patches that show it."""
+        text = text.replace("\r", "")
+        self._source += text
+        patches = self._append_code() if self._code else self._append_text(text)
+        return self._update(text) if patches is None else patches
+
+    # Appending
+
+    @property
+    def _tags(self):
+        return [tag for tag, _ in self._stack]
+
+    @property
+    def _depth(self):
+        return len(self._stack) + self._after.count("</")
+
+    def _append(self, text):
+        shown = escape(text, quote=False)
+        self._stem.append(shown)
+        return [Patch(self._depth, "beforeend", shown)] if shown else []
+
+    def _append_text(self, text):
+        """Append text that cannot be markup; None if it could be."""
+        new = self._gap + text
+        if not self._plain or ACTIVE.search(new):
+            return None
+        shown = new.rstrip(" ")
+        recent = (self._stem[-1][-8:] + shown)[-8:]
+        if WORD.search(recent):
+            return None
+        self._gap = new[len(shown) :]
+        return self._append(shown)
+
+    def _append_raw(self, text):
+        """Append text of a long region as it is, until its next rendering."""
+        new = self._gap + text
+        shown = new.rstrip() if self._plain else ""
+        self._gap = new[len(shown) :]
+        return self._append(shown)
+
+    def _append_code(self):
+        """Append code to the fence that is open; None if it is closed."""
+        if self._code_ends():
+            return None
+        return self._append(self._new_code())
+
+    def _new_code(self):
+        """Return the code not shown yet, without its indent, but for a line that may be the closing fence."""
+        held = re.fullmatch(r"[ \t]*(?:`*|~*)[ \t]*", self._source[self._line :])
+        start, end = self._code_shown, self._line if held else len(self._source)
+        self._code_shown = max(start, end)
+        margin = "\n" if self._source[start - 1] == "\n" else ""
+        return re.sub(rf"(?<=\n) {{0,{self._code[0]}}}", "", margin + self._source[start:end])[len(margin) :]
+
+    def _code_ends(self):
+        """Skip the complete lines of code; tell whether one of them ends it."""
+        indent, marker, _ = self._code
+        while (end := self._source.find("\n", self._line)) >= 0:
+            line = self._source[self._line : end]
+            text = line.strip(" \t")
+            if text and len(line) - len(line.lstrip()) < self._margin:
+                break
+            self._line = end + 1
+            if text.startswith(marker) and not text.strip(marker[0]):
+                break
+        else:
+            return False
+        self._coloured += self._line - self._code[2]
+        self._code = None
+        return True
+
+    # Rendering
+
+    def _update(self, text):
+        """Finish what is finished, render what is open, and return what differs."""
+        stem, depth, stack, mark = "".join(self._stem), self._depth, list(self._stack), len(self._head)
+        self._stem = [stem]
+        while (cut := self._next_cut()) is not None:
+            self._finish(*cut)
+        if len(self._head) == mark and not self._code and self.LONG < self._weight < self._rendered * 1.25:
+            return self._append_raw(text)
+        self._render_open()
+        new = "".join(self._head[mark:]) + self._stem[0] + self._after + _closing(self._tags)
+        patches = self._difference(stem, new, depth, stack, mark)
+        self._settle()
+        return patches
+
+    @property
+    def _weight(self):
+        return len(self._source) - self._coloured
+
+    def _render_open(self):
+        """Render the open region as far as it can be shown."""
+        self._rendered = self._weight
+        self._stem, self._after, self._plain = [""], "", False
+        if self._code:
+            return self._render_open_code()
+        text = self._visible()
+        self._gap = self._source[len(text) :]
+        if not text:
+            return
+        half = HALF.search(text[-800:])
+        if half:
+            text = text[: len(text) - len(half.group()) + half.end(1) - half.start()] + f"({HALF_LINK})"
+        self._show(self._translate(text + CARET + self._closers(text)) or "", text, not half)
+
+    def _show(self, shown, text, plain):
+        """Split HTML at the caret: what comes after it is tags only."""
+        stem, caret, rest = shown.rpartition(CARET)
+        if not caret:
+            stem, rest = self._translate(text) or "", ""
+        tags = [match.group() for match in TAG.finditer(rest)]
+        self._plain = bool(caret) and plain and all(tag.startswith("</") for tag in tags)
+        if not self._plain:
+            stem, tags = _split(stem + "".join(tags))
+        self._stem, self._after = [stem], "".join(tags)
+
+    def _render_open_code(self):
+        indent, _, start = self._code
+        stem, caret, rest = (self._translate(self._source[:start] + " " * indent + CARET) or "").rpartition(CARET)
+        self._after, self._code_shown = rest.strip(), start
+        self._stem = [stem + escape(self._new_code(), quote=False)]
+
+    def _translate(self, source):
+        """Render the Markdown of a region to the HTML that goes into its context; None if it is no such region."""
+        if self._context == "text":
+            source = UNDERLINE.sub("", source.rstrip())
+            return _markdown.renderer.render_tokens(_markdown.inline(source, {}), None)
+        if self._context == "row":
+            return _table_row(self._table[1], source)
+        shown, state = _markdown.parse(source)
+        if self._context == "block":
+            return shown
+        tag = {"item": "list", "quote": "block_quote"}[self._context]
+        blocks = [token["type"] for token in state.tokens if token["type"] != "blank_line"]
+        return shown[shown.index(">") + 1 : shown.rindex("<")] if blocks == [tag] else None
+
+    def _visible(self):
+        """Return the source without the tail that the next characters may turn into something else."""
+        text = self._source.rstrip(DELIMITERS)
+        if tail := TAIL.search(text[-260:]):
+            text = text[: len(text) - len(tail.group())].rstrip(DELIMITERS)
+        start = text.rfind("\n") + 1
+        if UNDECIDED.match(text, start) and (start or self._context != "text"):
+            text = text[:start].rstrip(DELIMITERS)
+        return text
+
+    def _closers(self, text):
+        """Return what closes the markup that is open at the end of the text."""
+        closers = _closers(text)
+        if self._kind == "table" and "\n" not in text:
+            return closers + "\n|" + "-|" * len(_cells(text + CARET))
+        return closers
+
+    def _difference(self, old, new, depth, stack, mark):
+        """Return the patches that turn the old open end of the HTML into the new one."""
+        patches = _difference(old, new, depth)
+        if patches is None and stack:
+            before = "".join(self._head[stack[-1][1] : mark])
+            patches = _difference(before + old, before + new, depth)
+        return [Patch(0, "innerHTML", self.html)] if patches is None else patches
+
+    # Finding where a region ends
+
+    def _next_cut(self):
+        """Return where the open region ends and what follows there, or None."""
+        if self._kind is None:
+            self._source = re.sub(r"\A(?:[ \t]*\n)+", "", self._source)
+        while self._line < len(self._source):
+            if self._code and not self._code_ends():
+                return None
+            start, end = self._line, self._source.find("\n", self._line)
+            line = self._source[start:] if end < 0 else self._source[start:end]
+            if end < 0 and UNDECIDED.match(line):
+                return None
+            if context := line.strip() and self._follows(line, end >= 0):
+                return start, context
+            if end < 0:
+                return None
+            self._blank, self._line, self._lines = not line.strip(), end + 1, self._lines + 1
+            self._enter_code(line)
+        return None
+
+    def _follows(self, line, complete):
+        """Tell what a line begins after the open region: a context, or None if it is part of the region."""
+        if self._kind is None:
+            return self._classify(line)
+        if not self._lines:
+            return None
+        if self._kind in ("row", "table") or self._kind == "paragraph" and self._lines == 1 and not self._blank:
+            if (context := self._follows_row(line, complete)) is not False:
+                return context
+        if self._kind == "list":
+            return self._follows_item(line)
+        if self._kind == "math":
+            return "block" if self._math_ends() else None
+        if self._blank:
+            return None if self._kind == "indented" and line[0] in " \t" else "block"
+        if self._kind in ("paragraph", "text") and INTERRUPT.match(line):
+            return "block"
+        if self._kind == "quote" and self._follows_quote(line):
+            return "quote"
+        return "block" if self._kind in ("line", "fence") else None
+
+    def _follows_quote(self, line):
+        """Tell whether a line of a quote begins a paragraph after an empty line and paragraphs only."""
+        plain = QUOTED.match(line) and self._source.endswith("\n", 0, self._line) and EMPTY_QUOTE.search(self._source, 0, self._line)
+        return plain and not re.search(r"^[ >]*(?:[-+*\d`~]|\s{4})", self._source[: self._line], re.M)
+
+    def _classify(self, line):
+        self._kind = next(kind for kind, start in KINDS if start.match(line))
+        self._margin = 0
+        if self._kind == "list":
+            spaces, self._bullet = MARKER.match(line).groups()
+            self._indent, self._margin = len(spaces), len(spaces) + len(self._bullet) + 1
+
+    def _follows_item(self, line):
+        marker = not RULE.match(line) and MARKER.match(line)
+        if marker and marker.group(2)[-1] == self._bullet[-1] and len(marker.group(1)) == self._indent:
+            return "item"
+        ends = line[0] not in " \t" and (self._blank or marker or BREAK.match(line) or RULE.match(line))
+        return "block" if ends else None
+
+    def _follows_row(self, line, complete):
+        """Tell whether a line is a row; False if this is no table."""
+        if self._kind != "row" and self._lines == 1:
+            head = self._source[: self._line - 1]
+            aligns = "|" in head and "-" in line and _aligns(line)
+            table = aligns and not self._blank and len(aligns) == len(_cells(head))
+            self._kind, self._table = ("table", (head, line)) if table else ("paragraph", None)
+            return None if table else False
+        if self._blank:
+            return "block"
+        if _in_table(line, self._table[0]):
+            return "row"
+        return "block" if complete or line.startswith("|") else None
+
+    def _math_ends(self):
+        first = self._source.lstrip()
+        closed = first.find("$$" if first.startswith("$$") else r"\]", 2, self._line) > 0
+        return closed or self._line > 4000
+
+    def _enter_code(self, line):
+        """Note the fence that a line opens."""
+        fence = FENCE.match(line)
+        inside = self._kind == "list" and fence and len(fence.group(1)) >= self._margin
+        if fence and (inside or self._kind == "fence" and self._lines == 1):
+            self._code = (len(fence.group(1)), fence.group(2), self._line)
+
+    # Finishing
+
+    def _finish(self, end, context):
+        """Render the region up to where it ends, for the last time, and begin the next one."""
+        shown = self._translate(self._source[:end])
+        if shown is None:
+            return self._leave()
+        self._source = self._source[end:]
+        opened = {"item": [shown[-3:-1]], "row": ["table", "tbody"], "quote": ["blockquote"]}.get(context, [])
+        if context == self._context or self._context == "block" and not shown.endswith(_closing(opened)):
+            self._head.append(shown)
+        elif self._context == "block":
+            self._open(shown, opened)
+        else:
+            self._head.append(shown + _closing(self._tags))
+            self._stack = []
+        self._begin(context)
+
+    def _leave(self):
+        """Close what is open around the region, which turns out to be no part of it."""
+        self._head.append(_closing(self._tags))
+        self._stack = []
+        self._begin("block")
+
+    def _open(self, shown, tags):
+        """Add HTML to the head, leaving its last elements open."""
+        self._stack = [(tag, len(self._head)) for tag in tags]
+        self._head.append(shown.removesuffix(_closing(tags)))
+
+    def _settle(self):
+        """Cut a long paragraph where no markup is open, so that what is before is finished."""
+        if self._kind not in ("paragraph", "text") or len(self._source) < self.LONG or not self._plain:
+            return
+        end = len(self._source) - len(self._gap)
+        for _ in range(12):
+            end = max(self._source.rfind(" ", 1, end), self._source.rfind("\n", 1, end))
+            if end < self.LONG // 2:
+                return
+            if not _closers(self._source[:end]):
+                break
+        shown = self._translate(self._source[:end]).removesuffix("</p>")
+        if self._stem[0].startswith(shown):
+            self._cut_text(end, shown)
+
+    def _cut_text(self, end, shown):
+        stem, after, gap, rendered = self._stem[0], self._after, self._gap, self._rendered
+        if self._context == "block":
+            self._open(shown, ["p"])
+            after = after.removesuffix("</p>")
+        else:
+            self._head.append(shown)
+        self._source = self._source[end:]
+        self._begin("text")
+        self._stem, self._after, self._gap, self._plain = [stem[len(shown) :]], after, gap, True
+        self._rendered = len(self._source)
+
+
+def _table_row(aligns, source):
+    """Render one row of a table whose delimiter row is given."""
+    row = source if source.lstrip().startswith("|") else "|" + source
+    shown = _markdown("|" + "a|" * len(_aligns(aligns)) + f"\n{aligns}\n{row}")
+    return shown.partition("<tbody>")[2].rpartition("</tbody>")[0]
+
+
+def _closing(tags):
+    return "".join(f"</{tag}>" for tag in reversed(tags))
+
+
+def _split(shown):
+    """Split HTML before the closing tags at its end."""
+    end = len(shown)
+    while end and shown[end - 1] == ">" and shown.startswith("</", start := shown.rindex("<", 0, end)):
+        end = start
+    return shown[:end], re.findall(r"</\w+>", shown[end:])
+
+
+def _difference(old, new, depth):
+    """Return the patches that turn HTML that ends open at a depth into new HTML; None if nothing is in common."""
+    if new.startswith(old):
+        return [Patch(level, "beforeend", added) for level, added in _chunks(new[len(old) :], depth) if added]
+    common = len(commonprefix((old, new)))
+    starts = [start for start in _open_elements(old) if start <= common]
+    if not starts:
+        return None
+    level = depth - len(_open_elements(old)) + len(starts)
+    (_, first), *rest = _chunks(new[starts[-1] :], level - 1)
+    return [Patch(level, "outerHTML", first)] + [Patch(at, "beforeend", added) for at, added in rest if added]
+
+
+def _open_elements(shown):
+    """Return where the elements start that are open at the end of HTML."""
+    starts = []
+    for match in TAG.finditer(shown):
+        if match.group(1):
+            starts.pop()
+        elif match.group(2) not in VOID:
+            starts.append(match.start())
+    return starts
+
+
+def _chunks(shown, depth):
+    """Cut HTML at the tags that close what it did not open, each one level up: (depth, HTML)."""
+    start = opened = 0
+    for match in TAG.finditer(shown):
+        if not match.group(1):
+            opened += match.group(2) not in VOID
+        elif opened:
+            opened -= 1
+        else:
+            yield depth, shown[start : match.start()]
+            start, depth = match.end(), depth - 1
+    yield depth, shown[start:]
+
+
+def _closers(text):
+    """Return the delimiters that close the inline markup that is open at the end of Markdown."""
+    position = max((match.end() for match in BLOCK_START.finditer(text)), default=0)
+    stack = []
+    while match := INLINE.search(text, position):
+        run, position = match.group(), match.end()
+        if run[0] in "`$":
+            end = re.search(rf"(?<!`){run}(?!`)" if run[0] == "`" else r"\$\$", text[position:])
+            if not end:
+                return run + "".join(reversed(stack))
+            position += end.end()
+        elif run[0] != "\\":
+            _toggle(stack, run, text[match.start() - 1 : match.start()] or " ", text[position : position + 1] or CARET)
+    return "".join(reversed(stack))
+
+
+def _toggle(stack, run, before, after):
+    """Close or open emphasis on the stack of open delimiters, as the characters around a run allow."""
+    within = before.isalnum() and after.isalnum()
+    if within and run[0] == "_":
+        return
+    while run and not before.isspace() and any(opener[0] == run[0] for opener in stack):
+        while (opener := stack.pop())[0] != run[0]:
+            pass
+        run = run[len(opener) :]
+    if run and not after.isspace() and not (within and run[0] in "*_"):
+        stack += [run[0]] if len(run) == 1 else [run[:2], run[0]] if len(run) == 3 else [run[:2]]
