@@ -1,4 +1,4 @@
-// The text in the composer and its client id, kept in this browser while it is not sent.
+// The text in the composer and its client id, kept in this browser until the server has it.
 import { read, uuid, write } from "./store.js";
 
 export const form = document.querySelector("form[data-draft]");

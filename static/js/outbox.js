@@ -12,6 +12,7 @@ let connected = null; // since when, ms
 const shown = (clientId) => document.querySelector(`#messages > [data-client-id="${CSS.escape(clientId)}"]`);
 
 export function keep(text, clientId, place = key) {
+  if (shown(clientId)) return;
   const kept = place === key ? sent : read(place) ?? {};
   kept[clientId] = { text, at: Date.now() };
   write(place, kept);

@@ -3,14 +3,16 @@ import { field, form, id, prefix, put } from "./draft.js";
 import { keep } from "./outbox.js";
 
 const CHAT_PATH = /^\/chats\/(\d+)$/;
-let posted = "";
+let posted = { text: "", id: "" };
 
 const destination = ({ hx, response }) =>
   hx.redirect ?? (response.raw.redirected ? response.raw.url : null);
 
+// The message may be on the page before this answer is, and then the composer is another's already.
 function accept(place) {
-  keep(posted, id(), place);
-  put(field.value.startsWith(posted) ? field.value.slice(posted.length) : field.value);
+  const { value } = field;
+  keep(posted.text, posted.id, place);
+  if (id() === posted.id) put(value.startsWith(posted.text) ? value.slice(posted.text.length) : value);
   document.dispatchEvent(new Event("chattable:sent"));
 }
 
@@ -33,8 +35,8 @@ function onAnswer(event) {
 }
 
 if (form) {
-  document.addEventListener("htmx:before:request", ({ detail }) => {
-    if (detail.ctx.sourceElement === form) posted = detail.ctx.request.body.get("content");
+  document.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
+    if (ctx.sourceElement === form) posted = { text: ctx.request.body.get("content"), id: id() };
   });
   document.addEventListener("htmx:after:request", onAnswer);
 }
