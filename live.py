@@ -10,11 +10,14 @@ import gevent
 from flask import current_app
 from gevent.event import Event
 from gevent.lock import RLock
+from markupsafe import Markup
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
+from sqlalchemy.exc import SQLAlchemyError
 from wsproto.events import Ping, TextMessage
+from wsproto.utilities import LocalProtocolError
 
 from markup import Growth
 
@@ -98,7 +101,7 @@ def article_frame(*articles):
 
 def article(message, body=None):
     """Return the HTML of one message; `body` if it shows something else than `message.body`."""
-    body = message.body if body is None else body
+    body = message.body if body is None else Markup(body)
     return render("messages/_message.html", message=message, body=body)
 
 
@@ -391,7 +394,6 @@ class Relay:
             self._url,
             retry=Retry(NoBackoff(), 0),
             socket_connect_timeout=2,
-            socket_keepalive=True,
             health_check_interval=15,
         )
         pubsub = connection.pubsub()
@@ -505,8 +507,13 @@ def serve(socket, chat_id, catch_up):
                 send(socket, TextMessage(frame))
             follow(socket, watcher, seq)
             code = watcher.code or code
-    except (RedisError, OSError) as error:
+    except LocalProtocolError:
+        log.debug("chat %s: the socket was closed from outside", chat_id)
+    except (RedisError, SQLAlchemyError, OSError) as error:
         log.warning("chat %s: socket closed: %s", chat_id, error)
+    except Exception:
+        # An upgraded socket must not be answered in HTTP, whatever the bug is.
+        log.exception("chat %s: socket closed", chat_id)
     finally:
         if socket.connected:
             socket.close(code)
