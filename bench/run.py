@@ -56,6 +56,8 @@ PARTS = [
     Part("idle-1000", idle=1000),
     Part("idle-3000", idle=3000),
 ]
+# A process imports much of what it needs with its first reply.
+WARM_UP = Part("warm-up", replies=2, count=20)
 
 
 def main():
@@ -66,6 +68,7 @@ def main():
         # a bench that is told to stop takes its children along
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         bench = Bench(options, exits)
+        bench.play(WARM_UP)
         rows = []
         for part in PARTS:
             if wanted(part, options):
@@ -73,6 +76,8 @@ def main():
                 rows.append(bench.play(part))
                 print(table.line(rows[-1]), file=sys.stderr, flush=True)
         print(table.whole(rows, bench.conditions()))
+        if options.json:
+            Path(options.json).write_text(json.dumps(rows, indent=2))
 
 
 def parse_options():

@@ -7,7 +7,10 @@ from bs4 import BeautifulSoup
 
 
 class Page:
-    """The message list of one page: loaded once, then changed by the frames of a socket."""
+    """The message list of one page: loaded once, then changed by the frames of a socket.
+
+    What a frame changes elsewhere (the title, the cost) is left alone.
+    """
 
     def __init__(self, html):
         self.soup = parse(html)
@@ -39,6 +42,8 @@ class Page:
     def _prepared(self, target, swap, content):
         if swap == "upsert":
             return lambda: [self._upsert(article) for article in elements(content)]
+        if not target.startswith("#message-"):
+            return lambda: None  # the title and the cost are beside the list
         element = self.soup.select_one(target)
         assert element is not None, f"nothing on the page is {target}"
         return lambda: SWAPS[swap](element, content)
@@ -70,10 +75,9 @@ def element_patches(element):
     if element.name == "hx-upsert":
         return [(element["hx-target"], "upsert", element)]
     if element.name == "hx-partial":
-        return [(element["hx-target"], element["hx-swap"], element)]
-    inner = [patch for child in elements(element) for patch in element_patches(child)]
-    assert inner, f"no page knows what to do with <{element.name}>"
-    return inner
+        return [(element["hx-target"], element.get("hx-swap", "innerHTML"), element)]
+    assert element.name == "title", f"no page knows what to do with <{element.name}>"
+    return []
 
 
 def parse(html):
