@@ -1,21 +1,24 @@
 // A sent text is kept until its message, with the same client id, is on the page.
 import { field, form, id, prefix, put, unchanged } from "./draft.js";
-import { read, uuid, write } from "./store.js";
+import { read, write } from "./store.js";
 
 const PATIENCE = 10_000, QUIET = 1_500, CHECK = 1_000; // ms
 const LATE = "This message has not appeared yet. You can send it again; it will not be stored twice.";
-const key = `${prefix}:sent`;
 const note = document.getElementById("outbox");
-const sent = read(key) ?? {}; // client id -> { text, at }
 let connected = null; // since when, ms
 
 const shown = (clientId) => document.querySelector(`#messages > [data-client-id="${CSS.escape(clientId)}"]`);
 
-export function keep(text, clientId, place = key) {
-  if (shown(clientId)) return;
-  const kept = place === key ? sent : read(place) ?? {};
-  kept[clientId] = { text, at: Date.now() };
-  write(place, kept);
+// Read anew each time: another tab of the same chat writes here, too.
+function change(edit, place = `${prefix}:sent`) {
+  const texts = read(place) ?? {}; // client id -> { text, at }
+  edit(texts);
+  write(place, Object.keys(texts).length ? texts : null);
+  return Object.entries(texts);
+}
+
+export function keep(text, clientId, place) {
+  if (!shown(clientId)) change((texts) => (texts[clientId] = { text, at: Date.now() }), place);
 }
 
 function say(sentence) {
@@ -23,26 +26,18 @@ function say(sentence) {
   note.hidden = !sentence;
 }
 
-function drop() {
-  const done = Object.keys(sent).filter(shown);
-  done.forEach((clientId) => delete sent[clientId]);
-  if (done.length) write(key, Object.keys(sent).length ? sent : null);
-  if (shown(id())) put(unchanged() ? "" : field.value, uuid());
-}
-
-function giveBack([clientId, { text }]) {
-  delete sent[clientId];
+function giveBack(clientId, text) {
+  change((texts) => delete texts[clientId]);
   put(text, clientId, text);
-  write(key, Object.keys(sent).length ? sent : null);
   say(LATE);
 }
 
 function check() {
-  drop();
-  const [oldest] = Object.entries(sent);
+  if (shown(id())) put(unchanged() ? "" : field.value);
+  const [oldest] = change((texts) => Object.keys(texts).filter(shown).forEach((clientId) => delete texts[clientId]));
   if (!oldest) return say(note.textContent === LATE && field.value ? LATE : "");
-  const { text, at } = oldest[1], now = Date.now();
-  if (connected && now - Math.max(at, connected) > PATIENCE && !field.value) giveBack(oldest);
+  const [clientId, { text, at }] = oldest, now = Date.now();
+  if (connected && now - Math.max(at, connected) > PATIENCE && !field.value) giveBack(clientId, text);
   else say(now - at > QUIET ? `Sending: ${text}` : "");
 }
 
