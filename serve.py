@@ -29,14 +29,15 @@ from dotenv import dotenv_values, load_dotenv
 HOME = Path(__file__).resolve().parent
 DEMO_MODEL = "SmolLM2-135M (demo)"
 DEMO_CONTEXT, DEMO_SLOTS, DEMO_THREADS = 4096, 2, 2  # tokens each, replies at once
+DEMO_IDLE = 600  # seconds
 OPEN_FILES = 65536
 SOCKET_PATH_LIMIT = 100  # bytes; the kernels' own limits are 104 and 108
 CONNECT_PATIENCE, REDIS_PATIENCE = 5, 30  # seconds
 SHORTEST_DELAY, LONGEST_DELAY, STEADY = 0.25, 8, 30  # seconds
 SHUTDOWN_GRACE = 2  # seconds in which a worker lets replies finish
-# A stop goes through these layers in order, each with its seconds, under 5 in all: pages still
-# see how their replies end, and Redis outlives everybody who writes to it.
-LAYERS = {"worker": 3, "web": 0.8, "redis": 0.8}
+# A stop goes through these layers in order, each up to so many seconds after the signal: pages
+# still see how their replies end, and Redis outlives everybody who writes to it.
+LAYERS = {"worker": 3, "web": 4, "redis": 4.7}
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 DATABASE_ERROR = re.compile(
@@ -102,9 +103,13 @@ def bring_up(stack, listener, redis):
     with open(opener, "wb") as opener, tempfile.TemporaryFile() as boot_log:
         web = web_process(listener, gate, boot_log)
         stack.start(*redis, web)
-        stack.finish(migration(), *([] if redis else [redis_check()]))
-        for server in redis:
-            stack.wait_for_redis(server, os.environ["REDIS_URL"])
+        try:
+            stack.finish(migration(), *([] if redis else [redis_check()]))
+            for server in redis:
+                stack.wait_for_redis(server, os.environ["REDIS_URL"])
+        except BaseException:
+            web.kill()  # it has nothing to finish, and no ear for signals while it loads
+            raise
         opener.close()
         stack.wait_for_web(web, listener, boot_log)
     web.options["stderr"] = None
@@ -461,6 +466,8 @@ def serve_demo_model(port):
     params.cache_ram_mib = 0
     params.ui = params.endpoint_slots = False
     params.verbosity = 0
+    # asleep it needs 66 MB instead of 345, and a second to wake
+    params.sleep_idle_seconds = DEMO_IDLE
     server = xllamacpp.Server(params)  # noqa: F841 (it serves for as long as it is held)
     signal.pause()
 
@@ -643,13 +650,15 @@ class Stack:
 
     def __exit__(self, *_):
         """End all children, layer by layer, and by force where asking does not do."""
+        told = time.monotonic()
         for layer, patience in LAYERS.items():
             children = [child for child in self.children if child.layer == layer]
             for child in children:
                 child.ask_to_stop()
-            deadline = time.monotonic() + patience
-            while any(child.running for child in children) and time.monotonic() < deadline:
-                self.pause(max(0, deadline - time.monotonic()))
+            while any(child.running for child in children):
+                if (left := told + patience - time.monotonic()) <= 0:
+                    break
+                self.pause(left)
             for child in children:
                 child.kill()
         self.resources.close()

