@@ -35,7 +35,7 @@ def render(text: str) -> Markup:
     """Render a whole message as safe HTML; what cannot be parsed is shown as it was written."""
     text = text.replace("\r", "")
     try:
-        return Markup(_markdown(text))
+        return Markup(_markdown(text)(text))
     except RecursionError:
         return Markup(f"<pre>{escape(text, quote=False)}</pre>")
 
@@ -43,11 +43,14 @@ def render(text: str) -> Markup:
 # --- Rules of the Markdown dialect
 
 LINK = re.compile(r"(?:https?://|mailto:)[^\s]", re.I)
-URL = r"(?<![\w/@.-])(?:https?://|www\.)[^\s<>\"`|]{1,2000}"
+URL = r"(?<![\w/@.-])(?:https?://|www\.)\w[^\s<>\"`|]{0,2000}"
 URL_END = re.compile(r"[?!.,:;*_~'\])]$")
-TABLE = r"^ {0,3}(?P<table_head>[^\n]*\|[^\n]*)\n {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
+TABLE = r"^ {0,3}(?P<table_head>(?=[^\n]*\|)[^\n]*)\n {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
 ALIGN = re.compile(r":?-+:?")
-DISPLAY = r"\$\$(?P<{0}1>(?:\\.|[^$\\]){{1,4000}})\$\$|\\\[(?P<{0}2>(?:[^\\]|\\[^\]]){{1,4000}})\\\]"
+DISPLAY = (  # may take several lines, none of them blank
+    r"\$\$(?P<{0}1>(?:\\.|[^$\\\n]|\\?\n(?![ \t]*\n)){{1,4000}})\$\$"
+    r"|\\\[(?P<{0}2>(?:[^\\\n]|\\[^\]\n]|\\?\n(?![ \t]*\n)){{1,4000}})\\\]"
+)
 BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_") + r")[ \t]*(?:\n|$)"
 INLINE_MATH = (
     DISPLAY.format("math_")
@@ -152,7 +155,7 @@ MATH_ATTRIBUTES = set(
 def _mathml(latex, display):
     """Turn LaTeX into MathML; LaTeX that cannot be turned is shown as it was written."""
     try:
-        if CARET in latex or re.search(r"\\(?:\w*def|\w*command)", latex):  # macros can grow without bound
+        if CARET in latex or re.search(r"\\(?:\w*def|\w*command|Declare)", latex):  # macros can grow without bound
             raise ValueError(latex)
         return _written(Converter(display="block" if display else "inline").convert_to_element(latex))
     except Exception:  # the converter raises whatever its parser stumbles over
@@ -183,7 +186,7 @@ def _parse_url(inline, match, state):
         url = url.partition("]")[0]
     while URL_END.search(url) and not (url[-1] == ")" and url.count("(") >= url.count(")")):
         url = url[:-1]
-    if state.in_link or state.depth >= inline.max_nested_level or len(url) < 9:
+    if state.in_link or state.depth >= inline.max_nested_level:
         return None
     href = url if url.startswith("http") else "https://" + url
     text = {"type": "text", "raw": url}
@@ -254,14 +257,40 @@ def _dialect(md):
         rules.remove("raw_html")
     md.inline.rules.remove("inline_html")
     md.block.register("block_math", BLOCK_MATH, _parse_math, before="list")
-    md.block.register("table", TABLE, _parse_table, before="list")
+    md.block.register("table", TABLE, _parse_table)
     for rules in lists[1:]:
-        rules[0:0] = ["block_math", "table"]
+        rules[:] = ["block_math", *rules, "table"]
     md.inline.register("inline_math", INLINE_MATH, _parse_math, before="escape", start_chars=("$", "\\"))
+
+
+def _bare_links(md):
     md.inline.register("url_link", URL, _parse_url, start_chars=("h", "w"))
 
 
-_markdown = mistune.Markdown(Renderer(), plugins=[strikethrough, mark, task_lists, _dialect])
+_renderer = Renderer()
+
+
+class Blocks(mistune.BlockParser):
+    """Keep the order of a quote and what is around it: mistune may move the blocks that end it before it."""
+
+    def extract_block_quote(self, m, state):
+        before, state.tokens = state.tokens, []
+        found = super().extract_block_quote(m, state)
+        state.tokens = before + state.tokens
+        state.prepend_token = lambda token: state.tokens.insert(len(before), token)
+        return found
+
+
+def _parser(*plugins):
+    return mistune.Markdown(_renderer, Blocks(), plugins=[strikethrough, mark, task_lists, _dialect, *plugins])
+
+
+_with_links, _without_links = _parser(_bare_links), _parser()
+
+
+def _markdown(source):
+    # looking for bare links at every h and w costs a third of the time
+    return _with_links if "://" in source or "www." in source else _without_links
 
 
 # --- A message as it grows
@@ -269,8 +298,12 @@ _markdown = mistune.Markdown(Renderer(), plugins=[strikethrough, mark, task_list
 FENCE = re.compile(r"( *)(`{3,}(?=[^`]*$)|~{3,})")
 MARKER = re.compile(r"( {0,3})([-+*]|\d{1,9}[.)])(?:[ \t]|$)")
 RULE = re.compile(r" {0,3}(?:(?:-[ \t]*){3,}|(?:_[ \t]*){3,}|(?:\*[ \t]*){3,})$")
-INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S|\$\$|\\\[)")
-BREAK = re.compile(r"#{1,6}(?:\s|$)|`{3}|~{3}|>")
+INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S)")
+ITEM = re.compile(r" {0,3}(?:[-+*]|1[.)])[ \t]+\S")
+BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
+QUOTE = re.compile(r" {0,3}>")
+OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4})|\A[ >]*\n", re.M)
+MATH_END = re.compile(r"(?:\$\$.|\\\[).*?(?:\$\$|\\\])", re.S)
 QUOTED = re.compile(r" {0,3}> ?[^\s>#`~*+\d-]")
 EMPTY_QUOTE = re.compile(r"^ {0,3}>[ \t]*\n\Z", re.M)
 UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
@@ -286,16 +319,20 @@ WORD = re.compile(r"(?<!\w)(?:h|ht|htt|https?:?|w|ww|www)\.?/?$")
 HALF = re.compile(r"(\[[^\[\]\n]{1,300}\])\((?:[^()\n]|\([^()\n]*\)){0,500}$")
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
-INLINE = re.compile(r"\\.|`+|\*+|_+|~~|==|\$\$", re.S)
+INLINE = re.compile(r"\\.|`+|\*+|_+|~~|==|\$\$|(?<![\w$])\$(?![\s\d$])", re.S)
+MATH_ENDS = {"$": r"(?<![\s\\])\$(?![\w$])|\n", "$$": r"\$\$", "\\(": r"\\\)|\n", "\\[": r"\\\]"}
+MATH_CLOSERS = {"\\(": r"\)", "\\[": r"\]"}
+WORDS = re.compile(r"(?<![\\{a-zA-Z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
 TAG = re.compile(r"<(/?)([a-z0-9]+)[^>]*>")
 VOID = {"br", "hr", "input"}
+MATH = re.compile(r" {0,3}(?:\$\$(?!\$)|\\\[)")
 KINDS = (  # what a region can be, by how its first line begins
     ("fence", re.compile(r" {0,3}(?:`{3,}[^`]*$|~{3,})")),
     ("line", re.compile(r" {0,3}#{1,6}(?:[ \t]|$)")),
     ("line", RULE),
     ("list", MARKER),
     ("indented", re.compile(r" {4}| {0,3}\t")),
-    ("math", re.compile(r" {0,3}(?:\$\$|\\\[)")),
+    ("math", MATH),
     ("quote", re.compile(r" {0,3}>")),
     ("table", re.compile(r" {0,3}\|")),
     ("paragraph", re.compile("")),
@@ -320,7 +357,7 @@ class Growth:
     sent. A tail that the next characters may turn into something else is held back.
     """
 
-    LONG = 1500  # characters beyond which an open region is cut, or else rendered less often
+    LONG = 6000  # characters rendered beyond which a paragraph is cut, and other regions are rendered less often
 
     def __init__(self):
         self._head = []  # the HTML of the finished regions
@@ -337,9 +374,11 @@ class Growth:
         self._stem, self._after = [], ""  # the region's HTML up to where text goes; its closing tags
         self._gap = ""  # the end of the source that is held back
         self._plain = False  # whether ordinary text can go to the end of the stem
+        self._solid = 0  # where the last fence that is closed ends
         self._code = None  # the fence that is open: its indent, its marker, where its code begins
         self._coloured = 0  # characters of code that is finished: cheap to render again
         self._rendered = 0  # the region's weight when it was last rendered
+        self._work = 0  # characters rendered for it in all
 
     @property
     def html(self):
@@ -349,6 +388,8 @@ class Growth:
     def feed(self, text):
         """Take what is new of the text and return the patches that show it."""
         text = text.replace("\r", "")
+        if self._work > self.LONG:
+            self._settle(text)
         self._source += text
         patches = self._append_code() if self._code else self._append_text(text)
         return self._update(text) if patches is None else patches
@@ -371,7 +412,7 @@ class Growth:
     def _append_text(self, text):
         """Append text that cannot be markup; None if it could be."""
         new = self._gap + text
-        if not self._plain or ACTIVE.search(new):
+        if not self._plain or ACTIVE.search(new) or "://" in new or "www." in new:
             return None
         shown = new.rstrip(" ")
         recent = (self._stem[-1][-8:] + shown)[-8:]
@@ -415,6 +456,7 @@ class Growth:
         else:
             return False
         self._coloured += self._line - self._code[2]
+        self._solid = self._line
         self._code = None
         return True
 
@@ -426,12 +468,11 @@ class Growth:
         self._stem = [stem]
         while (cut := self._next_cut()) is not None:
             self._finish(*cut)
-        if len(self._head) == mark and not self._code and self.LONG < self._weight < self._rendered * 1.25:
+        if len(self._head) == mark and not self._code and self.LONG < self._work and self.LONG / 3 < self._weight < self._rendered * 1.25:
             return self._append_raw(text)
         self._render_open()
         new = "".join(self._head[mark:]) + self._stem[0] + self._after + _closing(self._tags)
         patches = self._difference(stem, new, depth, stack, mark)
-        self._settle()
         return patches
 
     @property
@@ -441,13 +482,15 @@ class Growth:
     def _render_open(self):
         """Render the open region as far as it can be shown."""
         self._rendered = self._weight
+        self._work += self._weight
         self._stem, self._after, self._plain = [""], "", False
         if self._code:
             return self._render_open_code()
         text = self._visible()
         self._gap = self._source[len(text) :]
-        if not text:
-            return
+        if len(text) <= self._solid:
+            text = self._source[: self._solid]
+            return self._show(self._translate(text) or "", text, False) if text else None
         half = HALF.search(text[-800:])
         if half:
             text = text[: len(text) - len(half.group()) + half.end(1) - half.start()] + f"({HALF_LINK})"
@@ -457,7 +500,7 @@ class Growth:
         """Split HTML at the caret: what comes after it is tags only."""
         stem, caret, rest = shown.rpartition(CARET)
         if not caret:
-            stem, rest = self._translate(text) or "", ""
+            stem, rest = shown if CARET not in text else self._translate(text) or "", ""
         tags = [match.group() for match in TAG.finditer(rest)]
         self._plain = bool(caret) and plain and all(tag.startswith("</") for tag in tags)
         if not self._plain:
@@ -473,11 +516,11 @@ class Growth:
     def _translate(self, source):
         """Render the Markdown of a region to the HTML that goes into its context; None if it is no such region."""
         if self._context == "text":
-            source = UNDERLINE.sub("", source.rstrip())
-            return _markdown.renderer.render_tokens(_markdown.inline(source, {}), None)
+            shown = _inline(UNDERLINE.sub("", source.rstrip()))
+            return f"<span>{shown}</span>" if shown else ""
         if self._context == "row":
             return _table_row(self._table[1], source)
-        shown, state = _markdown.parse(source)
+        shown, state = _markdown(source).parse(source)
         if self._context == "block":
             return shown
         tag = {"item": "list", "quote": "block_quote"}[self._context]
@@ -541,24 +584,31 @@ class Growth:
                 return context
         if self._kind == "list":
             return self._follows_item(line)
-        if self._kind == "math":
-            return "block" if self._math_ends() else None
+        if self._kind == "math" and not self._blank and self._line - self._math < 4000:
+            return None if MATH_END.search(self._source, self._math, self._line) is None else "block"
+        if self._kind == "indented":
+            return None if line.startswith(("    ", "\t")) else "block"
         if self._blank:
-            return None if self._kind == "indented" and line[0] in " \t" else "block"
+            return "block"
         if self._kind in ("paragraph", "text") and INTERRUPT.match(line):
             return "block"
-        if self._kind == "quote" and self._follows_quote(line):
-            return "quote"
+        if self._kind == "paragraph" and MATH.match(line):
+            self._kind, self._math = "math", self._line
+            return None
+        if self._kind == "quote":
+            return self._follows_quote(line)
         return "block" if self._kind in ("line", "fence") else None
 
     def _follows_quote(self, line):
-        """Tell whether a line of a quote begins a paragraph after an empty line and paragraphs only."""
-        plain = QUOTED.match(line) and self._source.endswith("\n", 0, self._line) and EMPTY_QUOTE.search(self._source, 0, self._line)
-        return plain and not re.search(r"^[ >]*(?:[-+*\d`~]|\s{4})", self._source[: self._line], re.M)
+        """Tell what a line begins after a quote: a block, or a paragraph of the quote after plain paragraphs."""
+        if not QUOTE.match(line):
+            return "block" if FENCE.match(line) or RULE.match(line) or ITEM.match(line) else None
+        plain = QUOTED.match(line) and EMPTY_QUOTE.search(self._source, 0, self._line)
+        return "quote" if plain and not OTHER_QUOTE.search(self._source, 0, self._line) else None
 
     def _classify(self, line):
         self._kind = next(kind for kind, start in KINDS if start.match(line))
-        self._margin = 0
+        self._margin = self._math = 0
         if self._kind == "list":
             spaces, self._bullet = MARKER.match(line).groups()
             self._indent, self._margin = len(spaces), len(spaces) + len(self._bullet) + 1
@@ -567,7 +617,8 @@ class Growth:
         marker = not RULE.match(line) and MARKER.match(line)
         if marker and marker.group(2)[-1] == self._bullet[-1] and len(marker.group(1)) == self._indent:
             return "item"
-        ends = line[0] not in " \t" and (self._blank or marker or BREAK.match(line) or RULE.match(line))
+        inside = len(line) - len(line.lstrip(" ")) >= self._margin or "\t" in line[: self._margin]
+        ends = not inside and (self._blank or marker or BREAK.match(line) or RULE.match(line))
         return "block" if ends else None
 
     def _follows_row(self, line, complete):
@@ -583,11 +634,6 @@ class Growth:
         if _in_table(line, self._table[0]):
             return "row"
         return "block" if complete or line.startswith("|") else None
-
-    def _math_ends(self):
-        first = self._source.lstrip()
-        closed = first.find("$$" if first.startswith("$$") else r"\]", 2, self._line) > 0
-        return closed or self._line > 4000
 
     def _enter_code(self, line):
         """Note the fence that a line opens."""
@@ -625,39 +671,28 @@ class Growth:
         self._stack = [(tag, len(self._head)) for tag in tags]
         self._head.append(shown.removesuffix(_closing(tags)))
 
-    def _settle(self):
-        """Cut a long paragraph where no markup is open, so that what is before is finished."""
-        if self._kind not in ("paragraph", "text") or len(self._source) < self.LONG or not self._plain:
+    def _settle(self, text):
+        """Cut a long paragraph between two words where no markup is open: what is before is finished."""
+        between = self._plain and not self._gap.strip() and (self._gap + text)[:1].isspace()
+        if not between or self._kind not in ("paragraph", "text"):
             return
-        end = len(self._source) - len(self._gap)
-        for _ in range(12):
-            end = max(self._source.rfind(" ", 1, end), self._source.rfind("\n", 1, end))
-            if end < self.LONG // 2:
-                return
-            if not _closers(self._source[:end]):
-                break
-        shown = self._translate(self._source[:end]).removesuffix("</p>")
-        if self._stem[0].startswith(shown):
-            self._cut_text(end, shown)
-
-    def _cut_text(self, end, shown):
-        stem, after, gap, rendered = self._stem[0], self._after, self._gap, self._rendered
-        if self._context == "block":
-            self._open(shown, ["p"])
-            after = after.removesuffix("</p>")
-        else:
-            self._head.append(shown)
-        self._source = self._source[end:]
+        source = self._source.removesuffix(self._gap)
+        if _closers(source) or self._translate(source) != self._stem[0] + self._after:
+            return
+        rest = self._gap
+        self._open(self._stem[0], ["p"]) if self._context == "block" else self._head.append("".join(self._stem) + self._after)
         self._begin("text")
-        self._stem, self._after, self._gap, self._plain = [stem[len(shown) :]], after, gap, True
-        self._rendered = len(self._source)
+        self._source = self._gap = rest
+
+
+def _inline(source):
+    return _renderer.render_tokens(_markdown(source).inline(source, {}), None)
 
 
 def _table_row(aligns, source):
     """Render one row of a table whose delimiter row is given."""
-    row = source if source.lstrip().startswith("|") else "|" + source
-    shown = _markdown("|" + "a|" * len(_aligns(aligns)) + f"\n{aligns}\n{row}")
-    return shown.partition("<tbody>")[2].rpartition("</tbody>")[0]
+    cells = _row(source, _aligns(aligns), "table_row")["children"]
+    return "<tr>" + "".join(_renderer.table_cell(_inline(cell["text"]), **cell["attrs"]) for cell in cells) + "</tr>"
 
 
 def _closing(tags):
@@ -716,12 +751,12 @@ def _closers(text):
     stack = []
     while match := INLINE.search(text, position):
         run, position = match.group(), match.end()
-        if run[0] in "`$":
-            end = re.search(rf"(?<!`){run}(?!`)" if run[0] == "`" else r"\$\$", text[position:])
-            if not end:
-                return run + "".join(reversed(stack))
-            position += end.end()
-        elif run[0] != "\\":
+        if run[0] == "`" or run in MATH_ENDS:
+            end = re.search(MATH_ENDS.get(run, rf"(?<!`){run}(?!`)"), text[position:])
+            if not end and not (run == "$" and WORDS.search(text, position)):
+                return MATH_CLOSERS.get(run, run) + "".join(reversed(stack))
+            position += end.end() if end else 0
+        elif run[0] not in "\\$":
             _toggle(stack, run, text[match.start() - 1 : match.start()] or " ", text[position : position + 1] or CARET)
     return "".join(reversed(stack))
 

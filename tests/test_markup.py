@@ -1,0 +1,356 @@
+"""Markdown becomes safe HTML, whole and as it grows; the growing page is a simulated DOM."""
+
+import random
+import re
+
+import html5lib
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import markup
+from markup import Growth, render
+
+# --- A page that patches are applied to, as htmx does: all targets first, then all changes
+
+
+class Page:
+    """A message's body in a DOM of html5lib's making."""
+
+    def __init__(self, html=""):
+        self.body = html5lib.parse("<div></div>", treebuilder="dom").getElementsByTagName("div")[0]
+        self._insert(html, self.body, None)
+
+    def apply(self, patches):
+        for target, patch in [(self._at(patch.depth), patch) for patch in patches]:
+            if patch.swap == "beforeend":
+                self._insert(patch.html, target, None)
+            elif patch.swap == "outerHTML":
+                self._insert(patch.html, target.parentNode, target)
+                target.parentNode.removeChild(target)
+            else:
+                assert (patch.swap, patch.depth) == ("innerHTML", 0)
+                target.childNodes = []
+                self._insert(patch.html, target, None)
+        self.body.normalize()
+
+    def _at(self, depth):
+        element = self.body
+        for _ in range(depth):
+            element = [child for child in element.childNodes if child.nodeType == child.ELEMENT_NODE][-1]
+        return element
+
+    def _insert(self, html, parent, before):
+        fragment = html5lib.parseFragment(html, container=parent.tagName, treebuilder="dom")
+        for node in list(fragment.childNodes):
+            parent.insertBefore(node, before)
+        parent.normalize()
+
+    @property
+    def html(self):
+        return "".join(node.toxml() for node in self.body.childNodes)
+
+    @property
+    def text(self):
+        """The text a reader sees, block by block, without the code's label and button."""
+        broken = re.sub(r'<div class="code__head">.*?</div>|</?(?:p|li|h\d|tr|t[hd]|pre|div|blockquote)\b', r"\n\g<0>", self.html)
+        bare = re.sub(r'<div class="code__head">.*?</div>|<[^>]*>', "", broken)
+        return [line.strip() for line in bare.split("\n") if line.strip()]
+
+
+def grown(text, sizes):
+    """Feed the text in pieces of these sizes; return the growth, its page and the bytes sent."""
+    growth, page, sent = Growth(), Page(), 0
+    for piece in pieces(text, sizes):
+        patches = growth.feed(piece)
+        page.apply(patches)
+        sent += sum(len(patch.html.encode()) for patch in patches)
+    return growth, page, sent
+
+
+def pieces(text, sizes):
+    dice = random.Random(sizes) if isinstance(sizes, str) else None
+    while text:
+        size = dice.randint(1, 30) if dice else sizes
+        yield text[:size]
+        text = text[size:]
+
+
+def shown(text, sizes=1):
+    return grown(text, sizes)[0].html
+
+
+# --- Whole messages
+
+
+def test_prose_is_rendered_as_commonmark():
+    assert render("a **b** _c_ `d`\ne") == "<p>a <strong>b</strong> <em>c</em> <code>d</code>\ne</p>"
+
+
+def test_underscores_within_a_word_stay():
+    assert render("snake_case_names") == "<p>snake_case_names</p>"
+
+
+def test_a_list_looks_the_same_tight_and_loose():
+    assert render("- a\n- b") == render("- a\n\n- b") == "<ul><li><p>a</p></li><li><p>b</p></li></ul>"
+
+
+def test_tasks_are_disabled_boxes():
+    assert render("- [x] done").count('<input type="checkbox" disabled checked> done') == 1
+
+
+def test_table_cells_are_aligned_by_class_and_short_rows_are_filled():
+    html = render("|a|b|\n|:-|-:|\n|1|\n|1|2|3|")
+    assert '<td class="align-left">1</td><td class="align-right"></td>' in html
+    assert html.count("<td") == 4 and "style" not in html
+
+
+@pytest.mark.parametrize("text", ["$5 and $10", "US$5 to US$6", "it is $5 (US$), not $6", "$HOME/$USER", "a $ b $ c", r"\$x$"])
+def test_money_is_not_math(text):
+    assert "<math" not in render(text)
+
+
+@pytest.mark.parametrize("text", ["$x^2$", r"\(x\)", "$$x$$", r"\[x\]", "$$\nx\n$$", "\\[\nx\n\\]", "- $$x$$", "> $x$", "$2x + 1 = 3$"])
+def test_math_becomes_mathml(text):
+    assert "<math" in render(text) and "$" not in render(text)
+
+
+def test_bad_latex_is_shown_as_it_was_written():
+    assert r'<code class="math">\left(&lt;</code>' in render(r"$\left(<$")
+
+
+@pytest.mark.parametrize("macro", [r"\def\a{\b\b}", r"\newcommand{\a}{\b\b}", r"\DeclareMathOperator{\a}{b}"])
+def test_latex_macros_are_not_run(macro):
+    assert "<math" not in render(f"${macro}$")
+
+
+def test_code_is_coloured_by_class_and_can_be_copied():
+    html = render("```python\nif x:\n```")
+    assert '<code class="language-python"><span class="k">if</span>' in html
+    assert '<span>python</span><button type="button" class="code__copy">Copy</button>' in html
+
+
+def test_code_in_an_unknown_language_is_plain_and_its_name_is_escaped():
+    assert '<code class="language-&quot;&gt;&lt;b&gt;">x &lt; y\n</code>' in render('```"><b>\nx < y\n```')
+
+
+def test_bare_addresses_become_links_without_the_full_stop():
+    html = render("See https://a.b/c_(d). Or www.e.fg, **https://h.ij**!")
+    assert re.findall('href="(.*?)"', html) == ["https://a.b/c_(d)", "https://www.e.fg", "https://h.ij"]
+
+
+def test_links_open_outside_and_tell_nothing():
+    assert 'href="http://a.b" rel="noopener noreferrer nofollow" target="_blank">x</a>' in render("[x](http://a.b)")
+
+
+def test_images_are_links_and_load_nothing():
+    assert render("![chart](http://a.b/c.png)").endswith(">chart</a></p>")
+    assert render("[![i](http://a.b)](http://c.d)").count("<a ") == 1
+
+
+ATTACKS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    '<hx-partial hx-target="body">x</hx-partial>',
+    '<div id="messages" hx-swap-oob="true">x</div>',
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](java\nscript:alert(1))",
+    "[x](&#106;avascript:alert(1))",
+    "[x](<javascript:alert(1)>)",
+    "[x](data:text/html,<script>alert(1)</script>)",
+    "[x](vbscript:alert(1))",
+    "[x](//evil.example)",
+    "![x](data:image/svg+xml,<svg onload=alert(1)>)",
+    "![x](javascript:alert(1))",
+    '[x](http://a.b "\\" onmouseover=alert(1) x=\\"")',
+    '[x](http://a.b" onmouseover=alert(1))',
+    "![\"onload=\"alert(1)](http://a.b)",
+    "<javascript:alert(1)>",
+    "[x]\n\n[x]: javascript:alert(1)",
+    '```" onload="alert(1)\nx\n```',
+    "```<script>\nx\n```",
+    "```\n</code></pre><script>alert(1)</script>\n```",
+    "```html\n<script>alert(1)</script>\n```",
+    r"$\text{<script>alert(1)</script>}$",
+    r"$\text{&lt;script&gt;alert(1)&lt;/script&gt;}$",
+    r"$\href{javascript:alert(1)}{x}$",
+    r"$\style{background:url(http://evil)}{x}$",
+    r"$\class{x\" onload=\"alert(1)}{y}$",
+    r"$\bad{</code><script>alert(1)</script>$",
+    "$$<img src=x onerror=alert(1)>$$",
+    "|<script>|b|\n|-|-|\n|<img src=x>|c|",
+    "# <script>alert(1)</script>",
+    "- <script>alert(1)</script>",
+    "> <iframe src=http://evil>",
+    "**<b onclick=alert(1)>**",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "`<script>`",
+    "http://a.b/\"onmouseover=\"alert(1)",
+    "http://a.b/<script>",
+    "[x](about:half)",
+]
+ELEMENTS = set(
+    "html head body div p h1 h2 h3 h4 h5 h6 br hr blockquote ul ol li input pre code span button a em strong del mark"
+    " table thead tbody tr th td math".split()
+)
+ATTRIBUTES = {"class", "href", "title", "rel", "target", "type", "disabled", "checked", "start", "display"}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_no_attack_gets_an_element_attribute_or_address_through(attack):
+    for html in (render(attack), shown(attack), shown(attack + "\n\nend", 7)):
+        for element in Page(html).body.getElementsByTagName("*"):
+            assert element.tagName in ELEMENTS or element.tagName.startswith("m")
+            names = set(element.attributes.keys())
+            assert names <= ATTRIBUTES or element.tagName.startswith("m") and names <= markup.MATH_ATTRIBUTES
+            assert re.match("https?://|mailto:|$", element.getAttribute("href"))
+
+
+HOSTILE = ["[", "*", ">", "`", "_", "~~", "$", r"\(", "![", "<", "&", "- ", "1. ", "> - ", "**a ", "[a](", "|", "\n", "  \n", "# ", "\\", "==", "http://", "](", "`` ` ", "*a_", "$$ "]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_repetition_neither_crashes_nor_hangs(hostile):
+    text = hostile * (20_000 // len(hostile))
+    assert render(text) is not None
+
+
+def test_deep_nesting_does_not_crash():
+    assert "deep" in render(">" * 500 + " deep")
+    assert "deep" in render("".join("  " * depth + "- deep\n" for depth in range(500)))
+
+
+# --- Growing messages
+
+CHAT = """# Title here
+
+Some **bold text** and `code` with a [link](http://example.com/x) and *more*.
+Second line, https://example.com/y is nice; $x^2$ costs $5 & up, ~~no~~ ==yes==.
+
+- one **lead**: text
+- two
+
+  paragraph
+  ```python
+  def f(x):
+
+      return x
+  ```
+  after *it*
+- [ ] three
+
+1. first
+2. second
+   - nested
+   - nested `too`
+
+| a | b |
+|---|--:|
+| 1 | **2** |
+| 3 | |
+
+```js
+let x = 1 < 2;
+
+foo()
+```
+
+$$
+x = y^2
+$$
+
+> quote **bold
+> more** text
+>
+> second
+
+Setext
+------
+
+***
+
+End of _text_.
+"""
+
+
+@pytest.mark.parametrize("sizes", [1, 2, 3, 7, 10, 30, 1000, "a", "b"])
+def test_a_grown_message_equals_the_rendered_one(sizes):
+    growth, page, _ = grown(CHAT + "\nLast.", sizes)
+    assert page.html == Page(growth.html).html == Page(render(CHAT + "\nLast.")).html
+
+
+@pytest.mark.parametrize(
+    "text, html",
+    [
+        ("a **bold", "<p>a <strong>bold</strong></p>"),
+        ("a *em", "<p>a <em>em</em></p>"),
+        ("a `code x", "<p>a <code>code x</code></p>"),
+        ("a ~~gone", "<p>a <del>gone</del></p>"),
+        ("a ==mark", "<p>a <mark>mark</mark></p>"),
+        ("**a *b", "<p><strong>a <em>b</em></strong></p>"),
+        ("**a `b", "<p><strong>a <code>b</code></strong></p>"),
+        ("see [text](http://exa", "<p>see <a>text</a></p>"),
+        ("| a | b", "<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody></tbody></table>"),
+        ("- a **b", "<ul><li><p>a <strong>b</strong></p></li></ul>"),
+        ("> a *b", "<blockquote><p>a <em>b</em></p></blockquote>"),
+        ("# a *b", "<h1>a <em>b</em></h1>"),
+        ("so $$x +", '<p>so <code class="math">x +</code></p>'),
+    ],
+)
+def test_half_open_markup_is_shown_closed(text, html):
+    assert shown(text) == html
+
+
+@pytest.mark.parametrize("tail", ["*", "**", "_", "`", "[", "[te", "~~", "\n-", "\n1.", "\n#", "\n```", "\n```py", "\n| --", "&am", "http", "https://exa", "!", "$", "\\", " ", "\n"])
+def test_a_tail_that_may_become_something_else_is_held_back(tail):
+    assert shown("word" + (" " if tail[0] != "\n" else "") + tail) == "<p>word</p>"
+
+
+def test_a_row_in_progress_is_shown_cell_by_cell():
+    assert "<td>1</td><td>2</td></tr>" in shown("| a | b |\n|---|---|\n| 1 | 2")
+
+
+def test_open_code_is_shown_line_by_line_and_coloured_when_it_closes():
+    assert shown("```python\nif x:\n    p").endswith(">if x:\n    p</code></pre></div>")
+    assert '<span class="k">if</span>' in shown("```python\nif x:\n    p\n```\n")
+
+
+def test_the_shown_text_never_flickers_while_bold_is_typed():
+    growth, texts = Growth(), []
+    for letter in "plain **bold text** plain":
+        growth.feed(letter)
+        texts.append(re.sub("<[^>]*>", "", growth.html))
+    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:]))
+
+
+def test_an_empty_feed_changes_nothing():
+    growth = Growth()
+    assert growth.feed("") == [] and growth.html == ""
+    growth.feed("a")
+    assert growth.feed("") == [] and growth.html == "<p>a</p>"
+
+
+WORDS = ["word", "x", "two words", "é—“”", "1", "5", "😀", "the", "http", "snake_case"]
+MARKS = "** * _ __ ` `` ~~ == [ ] ( ) [a](http://b.c) https://d.ef ![i](http://j.k) $ $x$ $$ \\( \\) \\ < > & &amp; <b> | ! . , : - + # =".split()
+STARTS = ["\n", "\n\n", "\n- ", "\n\n- ", "\n  - ", "\n1. ", "\n2. ", "\n* ", "\n> ", "\n\n> ", "\n>\n> ", "\n# ", "\n## ", "\n```\n", "\n```py\n", "\n~~~\n", "\n---\n", "\n===\n", "\n***\n", "\n| a | b |\n|---|---|\n| ", "\n| ", " |\n", "\n    ", "\n   ", "\n  ", "\n\n  ", "\n\n   ", "\n$$\n", "\t", "  \n", "\n- [ ] ", "\n```\n\n", "\n  ```\n  "]
+texts = st.lists(st.sampled_from(WORDS) | st.just(" ") | st.sampled_from(MARKS) | st.sampled_from(STARTS), max_size=40).map("".join)
+sizes = st.integers(1, 30) | st.text("abcdef", min_size=1, max_size=3)
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts, sizes)
+def test_the_page_equals_what_the_growth_says_it_shows(text, sizes):
+    growth, page = Growth(), Page()
+    for piece in pieces(text, sizes):
+        page.apply(growth.feed(piece))
+        assert page.html == Page(growth.html).html
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts, sizes)
+def test_the_final_text_equals_that_of_the_rendered_message(text, sizes):
+    text += "\n\nThe end."
+    _, page, _ = grown(text, sizes)
+    assert page.text == Page(render(text)).text
