@@ -29,7 +29,9 @@ function refuse(event, sentence) {
 }
 
 if (place) {
-  document.addEventListener("htmx:before:request", () => place.replaceChildren());
+  const clear = () => place.replaceChildren();
+  document.addEventListener("input", clear);
+  document.addEventListener("htmx:before:request", clear);
   document.addEventListener("htmx:after:request", onAnswer);
   document.addEventListener("htmx:error", ({ detail: { ctx } }) => ctx && !ctx.response && say(UNREACHABLE));
 }
