@@ -32,7 +32,7 @@ DEMO_CONTEXT, DEMO_SLOTS, DEMO_THREADS = 4096, 2, 2  # tokens each, replies at o
 DEMO_IDLE = 600  # seconds
 OPEN_FILES = 65536
 SOCKET_PATH_LIMIT = 100  # bytes; the kernels' own limits are 104 and 108
-CONNECT_PATIENCE, REDIS_PATIENCE = 5, 30  # seconds
+CONNECT_PATIENCE, REDIS_PATIENCE, WEB_PATIENCE = 5, 30, 60  # seconds
 SHORTEST_DELAY, LONGEST_DELAY, STEADY = 0.25, 8, 30  # seconds
 SHUTDOWN_GRACE = 2  # seconds in which a worker lets replies finish
 # A stop goes through these layers in order, each up to so many seconds after the signal: pages
@@ -623,8 +623,11 @@ class Stack:
             self.wait(0.02)
 
     def wait_for_web(self, web, listener, boot_log):
-        """Wait until /up answers 200; raise CannotStart with the log if the web process ends."""
+        """Wait until /up answers 200; raise CannotStart if it never does, or the process ends."""
+        deadline = time.monotonic() + WEB_PATIENCE
         while not self.is_up(web, listener):
+            if time.monotonic() > deadline:
+                raise CannotStart(f"/up has not answered 200 for {WEB_PATIENCE} s.")
             if not web.running:
                 boot_log.seek(0)
                 log = boot_log.read().decode(errors="replace")
