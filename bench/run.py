@@ -27,6 +27,7 @@ from tests.services import Missing, Postgres, free_port, wait_until  # noqa: E40
 from tests.stack import ROOT, Stack  # noqa: E402
 
 MODEL = "gpt-4o-mini"
+PY_SPY = Path(sys.executable).with_name("py-spy")
 
 
 class Part(NamedTuple):
@@ -94,7 +95,10 @@ def parse_options():
     parser.add_argument("--no-deflate", action="store_true", help="offer no permessage-deflate")
     parser.add_argument("--profile", metavar="FOLDER", help="py-spy flame graphs of web and worker")
     parser.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.profile and not PY_SPY.exists():
+        parser.error("--profile needs py-spy in this environment: uv pip install py-spy")
+    return options
 
 
 def wanted(part, options):
@@ -224,7 +228,7 @@ class Bench:
         for name in ("web", "worker"):
             pid = self.servers().trees()[name][-1].pid
             words = ["--pid", str(pid), "--output", str(folder / f"{part.name}-{name}.svg")]
-            spy = subprocess.Popen(["py-spy", "record", "--rate", "200", *words])
+            spy = subprocess.Popen([PY_SPY, "record", "--rate", "200", *words])
             recording.callback(spy.wait)
             recording.callback(spy.send_signal, signal.SIGINT)
         return recording
