@@ -60,16 +60,19 @@ INLINE_MATH = (
 PRICE = re.compile(r"\d.*?(?<![\\{a-zA-Z])[A-Za-z]{2}")  # "$5 (US$)": money, not math
 
 
+def _wrapped(tag):
+    return lambda self, text: f"<{tag}>{text}</{tag}>"
+
+
 class Renderer(mistune.HTMLRenderer):
     """Write the HTML: nothing between blocks, no inline style, no foreign content."""
 
+    paragraph = block_text = _wrapped("p")
+    block_quote, list_item = _wrapped("blockquote"), _wrapped("li")
+    table, table_body, table_row = _wrapped("table"), _wrapped("tbody"), _wrapped("tr")
+
     def text(self, text):
         return escape(unescape(text), quote=False)
-
-    def paragraph(self, text):
-        return f"<p>{text}</p>"
-
-    block_text = paragraph
 
     def heading(self, text, level, **attrs):
         return f"<h{level}>{text}</h{level}>"
@@ -80,15 +83,9 @@ class Renderer(mistune.HTMLRenderer):
     def thematic_break(self):
         return "<hr>"
 
-    def block_quote(self, text):
-        return f"<blockquote>{text}</blockquote>"
-
     def list(self, text, ordered, start=None, **attrs):
         tag = "ol" if ordered else "ul"
         return f'<{tag} start="{start}">{text}</{tag}>' if start is not None else f"<{tag}>{text}</{tag}>"
-
-    def list_item(self, text):
-        return f"<li>{text}</li>"
 
     def task_list_item(self, text, checked=False):
         box = f'<input type="checkbox" disabled{" checked" * checked}> '
@@ -117,17 +114,8 @@ class Renderer(mistune.HTMLRenderer):
     def math(self, latex, display):
         return _mathml(latex, display)
 
-    def table(self, text):
-        return f"<table>{text}</table>"
-
     def table_head(self, text):
         return f"<thead><tr>{text}</tr></thead>"
-
-    def table_body(self, text):
-        return f"<tbody>{text}</tbody>"
-
-    def table_row(self, text):
-        return f"<tr>{text}</tr>"
 
     def table_cell(self, text, align=None, head=False):
         tag = "th" if head else "td"
@@ -301,6 +289,7 @@ RULE = re.compile(r" {0,3}(?:(?:-[ \t]*){3,}|(?:_[ \t]*){3,}|(?:\*[ \t]*){3,})$"
 INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S)")
 ITEM = re.compile(r" {0,3}(?:[-+*]|1[.)])[ \t]+\S")
 BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
+QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 QUOTE = re.compile(r" {0,3}>")
 OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4})|\A[ >]*\n", re.M)
 MATH_END = re.compile(r"(?:\$\$.|\\\[).*?(?:\$\$|\\\])", re.S)
@@ -388,7 +377,7 @@ class Growth:
     def feed(self, text):
         """Take what is new of the text and return the patches that show it."""
         text = text.replace("\r", "")
-        if self._work > self.LONG:
+        if self._work > self.LONG and len(self._source) > self.LONG / 15:
             self._settle(text)
         self._source += text
         patches = self._append_code() if self._code else self._append_text(text)
@@ -468,12 +457,15 @@ class Growth:
         self._stem = [stem]
         while (cut := self._next_cut()) is not None:
             self._finish(*cut)
-        if len(self._head) == mark and not self._code and self.LONG < self._work and self.LONG / 3 < self._weight < self._rendered * 1.25:
+        if len(self._head) == mark and not self._code and self._can_wait:
             return self._append_raw(text)
         self._render_open()
         new = "".join(self._head[mark:]) + self._stem[0] + self._after + _closing(self._tags)
-        patches = self._difference(stem, new, depth, stack, mark)
-        return patches
+        return self._difference(stem, new, depth, stack, mark)
+
+    @property
+    def _can_wait(self):
+        return self.LONG < self._work and self.LONG / 4 < self._weight < self._rendered * 1.25
 
     @property
     def _weight(self):
@@ -490,7 +482,7 @@ class Growth:
         self._gap = self._source[len(text) :]
         if len(text) <= self._solid:
             text = self._source[: self._solid]
-            return self._show(self._translate(text) or "", text, False) if text else None
+            return self._show("", text, False) if text else None
         half = HALF.search(text[-800:])
         if half:
             text = text[: len(text) - len(half.group()) + half.end(1) - half.start()] + f"({HALF_LINK})"
@@ -500,7 +492,7 @@ class Growth:
         """Split HTML at the caret: what comes after it is tags only."""
         stem, caret, rest = shown.rpartition(CARET)
         if not caret:
-            stem, rest = shown if CARET not in text else self._translate(text) or "", ""
+            stem, rest = self._translate(text) or "", ""
         tags = [match.group() for match in TAG.finditer(rest)]
         self._plain = bool(caret) and plain and all(tag.startswith("</") for tag in tags)
         if not self._plain:
@@ -516,6 +508,7 @@ class Growth:
     def _translate(self, source):
         """Render the Markdown of a region to the HTML that goes into its context; None if it is no such region."""
         if self._context == "text":
+            source = QUOTE_MARK.sub("\n", source) if "blockquote" in self._tags else source
             shown = _inline(UNDERLINE.sub("", source.rstrip()))
             return f"<span>{shown}</span>" if shown else ""
         if self._context == "row":
@@ -557,7 +550,8 @@ class Growth:
     def _next_cut(self):
         """Return where the open region ends and what follows there, or None."""
         if self._kind is None:
-            self._source = re.sub(r"\A(?:[ \t]*\n)+", "", self._source)
+            blank = r"\A(?:[ \t>]*\n)+" if self._context == "quote" else r"\A(?:[ \t]*\n)+"
+            self._source = re.sub(blank, "", self._source)
         while self._line < len(self._source):
             if self._code and not self._code_ends():
                 return None
@@ -590,6 +584,9 @@ class Growth:
             return None if line.startswith(("    ", "\t")) else "block"
         if self._blank:
             return "block"
+        if self._kind == "text" and "blockquote" in self._tags and (quote := QUOTE.match(line)):
+            line = line[quote.end() :].removeprefix(" ")
+            return "quote" if not line or INTERRUPT.match(line) else None
         if self._kind in ("paragraph", "text") and INTERRUPT.match(line):
             return "block"
         if self._kind == "paragraph" and MATH.match(line):
@@ -656,8 +653,9 @@ class Growth:
         elif self._context == "block":
             self._open(shown, opened)
         else:
-            self._head.append(shown + _closing(self._tags))
-            self._stack = []
+            kept = 1 if context == "quote" else 0
+            self._head.append(shown + _closing(self._tags[kept:]))
+            del self._stack[kept:]
         self._begin(context)
 
     def _leave(self):
@@ -673,14 +671,18 @@ class Growth:
 
     def _settle(self, text):
         """Cut a long paragraph between two words where no markup is open: what is before is finished."""
+        stem, source = "".join(self._stem), self._source.removesuffix(self._gap)
+        tags = {"paragraph": ["p"], "text": ["span"], "quote": ["blockquote", "p"]}.get(self._kind, [])
+        tags = tags[self._context == "quote" :]
         between = self._plain and not self._gap.strip() and (self._gap + text)[:1].isspace()
-        if not between or self._kind not in ("paragraph", "text"):
+        if not between or self._after != _closing(tags) or stem.count("<p>") > 1:
             return
-        source = self._source.removesuffix(self._gap)
-        if _closers(source) or self._translate(source) != self._stem[0] + self._after:
+        if _closers(source) or self._translate(source) != stem + self._after:
             return
+        if self._context != "text":
+            self._stack += [(tag, len(self._head)) for tag in tags]
+        self._head.append(stem + self._after if self._context == "text" else stem)
         rest = self._gap
-        self._open(self._stem[0], ["p"]) if self._context == "block" else self._head.append("".join(self._stem) + self._after)
         self._begin("text")
         self._source = self._gap = rest
 

@@ -53,7 +53,9 @@ class Page:
     @property
     def text(self):
         """The text a reader sees, block by block, without the code's label and button."""
-        broken = re.sub(r'<div class="code__head">.*?</div>|</?(?:p|li|h\d|tr|t[hd]|pre|div|blockquote)\b', r"\n\g<0>", self.html)
+        broken = re.sub(
+            r'<div class="code__head">.*?</div>|</?(?:p|li|h\d|tr|t[hd]|pre|div|blockquote)\b', r"\n\g<0>", self.html
+        )
         bare = re.sub(r'<div class="code__head">.*?</div>|<[^>]*>', "", broken)
         return [line.strip() for line in bare.split("\n") if line.strip()]
 
@@ -105,12 +107,16 @@ def test_table_cells_are_aligned_by_class_and_short_rows_are_filled():
     assert html.count("<td") == 4 and "style" not in html
 
 
-@pytest.mark.parametrize("text", ["$5 and $10", "US$5 to US$6", "it is $5 (US$), not $6", "$HOME/$USER", "a $ b $ c", r"\$x$"])
+@pytest.mark.parametrize(
+    "text", ["$5 and $10", "US$5 to US$6", "it is $5 (US$), not $6", "$HOME/$USER", "a $ b $ c", r"\$x$"]
+)
 def test_money_is_not_math(text):
     assert "<math" not in render(text)
 
 
-@pytest.mark.parametrize("text", ["$x^2$", r"\(x\)", "$$x$$", r"\[x\]", "$$\nx\n$$", "\\[\nx\n\\]", "- $$x$$", "> $x$", "$2x + 1 = 3$"])
+@pytest.mark.parametrize(
+    "text", ["$x^2$", r"\(x\)", "$$x$$", r"\[x\]", "$$\nx\n$$", "\\[\nx\n\\]", "- $$x$$", "> $x$", "$2x + 1 = 3$"]
+)
 def test_math_becomes_mathml(text):
     assert "<math" in render(text) and "$" not in render(text)
 
@@ -166,7 +172,7 @@ ATTACKS = [
     "![x](javascript:alert(1))",
     '[x](http://a.b "\\" onmouseover=alert(1) x=\\"")',
     '[x](http://a.b" onmouseover=alert(1))',
-    "![\"onload=\"alert(1)](http://a.b)",
+    '!["onload="alert(1)](http://a.b)',
     "<javascript:alert(1)>",
     "[x]\n\n[x]: javascript:alert(1)",
     '```" onload="alert(1)\nx\n```',
@@ -187,7 +193,7 @@ ATTACKS = [
     "**<b onclick=alert(1)>**",
     "&lt;script&gt;alert(1)&lt;/script&gt;",
     "`<script>`",
-    "http://a.b/\"onmouseover=\"alert(1)",
+    'http://a.b/"onmouseover="alert(1)',
     "http://a.b/<script>",
     "[x](about:half)",
 ]
@@ -208,7 +214,35 @@ def test_no_attack_gets_an_element_attribute_or_address_through(attack):
             assert re.match("https?://|mailto:|$", element.getAttribute("href"))
 
 
-HOSTILE = ["[", "*", ">", "`", "_", "~~", "$", r"\(", "![", "<", "&", "- ", "1. ", "> - ", "**a ", "[a](", "|", "\n", "  \n", "# ", "\\", "==", "http://", "](", "`` ` ", "*a_", "$$ "]
+HOSTILE = [
+    "[",
+    "*",
+    ">",
+    "`",
+    "_",
+    "~~",
+    "$",
+    r"\(",
+    "![",
+    "<",
+    "&",
+    "- ",
+    "1. ",
+    "> - ",
+    "**a ",
+    "[a](",
+    "|",
+    "\n",
+    "  \n",
+    "# ",
+    "\\",
+    "==",
+    "http://",
+    "](",
+    "`` ` ",
+    "*a_",
+    "$$ ",
+]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -303,7 +337,32 @@ def test_half_open_markup_is_shown_closed(text, html):
     assert shown(text) == html
 
 
-@pytest.mark.parametrize("tail", ["*", "**", "_", "`", "[", "[te", "~~", "\n-", "\n1.", "\n#", "\n```", "\n```py", "\n| --", "&am", "http", "https://exa", "!", "$", "\\", " ", "\n"])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "*",
+        "**",
+        "_",
+        "`",
+        "[",
+        "[te",
+        "~~",
+        "\n-",
+        "\n1.",
+        "\n#",
+        "\n```",
+        "\n```py",
+        "\n| --",
+        "&am",
+        "http",
+        "https://exa",
+        "!",
+        "$",
+        "\\",
+        " ",
+        "\n",
+    ],
+)
 def test_a_tail_that_may_become_something_else_is_held_back(tail):
     assert shown("word" + (" " if tail[0] != "\n" else "") + tail) == "<p>word</p>"
 
@@ -332,14 +391,108 @@ def test_an_empty_feed_changes_nothing():
     assert growth.feed("") == [] and growth.html == "<p>a</p>"
 
 
+# --- The cost of growing: linear, counted and not timed
+
+PROSE = "The **quick** brown fox `jumps` over the lazy dog, and then plain words follow for quite a while. "
+CODE = "def function(argument, other=1):\n    return argument + other * 2  # why\n\n"
+LONG = {
+    "prose": lambda size: (PROSE * 4 + "\n\n") * (size // 400),
+    "code": lambda size: "```python\n" + CODE * (size // 75) + "```\n",
+    "code in a list": lambda size: (
+        "1. Do:\n\n   ```python\n"
+        + ("   " + CODE.replace("\n", "\n   ")) * (size // 80)
+        + "\n   ```\n\n   So *it* is.\n"
+    ),
+    "table": lambda size: "| Name | Value |\n|---|--:|\n" + "| some **bold** name | 12345 |\n" * (size // 30),
+    "list": lambda size: "- **Lead in**: then the text of the item with `code`.\n" * (size // 54),
+    "nested list": lambda size: "- Top item\n  - nested **one** here\n    - deeper\n  - nested two\n" * (size // 62),
+    "one item": lambda size: "- Top item\n" + "  - nested **one** here\n    - deeper\n" * (size // 38),
+    "giant paragraph": lambda size: PROSE * (size // 97),
+    "markup everywhere": lambda size: "**a b** c `d` *e* [f](http://g.hi) ~~j~~ $k$ https://l.mn " * (size // 58),
+    "lines": lambda size: "a short line of text\n" * (size // 21),
+    "bare json": lambda size: (
+        '{"items": [\n' + '  {"name_of": "thing", "list": [1, 2, 3], "x": "y_z"},\n' * (size // 56)
+    ),
+    "quote": lambda size: ("> " + PROSE + "\n>\n") * (size // 102),
+    "quoted lines": lambda size: "> a line with **bold** text\n" * (size // 28),
+    "never closed": lambda size: "*" + "word and more " * (size // 14),
+}
+
+
+def cost(text, monkeypatch):
+    """Return the bytes of all patches and the characters that were rendered, both per byte or character of the whole."""
+    rendered = []
+    with monkeypatch.context() as patch:
+        parser = markup._markdown
+        patch.setattr(markup, "_markdown", lambda source: rendered.append(len(source)) or parser(source))
+        growth = Growth()
+        sent = sum(len(patch.html.encode()) for piece in pieces(text, 10) for patch in growth.feed(piece))
+    return sent / max(len(render(text).encode()), 1), sum(rendered) / len(text)
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_no_more_than_twice_the_final_html_is_sent(case, monkeypatch):
+    assert cost(LONG[case](10_000), monkeypatch)[0] < 2
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_twice_the_text_costs_twice_the_rendering(case, monkeypatch):
+    short, long = (cost(LONG[case](size), monkeypatch)[1] for size in (8_000, 16_000))
+    assert long < short * 1.3 and long < 40
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_repetition_costs_no_more_as_it_grows(hostile, monkeypatch):
+    short, long = (cost(hostile * (size // len(hostile)), monkeypatch)[1] for size in (3_000, 6_000))
+    assert long < max(short * 1.4, 5)
+
+
+# --- Any text, in any pieces
+
 WORDS = ["word", "x", "two words", "é—“”", "1", "5", "😀", "the", "http", "snake_case"]
 MARKS = "** * _ __ ` `` ~~ == [ ] ( ) [a](http://b.c) https://d.ef ![i](http://j.k) $ $x$ $$ \\( \\) \\ < > & &amp; <b> | ! . , : - + # =".split()
-STARTS = ["\n", "\n\n", "\n- ", "\n\n- ", "\n  - ", "\n1. ", "\n2. ", "\n* ", "\n> ", "\n\n> ", "\n>\n> ", "\n# ", "\n## ", "\n```\n", "\n```py\n", "\n~~~\n", "\n---\n", "\n===\n", "\n***\n", "\n| a | b |\n|---|---|\n| ", "\n| ", " |\n", "\n    ", "\n   ", "\n  ", "\n\n  ", "\n\n   ", "\n$$\n", "\t", "  \n", "\n- [ ] ", "\n```\n\n", "\n  ```\n  "]
-texts = st.lists(st.sampled_from(WORDS) | st.just(" ") | st.sampled_from(MARKS) | st.sampled_from(STARTS), max_size=40).map("".join)
+STARTS = [
+    "\n",
+    "\n\n",
+    "\n- ",
+    "\n\n- ",
+    "\n  - ",
+    "\n1. ",
+    "\n2. ",
+    "\n* ",
+    "\n> ",
+    "\n\n> ",
+    "\n>\n> ",
+    "\n# ",
+    "\n## ",
+    "\n```\n",
+    "\n```py\n",
+    "\n~~~\n",
+    "\n---\n",
+    "\n===\n",
+    "\n***\n",
+    "\n| a | b |\n|---|---|\n| ",
+    "\n| ",
+    " |\n",
+    "\n    ",
+    "\n   ",
+    "\n  ",
+    "\n\n  ",
+    "\n\n   ",
+    "\n$$\n",
+    "\t",
+    "  \n",
+    "\n- [ ] ",
+    "\n```\n\n",
+    "\n  ```\n  ",
+]
+texts = st.lists(
+    st.sampled_from(WORDS) | st.just(" ") | st.sampled_from(MARKS) | st.sampled_from(STARTS), max_size=40
+).map("".join)
 sizes = st.integers(1, 30) | st.text("abcdef", min_size=1, max_size=3)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(texts, sizes)
 def test_the_page_equals_what_the_growth_says_it_shows(text, sizes):
     growth, page = Growth(), Page()
@@ -348,8 +501,45 @@ def test_the_page_equals_what_the_growth_says_it_shows(text, sizes):
         assert page.html == Page(growth.html).html
 
 
-@settings(max_examples=400, deadline=None)
-@given(texts, sizes)
+BLOCKS = [
+    "{}", "{}\n{}", "# {}", "## {}\n\n{}", "- {}\n- {}\n- {}", "- {}\n\n  {}\n- {}", "1. {}\n2. {}", "1. {}\n   - {}\n   - {}\n2. {}",
+    "- [ ] {}\n- [x] {}", "> {}", "> {}\n> {}\n>\n> {}", "> - {}\n> - {}", "```py\n{}\n\n{}\n```", "~~~\n{}\n~~~", "- {}\n  ```\n  {}\n\n  x\n  ```\n  {}",
+    "| a | b |\n|---|:-:|\n| {} | {} |\n| {} |", "a | b\n--|--\n{} | {}", "{}\n---", "{}\n===", "***", "$$\nx + y\n$$", "{}\n$$\nx\n$$\n{}", "    x\n\n    y", "{}:\n- {}\n- {}", "{}  \n{}", "**{}**: {}", "*{}*",
+]  # fmt: skip
+inlines = st.lists(
+    st.sampled_from(
+        WORDS
+        + [
+            "**b c**",
+            "*e*",
+            "`f g`",
+            "[h](http://i.j)",
+            "$x^2$",
+            r"\(x\)",
+            "~~k~~",
+            "==l==",
+            "<b>",
+            "&amp;",
+            "https://m.no",
+            "(p)",
+            "a*b",
+            "**",
+            "`",
+            "$5",
+        ]
+    ),
+    min_size=1,
+    max_size=6,
+)
+lines = inlines.map(" ".join).map("So {}".format)
+blocks = st.sampled_from(BLOCKS).flatmap(
+    lambda block: st.tuples(*[lines] * block.count("{}")).map(lambda parts: block.format(*parts))
+)
+messages = st.lists(blocks, min_size=1, max_size=6).map("\n\n".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages, sizes)
 def test_the_final_text_equals_that_of_the_rendered_message(text, sizes):
     text += "\n\nThe end."
     _, page, _ = grown(text, sizes)
