@@ -169,6 +169,8 @@ class Bench:
             watch, heard = self._play_round(part, person)
             watches.append(watch)
             results += heard
+        if any(result["status"] != "complete" for result in results):
+            print(self.stack.log("worker")[-3000:], file=sys.stderr)
         return table.row(part, results, watches, self._final_html(person, results))
 
     def _play_round(self, part, person):

@@ -1,9 +1,11 @@
 """Count SQL statements, by PostgreSQL's own log."""
 
+import re
 import subprocess
 from datetime import datetime
 
-STATEMENTS = ("LOG:  statement: ", "LOG:  execute ")
+# The ends of transactions are not counted: each is a word, not a question.
+STATEMENT = re.compile(r"LOG:  (statement|execute \S+): (?!BEGIN|COMMIT|ROLLBACK)")
 EDGE = 1.0
 
 
@@ -31,7 +33,7 @@ class Count:
     def _moments(self):
         with self.postgres.log.open() as log:
             log.seek(self.start)
-            said = [line for line in log if any(mark in line for mark in STATEMENTS)]
+            said = [line for line in log if STATEMENT.search(line)]
         # the log begins each line with the time, to the millisecond
         return [datetime.fromisoformat(line[:23]).timestamp() for line in said]
 

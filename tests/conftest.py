@@ -77,7 +77,6 @@ def make_app(sqlite_url, redis_url, provider, tmp_path):
         "SECRET_KEY": "a secret for tests only",
         "INSTANCE_PATH": str(tmp_path),
         "WTF_CSRF_ENABLED": False,
-        "RATELIMIT_ENABLED": False,
     }
     made = []
 

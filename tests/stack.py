@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,6 @@ class Stack:
             "SECRET_KEY": "a secret for tests only",
             "INSTANCE_PATH": str(self.folder),
             "WEB_CONCURRENCY": "1",
-            "RATELIMIT_ENABLED": "0",
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -62,8 +62,7 @@ class Stack:
 
     def release(self):
         """Run the Procfile's release phase: the migrations."""
-        wait_for = self._run("release")
-        if wait_for.wait(timeout=60):
+        if self._run("release").wait(timeout=60):
             raise RuntimeError(f"release failed:\n{self.log('release')}")
 
     def start_web(self, port=None):
@@ -123,6 +122,7 @@ class Stack:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.redis.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # who uses it
 
