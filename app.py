@@ -92,9 +92,10 @@ def read_settings(settings, instance):
     return {
         "SECRET_KEY": secret_key(settings, instance),
         "SQLALCHEMY_DATABASE_URI": database_url(settings, instance),
-        "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True, "pool_timeout": 60},
+        "SQLALCHEMY_ENGINE_OPTIONS": {"pool_size": 8, "max_overflow": 0, "pool_timeout": 60},
         "REDIS_URL": redis_url(settings, instance),
         "RATELIMIT_STORAGE_URI": "memory://",
+        "RATELIMIT_ENABLED": settings.get("RATELIMIT_ENABLED", "1") not in ("0", False),
         "OPENAI_API_KEY": settings.get("OPENAI_API_KEY"),
         "OPENAI_BASE_URL": settings.get("OPENAI_BASE_URL"),
         "MODELS": [name for part in settings.get("MODELS", "").split(",") if (name := part.strip())],
@@ -467,10 +468,9 @@ def create_message():
     draft, sentence = read_draft()
     if sentence:
         return refuse_draft("chats/show.html", sentence, 422, chat)
-    if not may_run(chat, draft["client_id"]):
-        return refuse_draft("chats/show.html", BUSY, 409, chat)
     try:
-        send_to_worker(chat, draft)
+        if not send_to_worker(chat, draft):
+            return refuse_draft("chats/show.html", BUSY, 409, chat)
     except RedisError:
         return refuse_draft("chats/show.html", REDIS_AWAY, 503, chat)
     return "", 204
@@ -511,21 +511,22 @@ def refuse_draft(template, sentence, status, chat=None):
     return render_template(template, selected_model=request.form.get("model"), **context), status
 
 
-def may_run(chat, token):
-    """Return whether the next turn in a chat is free for `token`: one reply at a time."""
-    try:
-        return chat.running_reply is None and live.take_turn(chat.id, token)
-    except RedisError:
-        return True  # enqueueing will fail, and say so
-
-
 def send_to_worker(chat, draft):
-    live.take_turn(chat.id, draft["client_id"])
+    """Enqueue a draft; return False if a reply is running. Raises `RedisError`."""
+    job = jobs.create_message_and_stream
+    return enqueue_turn(chat, draft["client_id"], job, *draft.values())
+
+
+def enqueue_turn(chat, token, job, *args):
+    """Enqueue a job as the chat's next turn, unless the turn is taken: one reply at a time."""
+    if chat.running_reply or not live.take_turn(chat.id, token):
+        return False
     try:
-        jobs.enqueue(jobs.create_message_and_stream, chat, *draft.values())
+        jobs.enqueue(job, chat, *args)
     except RedisError:
-        live.end_turn(chat.id, draft["client_id"])
+        live.end_turn(chat.id, token)
         raise
+    return True
 
 
 @pages.post("/messages/<int:message_id>/stop")
@@ -545,9 +546,9 @@ def retry_message(message_id):
         return problem("Only the latest reply can be asked for again, once it has ended.", 409)
     if model not in available_models():
         return problem("That model is not available any more. Pick another one.", 422)
-    if not may_run(message.chat, jobs.retry_token(message.id)):
+    token = jobs.retry_token(message.id)
+    if not enqueue_turn(message.chat, token, jobs.retry_reply, message.id, model):
         return problem(BUSY, 409)
-    jobs.enqueue(jobs.retry_reply, message.chat, message.id, model)
     return "", 204
 
 

@@ -63,10 +63,13 @@ def create_message_and_stream(chat_id, content, model, client_id):
     with turn(chat_id, client_id) as chat:
         if chat is None:
             return
+        message = chat.said(client_id)
+        if message and chat.answered(message.id):
+            return
         title = chat.title
-        message = chat.say("user", content, client_id=client_id)
+        message = message or chat.say("user", content, client_id=client_id)
         if chat.title != title:
-            live.broadcast_title(chat)
+            live.broadcast_chat(chat)
         reply(chat, model, after=message.id)
 
 
@@ -78,7 +81,8 @@ def retry_reply(chat_id, message_id, model):
             return
         if not old.superseded:
             old.supersede()
-        reply(chat, model, after=old.id)
+        if not chat.answered(old.id):
+            reply(chat, model, after=old.id)
 
 
 def retry_token(message_id):
@@ -97,14 +101,15 @@ def turn(chat_id, token):
 
 
 def reply(chat, model, after):
-    """Run the reply to a message, unless another run of the same job has."""
-    while not chat.answered(after):
-        try:
-            chat.run(model)
-            live.broadcast_title(chat)
-        except ReplyInProgress:
+    """Run the reply to a message, unless another run of the same job does."""
+    try:
+        chat.run(model)
+    except ReplyInProgress:
+        while chat.running_reply:
             db.session.commit()
             gevent.sleep(TURN_POLL)
+        return None if chat.answered(after) else reply(chat, model, after)
+    live.broadcast_chat(chat)
 
 
 # The worker.
@@ -147,23 +152,27 @@ class Worker(BaseWorker):
         self.grace = grace
         self.pool = Pool(concurrency)
         self._greenlets = {}
+        self._heartbeat_due = 0.0
         self.max_connection_wait_time = 2.0
 
     def execute_job(self, job, queue):
-        """Start the job in the pool and come back for the next one."""
-        execution = self.prepare_execution(job)
-        self._greenlets[execution.id] = self.pool.spawn(self._perform, job, queue, execution)
+        """Start the job in the pool and come back at once for the next one."""
+        self.pool.spawn(self._perform, job, queue)
 
-    def _perform(self, job, queue, execution):
+    def _perform(self, job, queue):
+        execution = None
         try:
+            execution = self.prepare_execution(job)
+            self._greenlets[execution.id] = gevent.getcurrent()
             with self.app.app_context():
                 self.perform_job(job, queue, execution)
         except RedisError as error:
             # RQ will find the execution abandoned and run the job again; it is safe to.
             log.warning("job %s: outcome not recorded, Redis is away: %s", job.id, error)
         finally:
-            self.executions.pop(execution.id, None)
-            self._greenlets.pop(execution.id, None)
+            if execution:
+                self.executions.pop(execution.id, None)
+                self._greenlets.pop(execution.id, None)
 
     def dequeue_job_and_maintain_ttl(self, timeout, max_idle_time=None):
         """Wait for a job and for a place in the pool, a second at a time; notice a shutdown."""
@@ -175,9 +184,17 @@ class Worker(BaseWorker):
         raise StopRequested
 
     def set_state(self, state, pipeline=None):
-        """Be "idle" only when nothing runs."""
-        busy = state == WorkerStatus.IDLE and self.executions
-        super().set_state(WorkerStatus.BUSY if busy else state, pipeline)
+        """Be "idle" only when nothing runs; tell Redis only what is new."""
+        if state == WorkerStatus.IDLE and self.pool:
+            state = WorkerStatus.BUSY
+        if state != self.get_state():
+            super().set_state(state, pipeline)
+
+    def heartbeat(self, timeout=None, pipeline=None):
+        """Tell RQ once a second, not several times a job, that this worker is alive."""
+        if pipeline is not None or time.monotonic() > self._heartbeat_due:
+            self._heartbeat_due = time.monotonic() + 1
+            super().heartbeat(timeout, pipeline)
 
     def get_heartbeat_ttl(self, job, working_time=0.0):
         """Return how long (s) an execution outlives its worker: so late is it seen as abandoned."""
@@ -226,6 +243,7 @@ class Worker(BaseWorker):
 
 def work(app):
     """Run a worker in this process until SIGTERM or SIGINT."""
+    provider.warm_up()
     worker = Worker(app, app.config["WORKER_CONCURRENCY"], app.config["SHUTDOWN_GRACE"])
     keepers = [gevent.spawn(worker.keep_heartbeats), gevent.spawn(keep_models, app), sweeper(app)]
     worker.work(logging_level="WARNING")

@@ -31,7 +31,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    DisconnectionError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+)
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -41,6 +46,7 @@ from sqlalchemy.orm import (
     remote,
 )
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.pool import Pool
 from sqlalchemy.types import TypeDecorator
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -52,6 +58,7 @@ PAGE = 30
 NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
 CHECKPOINT = 1.0
+IDLE = 5.0
 # What a stale page, or Redis, still knows of a deleted chat must not fit a new one.
 NEVER_REUSE_IDS = {"sqlite_autoincrement": True}
 RUNNING = ("pending", "streaming")
@@ -77,6 +84,21 @@ def prepare_sqlite(connection, _record):
             connection.execute(f"PRAGMA {pragma}")
         # A greenlet that waits in SQLite stops every other one: wait briefly, then retry.
         connection.execute("PRAGMA busy_timeout=500")
+
+
+@event.listens_for(Pool, "checkin")
+def note_use(_connection, record):
+    record.info["used_at"] = time.monotonic()
+
+
+@event.listens_for(Pool, "checkout")
+def test_idle_connection(connection, record, _proxy):
+    """Replace a connection that died while it idled (`pool_pre_ping` would ask every time)."""
+    if time.monotonic() - record.info.get("used_at", time.monotonic()) > IDLE:
+        try:
+            connection.cursor().execute("SELECT 1")
+        except Exception as error:  # each driver has its own
+            raise DisconnectionError from error
 
 
 def persistent(work):
@@ -245,7 +267,7 @@ class Chat(db.Model):
         primaryjoin="and_(Message.chat_id == Chat.id, Message.superseded == false())",
     )
 
-    @property
+    @functools.cached_property
     def chattable(self):
         """The user (or other `Chattable`) this chat belongs to."""
         return db.session.get(self.owners[self.chattable_type], self.chattable_id)
@@ -311,18 +333,13 @@ class Chat(db.Model):
 
     @persistent
     def say(self, role, content, client_id=None):
-        """Save a message, once for each `client_id`, and return it."""
-        message = self._said(client_id)
-        if message is None:
-            message = Message(role=role, content=content, client_id=client_id, status="complete")
-            if self.title == NEW_CHAT:
-                self.title = opening_words(content)
-            message = self._add(message) or self._said(client_id)
-        return message
+        """Save a message and return it; the one already there if its `client_id` is known."""
+        message = Message(role=role, content=content, client_id=client_id, status="complete")
+        title = opening_words(content) if self.title == NEW_CHAT else self.title
+        return self._add(message, title=title) or self.said(client_id)
 
-    def _said(self, client_id):
-        if client_id is None:
-            return None
+    def said(self, client_id):
+        """Return the message with this `client_id`, or None."""
         return db.session.scalar(
             select(Message).where(Message.chat_id == self.id, Message.client_id == client_id)
         )
@@ -333,11 +350,9 @@ class Chat(db.Model):
         Raises `ReplyInProgress` if a reply is being written already. A provider that fails
         raises nothing: the message ends as "failed" and says why in `error`.
         """
-        message = self.begin_reply(model)
-        history = self.history(message.id)
-        # A reply must not hold a database connection while it streams.
-        db.session.commit()
-        message.receive(provider.Completion(model, history))
+        with provider.Completion(model, self.history()) as completion:
+            message = self.begin_reply(model)
+            message.receive(completion)
         return message
 
     def ends_with(self, message):
@@ -361,9 +376,9 @@ class Chat(db.Model):
             raise ReplyInProgress
         return message
 
-    def _add(self, message):
+    def _add(self, message, **changes):
         """Save a new message and tell the hook; None if a unique index says no."""
-        message.revision = self.next_revision()
+        message.revision = self.next_revision(**changes)
         message.chat_id = self.id
         db.session.add(message)
         try:
@@ -372,17 +387,19 @@ class Chat(db.Model):
             db.session.rollback()
             return None
         set_committed_value(message, "chat", self)
+        for name, value in changes.items():
+            set_committed_value(self, name, value)
         if message.running:
             live.renew(message.id)
         self.chattable.on_message_create(message)
         return message
 
-    def next_revision(self):
+    def next_revision(self, **changes):
         """Count one more change (in the transaction at hand) and return its number."""
         change = (
             update(Chat)
             .where(Chat.id == self.id)
-            .values(revision=Chat.revision + 1, updated_at=now())
+            .values(revision=Chat.revision + 1, updated_at=now(), **changes)
             .returning(Chat.revision)
             .execution_options(synchronize_session=False)
         )
@@ -392,7 +409,7 @@ class Chat(db.Model):
     def rename(self, title):
         self.title = title
         db.session.commit()
-        live.broadcast_title(self)
+        live.broadcast_chat(self)
 
     @persistent
     def delete(self):
@@ -507,7 +524,9 @@ class Message(db.Model):
 
     def _stream(self, completion):
         owner = self.chat.chattable
-        saved = Checkpoint(self)
+        # A reply must not hold a database connection while it streams.
+        db.session.commit()
+        saved = Checkpoint()
         renewed = time.monotonic()
         if live.stop_requested(self.id):
             completion.stop()
@@ -591,12 +610,20 @@ class Message(db.Model):
         self.chat.chattable.on_message_update(self)
 
 
+# As text, for it runs a hundred times a second. `saved`: a commit whose answer was lost must not
+# append twice.
+APPEND = text(
+    "UPDATE messages SET content = content || :more, status = 'streaming'"
+    " WHERE id = :id AND status IN ('pending', 'streaming') AND length(content) = :saved"
+)
+
+
 class Checkpoint:
     """Save a growing reply about once a second, by appending: SQL is linear, too."""
 
-    def __init__(self, message):
+    def __init__(self):
         self._saved = 0
-        self._due = 0.0
+        self._due = time.monotonic() + CHECKPOINT
 
     def keep_up(self, message):
         """Save what is new if it is time to; return False if the reply is no longer ours."""
@@ -612,18 +639,9 @@ class Checkpoint:
 
     def _save(self, message):
         content = message.content
-        append = (
-            update(Message)
-            .where(
-                Message.id == message.id,
-                Message.status.in_(RUNNING),
-                # A commit whose answer was lost must not append twice.
-                func.length(Message.content) == self._saved,
-            )
-            .values(content=Message.content + content[self._saved :], status="streaming")
-        )
+        values = {"id": message.id, "more": content[self._saved :], "saved": self._saved}
         with db.engine.begin() as connection:
-            saved = connection.execute(append).rowcount == 1
+            saved = connection.execute(APPEND, values).rowcount == 1
         if saved:
             self._saved = len(content)
         return saved

@@ -62,6 +62,12 @@ def client():
     return current_app.extensions["provider"]
 
 
+def warm_up():
+    """Import and build what a first reply would otherwise wait for."""
+    client()
+    costs("gpt-4o-mini", Usage(prompt=1, completion=1))
+
+
 def list_models():
     """Return the ids of the chat models the provider lists, sorted.
 
@@ -73,7 +79,7 @@ def list_models():
 
 
 class Completion:
-    """One streamed chat completion; iterate over it for the text, as it comes.
+    """One streamed chat completion: a context that asks at once, to iterate over for the text.
 
     Each step gives the text (str, maybe empty) that arrived since the last one, at least every
     `TICK` seconds. Afterwards `usage`, `finish_reason` and `reasoning` tell the rest. Raises
@@ -97,21 +103,30 @@ class Completion:
         self._read_timeout = current_app.config["READ_TIMEOUT"]
         self._client = client()
 
-    def __iter__(self):
+    def __enter__(self):
         self._heard_at = time.monotonic()
-        reader = gevent.spawn(self._read)
-        try:
-            while not (self.stopped or self._done):
-                self._wake.wait(TICK)
-                self._wake.clear()
-                ended = self._ended
-                yield self._take()
-                if ended:
-                    yield self._close()
-                    return
-                self._check_silence()
-        finally:
-            self._release(reader)
+        self._reader = gevent.spawn(self._read)
+        gevent.sleep(0)  # the request leaves now, while the caller prepares for the answer
+        return self
+
+    def __exit__(self, *_):
+        # After [DONE] the body's last bytes are about to come: read them and the connection
+        # can serve the next reply. In any other case closing it is the point.
+        if self._done and not self.stopped:
+            gevent.spawn_later(1, self._reader.kill, block=False)
+        else:
+            self._reader.kill(block=False)
+
+    def __iter__(self):
+        while not (self.stopped or self._done):
+            self._wake.wait(TICK)
+            self._wake.clear()
+            ended = self._ended
+            yield self._take()
+            if ended:
+                yield self._close()
+                return
+            self._check_silence()
 
     def stop(self):
         """End the completion now: the provider's connection is closed at once."""
@@ -122,14 +137,6 @@ class Completion:
     def note(self):
         """A sentence the reader should see under the text, or None."""
         return " ".join([*self.notes, FINISH_NOTES.get(self.finish_reason, "")]).strip() or None
-
-    def _release(self, reader):
-        # After [DONE] the body's last bytes are about to come: read them and the connection
-        # can serve the next reply. In any other case closing it is the point.
-        if self._done and not self.stopped:
-            gevent.spawn_later(1, reader.kill, block=False)
-        else:
-            reader.kill(block=False)
 
     # The reader: its own greenlet, so that killing it can never hurt what the caller is doing.
 
