@@ -28,7 +28,7 @@ from pygments.util import ClassNotFound
 
 CARET = "\ua7f7"  # a rare letter: stands where the next character of a growing message will go
 HALF_LINK = "about:half"  # the address of a link whose address is still arriving
-COLOURED = 100_000  # characters of code beyond which Pygments is not asked
+COLOURED, WIDE = 100_000, 1_000  # characters of code, and of a line of it, beyond which Pygments may take seconds
 
 
 def render(text: str) -> Markup:
@@ -125,8 +125,9 @@ class Renderer(mistune.HTMLRenderer):
 @lru_cache(maxsize=64)
 def _coloured(code, language):
     """Colour code by Pygments' short classes; code in an unknown language stays plain."""
+    plain = not language or len(code) > COLOURED or max(map(len, code.split("\n"))) > WIDE
     try:
-        lexer = get_lexer_by_name(language, stripnl=False) if language and len(code) < COLOURED else None
+        lexer = None if plain else get_lexer_by_name(language, stripnl=False)
     except ClassNotFound:
         lexer = None
     return highlight(code, lexer, HtmlFormatter(nowrap=True)) if lexer else escape(code, quote=False)
@@ -229,10 +230,9 @@ def _row(line, aligns, kind):
     cells = _cells(line)
     if CARET not in line:
         cells += [""] * (len(aligns) - len(cells))
-    pairs = zip(cells, aligns)
     children = [
         {"type": "table_cell", "text": cell, "attrs": {"align": align, "head": kind == "table_head"}}
-        for cell, align in pairs
+        for cell, align in zip(cells, aligns, strict=False)
     ]
     return {"type": kind, "children": children}
 
@@ -368,6 +368,7 @@ class Growth:
         self._coloured = 0  # characters of code that is finished: cheap to render again
         self._rendered = 0  # the region's weight when it was last rendered
         self._work = 0  # characters rendered for it in all
+        self._tried = 0  # the length of the source when it could not be cut
 
     @property
     def html(self):
@@ -377,7 +378,7 @@ class Growth:
     def feed(self, text):
         """Take what is new of the text and return the patches that show it."""
         text = text.replace("\r", "")
-        if self._work > self.LONG and len(self._source) > self.LONG / 15:
+        if self._work > self.LONG and len(self._source) > max(self.LONG / 15, self._tried * 1.05):
             self._settle(text)
         self._source += text
         patches = self._append_code() if self._code else self._append_text(text)
@@ -644,30 +645,22 @@ class Growth:
     def _finish(self, end, context):
         """Render the region up to where it ends, for the last time, and begin the next one."""
         shown = self._translate(self._source[:end])
-        if shown is None:
-            return self._leave()
+        if shown is None:  # the region is no part of what is open around it
+            self._head.append(_closing(self._tags))
+            self._stack = []
+            return self._begin("block")
         self._source = self._source[end:]
         opened = {"item": [shown[-3:-1]], "row": ["table", "tbody"], "quote": ["blockquote"]}.get(context, [])
         if context == self._context or self._context == "block" and not shown.endswith(_closing(opened)):
             self._head.append(shown)
         elif self._context == "block":
-            self._open(shown, opened)
+            self._stack = [(tag, len(self._head)) for tag in opened]
+            self._head.append(shown.removesuffix(_closing(opened)))
         else:
             kept = 1 if context == "quote" else 0
             self._head.append(shown + _closing(self._tags[kept:]))
             del self._stack[kept:]
         self._begin(context)
-
-    def _leave(self):
-        """Close what is open around the region, which turns out to be no part of it."""
-        self._head.append(_closing(self._tags))
-        self._stack = []
-        self._begin("block")
-
-    def _open(self, shown, tags):
-        """Add HTML to the head, leaving its last elements open."""
-        self._stack = [(tag, len(self._head)) for tag in tags]
-        self._head.append(shown.removesuffix(_closing(tags)))
 
     def _settle(self, text):
         """Cut a long paragraph between two words where no markup is open: what is before is finished."""
@@ -677,6 +670,7 @@ class Growth:
         between = self._plain and not self._gap.strip() and (self._gap + text)[:1].isspace()
         if not between or self._after != _closing(tags) or stem.count("<p>") > 1:
             return
+        self._tried = len(source)
         if _closers(source) or self._translate(source) != stem + self._after:
             return
         if self._context != "text":

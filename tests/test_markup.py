@@ -140,6 +140,10 @@ def test_code_in_an_unknown_language_is_plain_and_its_name_is_escaped():
     assert '<code class="language-&quot;&gt;&lt;b&gt;">x &lt; y\n</code>' in render('```"><b>\nx < y\n```')
 
 
+def test_code_that_would_take_pygments_seconds_stays_plain():
+    assert "<span" not in render("```ts\n" + "a." * 5000 + "\n```").partition("<pre>")[2]
+
+
 def test_bare_addresses_become_links_without_the_full_stop():
     html = render("See https://a.b/c_(d). Or www.e.fg, **https://h.ij**!")
     assert re.findall('href="(.*?)"', html) == ["https://a.b/c_(d)", "https://www.e.fg", "https://h.ij"]
