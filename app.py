@@ -1,14 +1,16 @@
 """The Flask app: configuration, sign-in, chats and messages, the socket, the command line."""
 
+import hashlib
 import os
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 import humanize
+from dotenv import dotenv_values
 from email_validator import EmailNotValidError, validate_email
 from flask import (
     Blueprint,
@@ -21,6 +23,7 @@ from flask import (
     url_for,
 )
 from flask.sessions import SecureCookieSessionInterface
+from flask_compress import Compress
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, current_user, login_user, logout_user
@@ -58,6 +61,7 @@ pages = Blueprint("chattable", __name__)
 login_manager = LoginManager()
 csrf = CSRFProtect()
 limiter = Limiter(get_remote_address)
+compress = Compress()
 sock = Sock()
 
 
@@ -68,11 +72,18 @@ def create_app(config=None):
     """
     settings = {**os.environ, **(config or {})}
     instance = Path(settings.get("INSTANCE_PATH") or "instance").resolve()
-    app = Flask(__name__, root_path=str(HERE), instance_path=str(instance))
+    # What `uv run chattable` started there is good for a `flask shell` beside it, too.
+    settings = {**dotenv_values(instance / "running.env"), **settings}
+    app = Flask(
+        __name__,
+        root_path=str(HERE),
+        instance_path=str(instance),
+        static_url_path=f"/static/{digest(HERE / 'static')}",
+    )
     app.config.from_mapping(read_settings(settings, instance))
     app.session_interface = SecureWhenEncrypted()
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    for extension in (db, live, provider, login_manager, csrf, limiter):
+    for extension in (db, live, provider, login_manager, csrf, limiter, compress):
         extension.init_app(app)
     Migrate(app, db, directory=str(HERE / "migrations"), render_as_batch=True)
     app.register_blueprint(pages)
@@ -82,6 +93,12 @@ def create_app(config=None):
     app.cli.add_command(work)
     app.cli.add_command(invite)
     return app
+
+
+def digest(folder):
+    """Return a short hash of all files in a folder: browsers may keep what lies under it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 # Configuration, all of it read here and once.
@@ -98,7 +115,7 @@ def read_settings(settings, instance):
         "RATELIMIT_ENABLED": settings.get("RATELIMIT_ENABLED", "1") not in ("0", False),
         "OPENAI_API_KEY": settings.get("OPENAI_API_KEY"),
         "OPENAI_BASE_URL": settings.get("OPENAI_BASE_URL"),
-        "MODELS": [name for part in settings.get("MODELS", "").split(",") if (name := part.strip())],
+        "MODELS": [name.strip() for name in settings.get("MODELS", "").split(",") if name.strip()],
         "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
@@ -106,6 +123,8 @@ def read_settings(settings, instance):
         "JOB_TIMEOUT": whole_number(settings, "JOB_TIMEOUT", 1800),
         "WORKER_CONCURRENCY": whole_number(settings, "WORKER_CONCURRENCY", 100),
         "SHUTDOWN_GRACE": whole_number(settings, "SHUTDOWN_GRACE", 25),
+        "SEND_FILE_MAX_AGE_DEFAULT": timedelta(days=365),
+        "COMPRESS_ALGORITHM": ["br", "gzip"],
         "MAX_CONTENT_LENGTH": 8_000_000,
         "MAX_FORM_MEMORY_SIZE": 8_000_000,
         "SESSION_COOKIE_SAMESITE": "Lax",
@@ -130,7 +149,9 @@ def database_url(settings, instance):
     try:
         url = make_url(settings.get("DATABASE_URL") or default)
     except (ArgumentError, ValueError):
-        refuse("DATABASE_URL is not a database address. An example: postgres://user:password@host/db")
+        refuse(
+            "DATABASE_URL is not a database address. An example: postgres://user:password@host/db"
+        )
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in ("postgresql", "sqlite"):
@@ -142,6 +163,9 @@ def redis_url(settings, instance):
     url = settings.get("REDIS_URL") or f"unix://{instance}/redis/redis.sock"
     if not url.startswith(("redis://", "rediss://", "unix://")):
         refuse("REDIS_URL must begin with redis://, rediss:// or unix://.")
+    if url.startswith("rediss://") and "ssl_cert_reqs" not in url:
+        # Platforms sign their Redis certificates themselves; the URL may ask for more.
+        url += ("&" if "?" in url else "?") + "ssl_cert_reqs=none"
     return url
 
 
@@ -473,7 +497,7 @@ def create_message():
             return refuse_draft("chats/show.html", BUSY, 409, chat)
     except RedisError:
         return refuse_draft("chats/show.html", REDIS_AWAY, 503, chat)
-    return "", 204
+    return ("", 204) if request.headers.get("HX-Request") else redirect(chat_path(chat), 303)
 
 
 def read_draft():

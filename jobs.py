@@ -26,7 +26,7 @@ ORPHANED = 5
 MODELS_REFRESH = 600
 MODELS_RETRY = 15
 TURN_POLL = 0.2
-LAST_WORDS = 4
+LAST_WORDS = 3
 
 log = logging.getLogger(__name__)
 

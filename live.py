@@ -404,7 +404,7 @@ class Relay:
 
     def __init__(self, url):
         self._url = url
-        self._connection = None
+        self._pool = self._connection = None
         self._connecting = RLock()
         self._watchers = defaultdict(set)
         self._subscribed = {}
@@ -436,8 +436,9 @@ class Relay:
     def _connect(self):
         # A bare connection: redis-py's PubSub would reconnect in silence, and frames be missed.
         # A break must close the sockets instead. One greenlet reads it, any may write.
-        pool = ConnectionPool.from_url(self._url, protocol=2, socket_connect_timeout=2)
-        connection = pool.make_connection()
+        # The pool closes its connections when it is collected: it is kept.
+        self._pool = ConnectionPool.from_url(self._url, protocol=2, socket_connect_timeout=2)
+        connection = self._pool.make_connection()
         connection.connect()
         # One subscription that always holds: PING has another answer where there is none.
         connection.send_command("SUBSCRIBE", STOPS, check_health=False)

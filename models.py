@@ -111,7 +111,9 @@ def persistent(work):
                 return work(*args, **kwargs)
             except (OperationalError, InterfaceError) as error:
                 db.session.rollback()
-                log.warning("%s: database away, retrying in %s s: %s", work.__name__, delay, error.orig)
+                log.warning(
+                    "%s: database away, retrying in %s s: %s", work.__name__, delay, error.orig
+                )
                 gevent.sleep(delay)
         return work(*args, **kwargs)
 
@@ -165,7 +167,9 @@ class Chattable:
 
     def chats_by_recency(self):
         """Return all my chats, the latest active first."""
-        return list(db.session.scalars(self._chats.order_by(Chat.updated_at.desc(), Chat.id.desc())))
+        return list(
+            db.session.scalars(self._chats.order_by(Chat.updated_at.desc(), Chat.id.desc()))
+        )
 
     def chat_or_404(self, chat_id):
         """Return one of my chats; anybody else's does not exist."""
@@ -191,7 +195,9 @@ def add_chats(_mapper, owner):
     kind = owner.__name__
     Chat.owners[kind] = owner
     mine = and_(owner.id == foreign(remote(Chat.chattable_id)), Chat.chattable_type == kind)
-    owner.chats = relationship(Chat, primaryjoin=mine, cascade="all, delete-orphan", overlaps="chats")
+    owner.chats = relationship(
+        Chat, primaryjoin=mine, cascade="all, delete-orphan", overlaps="chats"
+    )
     event.listen(owner.chats, "append", lambda _, chat, __: setattr(chat, "chattable_type", kind))
 
 
@@ -280,7 +286,8 @@ class Chat(db.Model):
     def cost(self):
         """Dollars spent in this chat so far (Decimal), or None if no price is known."""
         spent = func.sum(
-            type_coerce(Message.input_cost, BigInteger) + type_coerce(Message.output_cost, BigInteger)
+            type_coerce(Message.input_cost, BigInteger)
+            + type_coerce(Message.output_cost, BigInteger)
         )
         total = db.session.scalar(select(spent).where(Message.chat_id == self.id))
         return None if total is None else Decimal(int(total)) / Dollars.SCALE
@@ -288,7 +295,9 @@ class Chat(db.Model):
     @property
     def model(self):
         """The model of the latest reply, or None."""
-        replies = select(Message.model).where(Message.chat_id == self.id, Message.role == "assistant")
+        replies = select(Message.model).where(
+            Message.chat_id == self.id, Message.role == "assistant"
+        )
         return db.session.scalar(replies.order_by(Message.id.desc()).limit(1))
 
     @property
