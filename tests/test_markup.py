@@ -121,6 +121,10 @@ def test_math_becomes_mathml(text):
     assert "<math" in render(text) and "$" not in render(text)
 
 
+def test_math_symbols_are_characters():
+    assert ">∫<" in render(r"$\int x$") and ">lim\u2006sup<" in render(r"$\limsup x$")
+
+
 def test_bad_latex_is_shown_as_it_was_written():
     assert r'<code class="math">\left(&lt;</code>' in render(r"$\left(<$")
 
