@@ -1,8 +1,10 @@
 """Fixtures: the provider's double, real services, the app, the deployed stack, a browser."""
 
 import shutil
+import signal
 
 import pytest
+from rq import SimpleWorker
 
 from tests.provider import Provider
 from tests.services import Missing, Postgres, Redis
@@ -98,6 +100,24 @@ def make_app(sqlite_url, redis_url, provider, tmp_path):
 def app(make_app):
     """The Flask app on SQLite, CSRF off; nothing takes its jobs unless `run_jobs` does."""
     return make_app()
+
+
+@pytest.fixture
+def run_jobs(app):
+    """Do what is queued, in this process, with RQ's own worker; returns when nothing is left."""
+    import jobs
+
+    def run():
+        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        with app.app_context():
+            queue = jobs.queue()
+            SimpleWorker([queue], connection=queue.connection).work(
+                burst=True, logging_level="ERROR"
+            )
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+    return run
 
 
 @pytest.fixture
