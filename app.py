@@ -46,6 +46,7 @@ HERE = Path(__file__).resolve().parent
 DEFAULT_MODELS = ["gpt-5-mini", "gpt-5", "gpt-4o-mini"]
 PASSWORD_LENGTH = 8
 INVITATION_DAYS = 7
+SIDEBAR = 50
 # Endpoints that need no login; the socket asks for itself, in its own language.
 OPEN = {"static", "chattable.sign_up", "chattable.log_in", "chattable.up", "updates"}
 SECURITY_HEADERS = {
@@ -205,7 +206,7 @@ def add_to_templates(app):
     def sidebar():
         known = current_user.is_authenticated
         return {
-            "chats": current_user.chats_by_recency() if known else [],
+            "chats": current_user.chats_by_recency(SIDEBAR) if known else [],
             "models": available_models() if known else [],
             "demo": app.config["DEMO_MODEL"],
         }
@@ -397,7 +398,8 @@ def home():
 
 @pages.get("/chats")
 def list_chats():
-    return render_template("chats/index.html")
+    chats, costs = current_user.chats_by_recency(), current_user.costs_by_chat()
+    return render_template("chats/index.html", all_chats=chats, costs=costs)
 
 
 @pages.get("/chats/new")

@@ -63,13 +63,12 @@ def create_message_and_stream(chat_id, content, model, client_id):
     with turn(chat_id, client_id) as chat:
         if chat is None:
             return
-        message = chat.said(client_id)
-        if message and chat.answered(message.id):
-            return
         title = chat.title
-        message = message or chat.say("user", content, client_id=client_id)
+        message = chat.say("user", content, client_id=client_id)
+        if message.repeated and chat.answered(message.id):
+            return
         if chat.title != title:
-            live.broadcast_chat(chat)
+            live.broadcast_title(chat)
         reply(chat, model, after=message.id)
 
 
@@ -109,7 +108,7 @@ def reply(chat, model, after):
             db.session.commit()
             gevent.sleep(TURN_POLL)
         return None if chat.answered(after) else reply(chat, model, after)
-    live.broadcast_chat(chat)
+    live.broadcast_cost(chat)
 
 
 # The worker.

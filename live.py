@@ -139,9 +139,14 @@ def broadcast_message(message):
     announce(message.chat_id, frame, forget=reply_keys(message.chat_id) + done)
 
 
-def broadcast_chat(chat):
-    """Show a chat's title and cost on every page of it."""
+def broadcast_title(chat):
+    """Show a chat's new title on every page of it."""
     announce(chat.id, render("chats/_title.html", chat=chat))
+
+
+def broadcast_cost(chat):
+    """Show what a chat has cost so far on every page of it."""
+    announce(chat.id, render("chats/_cost.html", chat=chat, cost=chat.cost))
 
 
 def broadcast_deletion(chat_id):

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     and_,
+    bindparam,
     event,
     func,
     or_,
@@ -246,6 +247,14 @@ class User(Chattable, UserMixin, db.Model):
             live.broadcast_message(message)
 
 
+# As text, like `APPEND` below: SQLAlchemy takes longer to write such a statement than a database
+# to run it, and every reply needs several.
+NEXT_REVISION = text(
+    "UPDATE chats SET revision = revision + 1, updated_at = :now, title = COALESCE(:title, title)"
+    " WHERE id = :id RETURNING revision"
+).bindparams(bindparam("now", type_=Moment), bindparam("title", type_=String))
+
+
 class Chat(db.Model):
     """A conversation. At most one reply in it is being written at any time."""
 
@@ -285,12 +294,8 @@ class Chat(db.Model):
     @property
     def cost(self):
         """Dollars spent in this chat so far (Decimal), or None if no price is known."""
-        spent = func.sum(
-            type_coerce(Message.input_cost, BigInteger)
-            + type_coerce(Message.output_cost, BigInteger)
-        )
-        total = db.session.scalar(select(spent).where(Message.chat_id == self.id))
-        return None if total is None else Decimal(int(total)) / Dollars.SCALE
+        total = db.session.scalar(select(SPENT).where(Message.chat_id == self.id))
+        return None if total is None else dollars(total)
 
     @property
     def model(self):
@@ -344,14 +349,14 @@ class Chat(db.Model):
     def say(self, role, content, client_id=None):
         """Save a message and return it; the one already there if its `client_id` is known."""
         message = Message(role=role, content=content, client_id=client_id, status="complete")
-        title = opening_words(content) if self.title == NEW_CHAT else self.title
-        return self._add(message, title=title) or self.said(client_id)
+        title = opening_words(content) if self.title == NEW_CHAT else None
+        return self._add(message, title) or self._said_before(client_id)
 
-    def said(self, client_id):
-        """Return the message with this `client_id`, or None."""
-        return db.session.scalar(
-            select(Message).where(Message.chat_id == self.id, Message.client_id == client_id)
-        )
+    def _said_before(self, client_id):
+        mine = select(Message).where(Message.chat_id == self.id)
+        message = db.session.scalars(mine.where(Message.client_id == client_id)).one()
+        message.repeated = True
+        return message
 
     def run(self, model):
         """Ask `model` for the next reply, stream it into a new message and return that.
@@ -385,9 +390,9 @@ class Chat(db.Model):
             raise ReplyInProgress
         return message
 
-    def _add(self, message, **changes):
+    def _add(self, message, title=None):
         """Save a new message and tell the hook; None if a unique index says no."""
-        message.revision = self.next_revision(**changes)
+        message.revision = self.next_revision(title)
         message.chat_id = self.id
         db.session.add(message)
         try:
@@ -396,29 +401,23 @@ class Chat(db.Model):
             db.session.rollback()
             return None
         set_committed_value(message, "chat", self)
-        for name, value in changes.items():
-            set_committed_value(self, name, value)
+        if title:
+            set_committed_value(self, "title", title)
         if message.running:
             live.renew(message.id)
         self.chattable.on_message_create(message)
         return message
 
-    def next_revision(self, **changes):
+    def next_revision(self, title=None):
         """Count one more change (in the transaction at hand) and return its number."""
-        change = (
-            update(Chat)
-            .where(Chat.id == self.id)
-            .values(revision=Chat.revision + 1, updated_at=now(), **changes)
-            .returning(Chat.revision)
-            .execution_options(synchronize_session=False)
-        )
-        return db.session.scalar(change)
+        change = {"id": self.id, "title": title, "now": now()}
+        return db.session.scalar(NEXT_REVISION, change)
 
     @persistent
     def rename(self, title):
         self.title = title
         db.session.commit()
-        live.broadcast_chat(self)
+        live.broadcast_title(self)
 
     @persistent
     def delete(self):
@@ -472,6 +471,9 @@ class Message(db.Model):
     finished_at: Mapped[datetime | None] = mapped_column(Moment)
 
     chat: Mapped[Chat] = relationship(back_populates="messages")
+
+    # Whether it was there already when it was said (again).
+    repeated = False
 
     @property
     def running(self):
@@ -583,9 +585,9 @@ class Message(db.Model):
 
     def _end(self, **values):
         values |= {"finished_at": now(), "revision": self.chat.next_revision()}
-        mine = update(Message).where(Message.id == self.id, Message.status.in_(RUNNING))
-        quietly = {"synchronize_session": False}
-        ended = db.session.execute(mine.values(values), execution_options=quietly).rowcount
+        table = Message.__table__
+        mine = update(table).where(table.c.id == self.id, table.c.status.in_(RUNNING))
+        ended = db.session.execute(mine.values(values)).rowcount
         db.session.commit()
         for name, value in values.items() if ended else ():
             set_committed_value(self, name, value)
@@ -625,6 +627,16 @@ APPEND = text(
     "UPDATE messages SET content = content || :more, status = 'streaming'"
     " WHERE id = :id AND status IN ('pending', 'streaming') AND length(content) = :saved"
 )
+
+
+# In picodollars; None where no message has a known cost.
+SPENT = func.sum(
+    type_coerce(Message.input_cost, BigInteger) + type_coerce(Message.output_cost, BigInteger)
+)
+
+
+def dollars(picodollars):
+    return Decimal(int(picodollars)) / Dollars.SCALE
 
 
 class Checkpoint:
