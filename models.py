@@ -166,11 +166,17 @@ class Chattable:
     def on_message_update(self, message):
         """Called whenever a message has grown (at each flush) and once it has ended."""
 
-    def chats_by_recency(self):
-        """Return all my chats, the latest active first."""
-        return list(
-            db.session.scalars(self._chats.order_by(Chat.updated_at.desc(), Chat.id.desc()))
-        )
+    def chats_by_recency(self, limit=None):
+        """Return my chats (at most `limit`), the latest active first."""
+        latest_first = self._chats.order_by(Chat.updated_at.desc(), Chat.id.desc())
+        return list(db.session.scalars(latest_first.limit(limit)))
+
+    def costs_by_chat(self):
+        """Return {chat id: dollars spent in it}; a chat without a known price is left out."""
+        mine = self._chats.with_only_columns(Chat.id)
+        query = select(Message.chat_id, SPENT).where(Message.chat_id.in_(mine))
+        rows = db.session.execute(query.group_by(Message.chat_id))
+        return {chat_id: dollars(total) for chat_id, total in rows if total is not None}
 
     def chat_or_404(self, chat_id):
         """Return one of my chats; anybody else's does not exist."""
