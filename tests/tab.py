@@ -1,0 +1,151 @@
+"""A browser's tab without a browser: a chat's page, and the socket that keeps it right."""
+
+import re
+import time
+
+from tests.page import Page
+
+RUNNING = ("pending", "streaming")
+TIME_IN_WORDS = re.compile(r"(<time[^>]*>)[^<]*")
+WORD = re.compile(r"w\d+")
+
+
+OPENINGS = {
+    0: "\n\n",
+    8: "\n\n- ",
+    16: "\n- ",
+    24: "\n\n1. ",
+    32: "\n\n> ",
+    40: "\n\n# ",
+    48: "\n\n| a | b |\n|---|---|\n| ",
+    56: "\n\n```python\n",
+    64: "\n```\n\n",
+}
+
+
+class Tab:
+    """One page of a chat, loaded once, and its socket; `page` is what a person would see.
+
+    `seen`, if given, is called with the tab after each frame that was swapped in.
+    """
+
+    def __init__(self, person, chat_id, seen=None):
+        self.person, self.chat_id, self.seen = person, chat_id, seen
+        html = self._load()
+        self.since = re.search(r"/updates\?since=([^\"&]*)", html)[1]
+        self.page = Page(html)
+        self.connect()
+
+    def connect(self):
+        """Open the socket again as htmx does: at the address that the page was loaded with."""
+        self.socket = self.person.socket(self.chat_id, since=self.since)
+        self.shown = 0
+
+    def drop(self):
+        """Lose the connection; frames that had come by then are still swapped in."""
+        self.socket.drop()
+        self.socket.wait_for_close()
+        self.show()
+
+    def show(self):
+        """Swap in the frames that have come since the last time."""
+        while self.shown < len(self.socket.frames):
+            self._show_next()
+
+    def wait_until(self, condition, timeout=10):
+        """Show frames as they come until `condition(tab)` holds; return what it returned."""
+        deadline = time.monotonic() + timeout
+        while not (result := condition(self)):
+            if not self._has_news(deadline - time.monotonic()):
+                raise TimeoutError(
+                    f"socket {self.socket.code}, {self.shown} frames, the page shows:\n"
+                    f"{self.page.html[-3000:]}"
+                )
+            self._show_next()
+        return result
+
+    def _has_news(self, timeout):
+        def news():
+            return len(self.socket.frames) > self.shown or self.socket.code
+
+        with self.socket.changed:
+            self.socket.changed.wait_for(news, max(0, timeout))
+            return len(self.socket.frames) > self.shown
+
+    def _show_next(self):
+        self.shown += 1
+        self.page.apply(self.socket.frames[self.shown - 1])
+        if self.seen:
+            self.seen(self)
+
+    def wait_for_words(self, text, timeout=10):
+        """Wait until the latest reply shows this text."""
+        return self.wait_until(lambda tab: tab.reply and text in tab.text, timeout)
+
+    def wait_for_status(self, status, replies=1, timeout=10):
+        """Wait until the page's `replies`-th reply is the last and has this status."""
+
+        def ended(tab):
+            found = tab.replies
+            return len(found) == replies and found[-1]["data-status"] == status
+
+        self.wait_until(ended, timeout)
+        return self
+
+    @property
+    def replies(self):
+        """Return the articles of all replies."""
+        return [article for article in self.page.messages if article["data-role"] == "assistant"]
+
+    @property
+    def reply(self):
+        """Return the article of the latest reply, or None."""
+        return self.replies[-1] if self.replies else None
+
+    @property
+    def reply_id(self):
+        return int(self.reply["id"].rsplit("-", 1)[1])
+
+    @property
+    def status(self):
+        return self.reply and self.reply["data-status"]
+
+    @property
+    def text(self):
+        """Return the visible text of the latest reply."""
+        return self.page.text(self.reply_id)
+
+    @property
+    def html(self):
+        """Return the message list without its times in words."""
+        return TIME_IN_WORDS.sub(r"\1", self.page.html)
+
+    def reloaded(self):
+        """Return the message list of a fresh load, to compare with `html`."""
+        return TIME_IN_WORDS.sub(r"\1", Page(self._load()).html)
+
+    def _load(self):
+        answer = self.person.get(f"/chats/{self.chat_id}")
+        assert answer.status == 200, answer.text[:2000]
+        return answer.text
+
+
+def words(text):
+    """Return the words w0, w1, … of a text, in order."""
+    return WORD.findall(text)
+
+
+def numbered(count):
+    """Return the first `count` words of all `prose`."""
+    return [f"w{n}" for n in range(count)]
+
+
+def prose(count, start=0):
+    """Return `count` tokens whose words are numbered, as Markdown of many kinds."""
+    return [shape(start + n) for n in range(count)]
+
+
+def shape(n):
+    """Return token n: every eighth begins another kind of block."""
+    inner = {3: "**w{n}**", 4: "`w{n}`", 5: "*w{n}", 6: "w{n}*"}.get(n % 8, "w{n}")
+    return OPENINGS.get(n % 72, " ") + inner.replace("{n}", str(n))

@@ -1,0 +1,416 @@
+"""A reply on its way from the provider into open pages, and what people do to it meanwhile."""
+
+import random
+import re
+import threading
+import time
+import uuid
+from itertools import pairwise
+
+import pytest
+
+from tests.page import Page
+from tests.tab import Tab, numbered, prose, words
+
+AT_ONCE = 0.5
+DOLLARS = re.compile(r"\$(\d+\.\d+)")
+
+
+@pytest.fixture
+def ada(stack):
+    """Ada: a person of the test's own."""
+    return stack.signup()
+
+
+@pytest.fixture
+def tab(ada):
+    """A tab of Ada's with an empty chat."""
+    return Tab(ada, ada.new_chat())
+
+
+def send(tab, content="count", **fields):
+    """Send a message from a tab; it must be accepted."""
+    answer = tab.person.say(tab.chat_id, content, **fields)
+    assert answer.status == 204, answer.text
+
+
+def paced(provider, tokens, gap=0.005, **options):
+    """Queue a reply that says its tokens one by one."""
+    script = provider.reply(**options)
+    for token in tokens:
+        script.says(token).pauses(gap)
+    return script
+
+
+# What a page shows while the reply grows.
+
+
+def test_a_page_shows_what_was_said_so_far_at_every_frame_and_never_less(tab, provider):
+    said = prose(400)
+    history = []
+    tab.seen = lambda tab: history.append(words(tab.text) if tab.reply else [])
+    paced(provider, said)
+    send(tab)
+    tab.wait_for_status("complete")
+    assert len(history) > 15
+    assert all(shown == numbered(len(shown)) for shown in history)
+    assert all(len(before) <= len(after) for before, after in pairwise(history))
+    assert history[-1] == numbered(400)
+    assert tab.html == tab.reloaded()
+
+
+def test_frames_are_few_however_fast_the_provider_is(tab, provider):
+    paced(provider, prose(500), gap=0.003)
+    send(tab)
+    tab.wait_for_status("complete")
+    frames = zip(tab.socket.times, tab.socket.frames, strict=True)
+    times = [at for at, frame in frames if frame[0] == "{"]
+    busiest = max(sum(at <= other < at + 1 for other in times) for at in times)
+    assert 8 <= busiest <= 21
+
+
+def test_a_reply_costs_bytes_in_proportion_to_its_length(ada, provider):
+    def cost(tokens):
+        tab = Tab(ada, ada.new_chat())
+        paced(provider, prose(tokens), gap=0.002)
+        send(tab)
+        tab.wait_for_status("complete")
+        return sum(map(len, tab.socket.frames)) / tokens
+
+    # a reply four times as long must not cost more for each of its tokens
+    assert cost(800) < 1.3 * cost(200)
+
+
+def test_the_first_token_is_shown_at_once_not_at_the_next_tick(ada, provider):
+    def wait():
+        tab = Tab(ada, ada.new_chat())
+        # the empty delta that opens an answer comes a little earlier, as it does from OpenAI
+        script = provider.reply().begins().pauses(0.01).says("Hello").holds()
+        send(tab)
+        script.wait_for_hold()
+        said_at = time.monotonic()
+        tab.wait_for_words("Hello")
+        script.release()
+        shown = next(n for n, frame in enumerate(tab.socket.frames) if "Hello" in frame)
+        return tab.socket.times[shown] - said_at
+
+    assert min(wait() for _ in range(5)) < 0.04
+
+
+def test_a_page_loaded_in_mid_reply_shows_every_character_so_far(tab, provider):
+    script = provider.says(*prose(200), "the en", hold=True).says("d.")
+    send(tab)
+    tab.wait_for_words("the en")
+    late = Page(tab.person.get(f"/chats/{tab.chat_id}").text)
+    assert late.text(tab.reply_id) == tab.text
+    assert words(tab.text) == numbered(200)
+    assert late.status(tab.reply_id) == "streaming"
+    script.release()
+    tab.wait_for_status("complete")
+    assert tab.text.endswith("the end.")
+
+
+def test_a_tab_opened_in_mid_reply_goes_on_without_gap_or_repetition(tab, provider):
+    script = provider.reply().says(*prose(150)).holds().says(*prose(150, start=150))
+    send(tab)
+    tab.wait_for_words("w149")
+    late = Tab(tab.person, tab.chat_id)
+    assert words(late.text) == numbered(150)
+    script.release()
+    late.wait_for_status("complete")
+    tab.wait_for_status("complete")
+    assert words(late.text) == numbered(300)
+    assert late.html == tab.html == tab.reloaded()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_page_that_reconnects_ten_times_a_reply_ends_equal_to_a_fresh_load(ada, provider, seed):
+    chance = random.Random(seed)
+    tabs = [Tab(ada, ada.new_chat())]
+    tabs += [Tab(ada, tabs[0].chat_id) for _ in range(2)]
+    paced(provider, prose(300), gap=0.01)
+    send(tabs[0])
+    for moment in sorted(chance.sample(range(300), 10)):
+        for tab in tabs:
+            tab.wait_until(lambda tab, n=moment: tab.reply and len(words(tab.text)) >= n)
+            tab.drop()
+            assert words(tab.text) == numbered(len(words(tab.text)))
+            time.sleep(chance.choice([0, 0, 0.02, 0.1]))  # how long the tunnel is
+            tab.connect() if chance.random() < 0.7 else tab.__init__(ada, tab.chat_id)
+    for tab in tabs:
+        tab.wait_for_status("complete")
+        assert words(tab.text) == numbered(300)
+        assert tab.html == tab.reloaded()
+
+
+def test_whoever_comes_late_to_a_long_reply_gets_it_once_not_every_frame_of_it(tab, provider):
+    early = Tab(tab.person, tab.chat_id)
+    early.drop()
+    script = provider.reply()
+    for _ in range(12):
+        script.says("lorem ipsum dolor sit amet, " * 40, "\n\n").pauses(0.1)
+    script.says("w0 ").holds().says("w1")
+    send(tab)
+    tab.wait_for_words("w0")
+    early.connect()
+    early.wait_for_words("w0")
+    assert early.text == tab.text
+    assert len(tab.text) > 10_000
+    assert sum(map(len, early.socket.frames)) < 1.6 * len(tab.text)
+    script.release()
+    for each in (early, tab):
+        each.wait_for_status("complete")
+    assert early.html == tab.html == tab.reloaded()
+
+
+def test_half_a_second_of_silence_does_not_hold_back_what_was_said(tab, provider):
+    script = provider.reply().says("one ").holds().says("two ").holds()
+    send(tab)
+    for number, said in enumerate(["one", "two"], 1):
+        script.wait_for_hold(number)
+        said_at = time.monotonic()
+        tab.wait_for_words(said)
+        assert time.monotonic() - said_at < 0.4
+        script.release()
+    tab.wait_for_status("complete")
+
+
+def test_what_was_said_before_an_error_is_kept(tab, provider):
+    provider.reply().says("one ", "two ", "three").errors("overloaded")
+    send(tab)
+    tab.wait_for_status("failed")
+    assert tab.text.strip() == "one two three"
+    assert tab.html == tab.reloaded()
+
+
+def test_what_was_said_before_the_line_was_cut_is_kept(tab, provider):
+    provider.reply().says("one ", "two ", "three").cuts()
+    send(tab)
+    tab.wait_for_status("failed")
+    assert tab.text.strip() == "one two three"
+
+
+def test_the_reply_of_one_chat_is_not_seen_in_another(ada, provider):
+    tabs = [Tab(ada, ada.new_chat()) for _ in range(4)]
+    for n, tab in enumerate(tabs):
+        paced(provider, [f"secret{n} " for _ in range(20)], when=f"chat {n}")
+        send(tab, f"chat {n}")
+    for n, tab in enumerate(tabs):
+        tab.wait_for_status("complete")
+        said = "".join(tab.socket.frames)
+        assert f"secret{n}" in said
+        assert not any(f"secret{other}" in said for other in range(4) if other != n)
+
+
+# Stop.
+
+
+def stop_and_time(tab, script):
+    """Press Stop; return the seconds until the provider saw its reader go."""
+    pressed_at = time.monotonic()
+    assert tab.person.stop(tab.reply_id).status == 204
+    return script.wait_for_disconnect() - pressed_at
+
+
+def test_stop_closes_the_providers_connection_and_keeps_the_text(tab, provider):
+    script = provider.says(*prose(40), hold=True)
+    send(tab)
+    tab.wait_for_words("w39")
+    assert stop_and_time(tab, script) < AT_ONCE
+    tab.wait_for_status("stopped")
+    assert words(tab.text) == numbered(40)
+    assert tab.html == tab.reloaded()
+
+
+def test_stop_while_tokens_rain_keeps_all_that_was_shown(tab, provider):
+    script = paced(provider, prose(5000), gap=0.001)
+    send(tab)
+    tab.wait_for_words("w99")
+    shown = len(words(tab.text))
+    assert stop_and_time(tab, script) < AT_ONCE
+    tab.wait_for_status("stopped")
+    assert words(tab.text) == numbered(len(words(tab.text)))
+    assert len(words(tab.text)) >= shown
+    assert tab.html == tab.reloaded()
+
+
+def test_a_stopped_reply_has_estimated_tokens_and_a_cost(tab, provider):
+    script = provider.says(*prose(40), hold=True)
+    send(tab)
+    tab.wait_for_words("w39")
+    stop_and_time(tab, script)
+    tab.wait_for_status("stopped")
+    usage = tab.reply.select_one(".message__usage").get_text()
+    assert usage.count("≈") == 2
+    assert all(float(sum_) > 0 for sum_ in DOLLARS.findall(usage))
+    assert len(DOLLARS.findall(usage)) == 2
+
+
+def test_stop_before_the_first_token_closes_the_connection(tab, provider):
+    script = provider.reply().begins().hangs()
+    send(tab)
+    script.wait_for_request()
+    tab.wait_for_status("pending")
+    assert stop_and_time(tab, script) < AT_ONCE
+    tab.wait_for_status("stopped")
+    assert tab.html == tab.reloaded()
+
+
+def test_stop_before_the_response_headers_closes_the_connection(tab, provider):
+    script = provider.hangs()
+    send(tab)
+    script.wait_for_request()
+    tab.wait_for_status("pending")
+    assert stop_and_time(tab, script) < AT_ONCE
+    tab.wait_for_status("stopped")
+    assert tab.html == tab.reloaded()
+
+
+def test_stop_of_a_reply_that_has_ended_changes_nothing(tab, provider):
+    provider.says("done")
+    send(tab)
+    tab.wait_for_status("complete")
+    assert tab.person.stop(tab.reply_id).status == 204
+    provider.says("again")
+    send(tab)
+    tab.wait_for_status("complete", replies=2)
+    assert tab.html == tab.reloaded()
+
+
+def test_stop_in_one_chat_leaves_the_others_running(ada, provider):
+    tabs = [Tab(ada, ada.new_chat()) for _ in range(2)]
+    scripts = [provider.says(f"w{n} ", hold=True, when=f"chat {n}") for n in range(2)]
+    for n, tab in enumerate(tabs):
+        send(tab, f"chat {n}")
+        tab.wait_for_words(f"w{n}")
+    assert stop_and_time(tabs[0], scripts[0]) < AT_ONCE
+    tabs[0].wait_for_status("stopped")
+    scripts[1].release()
+    tabs[1].wait_for_status("complete")
+
+
+def test_a_chat_goes_on_after_stop(tab, provider):
+    script = provider.says("partial", hold=True)
+    send(tab, "first")
+    tab.wait_for_words("partial")
+    stop_and_time(tab, script)
+    tab.wait_for_status("stopped")
+    provider.says("whole")
+    send(tab, "second")
+    tab.wait_for_status("complete", replies=2)
+    roles = [message["role"] for message in provider.requests[-1].json["messages"]]
+    assert roles == ["user", "assistant", "user"]
+    assert tab.html == tab.reloaded()
+
+
+# Retry.
+
+
+@pytest.mark.parametrize("ending", ["failed", "stopped", "complete"])
+def test_retry_asks_again_and_never_repeats_the_question(tab, provider, ending):
+    script = provider.reply().says("first try").holds()
+    if ending == "failed":
+        script.cuts()
+    send(tab, "the question")
+    tab.wait_for_words("first try")
+    stop_and_time(tab, script) if ending == "stopped" else script.release()
+    tab.wait_for_status(ending)
+    provider.says("second try")
+    assert tab.person.retry(tab.reply_id).status == 204
+    tab.wait_for_words("second try")
+    tab.wait_for_status("complete")
+    assert provider.requests[1].json["messages"] == provider.requests[0].json["messages"]
+    assert [article["data-role"] for article in tab.page.messages] == ["user", "assistant"]
+    assert "first try" not in tab.page.html
+    assert tab.html == tab.reloaded()
+
+
+def test_retry_of_a_running_reply_is_refused(tab, provider):
+    script = provider.says("one", hold=True)
+    send(tab)
+    tab.wait_for_words("one")
+    assert tab.person.retry(tab.reply_id).status == 409
+    script.release()
+    tab.wait_for_status("complete")
+    assert len(provider.requests) == 1
+
+
+def test_two_retries_at_once_ask_the_provider_once(tab, provider):
+    provider.fails(400)
+    send(tab)
+    tab.wait_for_status("failed")
+    script = provider.says("better", hold=True)
+    statuses = at_once(lambda _: tab.person.retry(tab.reply_id).status, 2)
+    assert 204 in statuses
+    tab.wait_for_words("better")
+    script.release()
+    tab.wait_for_status("complete")
+    assert len(provider.requests) == 2
+
+
+# One reply at a time.
+
+
+def at_once(act, count):
+    """Call `act(n)` in `count` threads at the same moment; return what they returned."""
+    gate, results = threading.Barrier(count), [None] * count
+
+    def run(n):
+        gate.wait()
+        results[n] = act(n)
+
+    threads = [threading.Thread(target=run, args=[n]) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_a_second_message_while_a_reply_runs_is_refused_and_not_stored(tab, provider):
+    script = provider.says("one ", hold=True)
+    send(tab, "first")
+    tab.wait_for_words("one")
+    answer = tab.person.say(tab.chat_id, "second")
+    assert answer.status == 409
+    assert "still being written" in answer.text
+    script.release()
+    tab.wait_for_status("complete")
+    assert [article["data-role"] for article in tab.page.messages] == ["user", "assistant"]
+    assert "second" not in tab.reloaded()
+    assert len(provider.requests) == 1
+
+
+def test_a_message_right_after_another_is_refused_before_its_reply_has_begun(tab, provider):
+    provider.hangs()
+    send(tab, "first")
+    assert tab.person.say(tab.chat_id, "second").status == 409
+
+
+def test_two_tabs_that_send_at_once_never_interleave(ada, provider):
+    tabs = [Tab(ada, ada.new_chat())]
+    tabs.append(Tab(ada, tabs[0].chat_id))
+    for turn in range(1, 5):
+        statuses = at_once(lambda n: ada.say(tabs[n].chat_id, f"from tab {n}").status, 2)
+        assert sorted(statuses) == [204, 409]
+        for tab in tabs:
+            tab.wait_for_status("complete", replies=turn)
+    roles = [article["data-role"] for article in tabs[0].page.messages]
+    assert roles == ["user", "assistant"] * 4
+    assert tabs[0].html == tabs[1].html == tabs[0].reloaded()
+
+
+def test_a_message_sent_twice_is_saved_and_answered_once(tab, provider):
+    client_id = str(uuid.uuid4())
+    script = provider.says("one", hold=True)
+    statuses = at_once(lambda _: tab.person.say(tab.chat_id, "hi", client_id=client_id).status, 3)
+    assert 204 in statuses
+    assert set(statuses) <= {204, 409}
+    tab.wait_for_words("one")
+    script.release()
+    tab.wait_for_status("complete")
+    provider.says("two")
+    send(tab, "next")
+    tab.wait_for_status("complete", replies=2)
+    assert len(provider.requests) == 2
+    assert len(tab.page.messages) == 4
