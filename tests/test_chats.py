@@ -1,0 +1,369 @@
+"""Chats: list, new, show, rename, delete, earlier messages; and nobody else's."""
+
+import re
+import uuid
+
+import pytest
+
+from models import NEW_CHAT, Chat, Message, User, db
+from tests.page import parse
+from tests.services import wait_until
+
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture
+def ada(sign_up):
+    """Ada's browser: a logged-in test client."""
+    return sign_up()
+
+
+@pytest.fixture
+def new_chat(ada):
+    """Make an empty chat of Ada's: `new_chat()` returns its id."""
+
+    def make(person=ada):
+        return int(person.post("/chats").location.rsplit("/", 1)[1])
+
+    return make
+
+
+@pytest.fixture
+def say(app):
+    """Save messages as a worker does: `say(chat_id, "one", "two")` returns their ids."""
+
+    def save(chat_id, *texts):
+        with app.app_context():
+            chat = db.session.get(Chat, chat_id)
+            return [chat.say("user", text).id for text in texts]
+
+    return save
+
+
+def titles(client):
+    return [link.get_text() for link in parse(client.get("/chats").text).select(".listing__link")]
+
+
+def sidebar(client, path="/chats"):
+    return [link.get_text() for link in parse(client.get(path).text).select(".sidebar__chat")]
+
+
+def heading(client, chat_id):
+    return parse(client.get(f"/chats/{chat_id}").text).h1.get_text()
+
+
+def bodies(html):
+    return [body.get_text() for body in parse(html).select(".message__body")]
+
+
+def count(app, model):
+    with app.app_context():
+        return db.session.query(model).count()
+
+
+# listing
+
+
+def test_home_is_the_list_of_chats(ada):
+    assert ada.get("/").location == "/chats"
+
+
+def test_without_chats_the_list_says_how_to_begin(ada):
+    page = parse(ada.get("/chats").text)
+    assert "No chats yet" in page.main.get_text()
+    assert page.main.find("a", href="/chats/new")
+
+
+def test_chats_are_listed_by_latest_activity(ada, new_chat, say):
+    first, second, third = new_chat(), new_chat(), new_chat()
+    say(second, "two")
+    say(third, "three")
+    say(first, "one")
+    assert titles(ada) == sidebar(ada) == ["one", "three", "two"]
+    say(second, "again")
+    assert titles(ada) == ["two", "one", "three"]
+
+
+def test_renaming_a_chat_is_no_activity_of_its_own(ada, new_chat, say):
+    first, second = new_chat(), new_chat()
+    say(first, "one")
+    say(second, "two")
+    ada.post(f"/chats/{first}", data={"title": "renamed"})
+    assert titles(ada) == ["two", "renamed"]
+
+
+def test_the_sidebar_marks_the_chat_that_is_open(ada, new_chat, say):
+    first, second = new_chat(), new_chat()
+    say(first, "one")
+    say(second, "two")
+    page = parse(ada.get(f"/chats/{first}").text)
+    assert [link.get_text() for link in page.select(".sidebar__chat[aria-current]")] == ["one"]
+
+
+def test_everybody_has_a_list_of_their_own(ada, new_chat, say, sign_up):
+    say(new_chat(), "mine")
+    bob = sign_up("Bob", "bob@example.com")
+    say(new_chat(bob), "his")
+    assert titles(ada) == ["mine"]
+    assert titles(bob) == sidebar(bob) == ["his"]
+
+
+def test_a_page_takes_no_more_queries_with_many_chats(app, ada, new_chat, say):
+    def queries(path):
+        seen = []
+        with app.app_context():
+            engine = db.engine
+        db.event.listen(engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+        assert ada.get(path).status_code == 200
+        return len(seen)
+
+    say(new_chat(), "one")
+    few = queries("/chats/1")
+    for number in range(10):
+        say(new_chat(), f"more {number}")
+    assert queries("/chats/1") == few
+
+
+# titles
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("What is  the\ntime?", "What is the time?"),
+        ("word " * 30, " ".join(["word"] * 12) + "…"),
+        ("x" * 100, "x" * 59 + "…"),
+        ("今天天气怎么样" * 20, ("今天天气怎么样" * 20)[:59] + "…"),
+        ("<b>bold</b>", "<b>bold</b>"),
+    ],
+)
+def test_the_first_message_titles_the_chat(ada, new_chat, say, text, title):
+    chat = new_chat()
+    assert heading(ada, chat) == NEW_CHAT
+    say(chat, text, "a second message")
+    assert heading(ada, chat) == title
+    assert parse(ada.get(f"/chats/{chat}").text).title.get_text() == f"{title} · Chattable"
+
+
+def test_a_title_that_was_given_stays(ada, new_chat, say):
+    chat = new_chat()
+    ada.post(f"/chats/{chat}", data={"title": "Plans"})
+    say(chat, "What is the time?")
+    assert heading(ada, chat) == "Plans"
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_a_chat_can_be_renamed(ada, new_chat, method):
+    chat = new_chat()
+    edit = parse(ada.get(f"/chats/{chat}/edit").text)
+    assert edit.find(id="title")["value"] == NEW_CHAT
+    answer = ada.open(f"/chats/{chat}", method=method, data={"title": "  The  big plan "})
+    assert (answer.status_code, answer.location) == (303, f"/chats/{chat}")
+    assert heading(ada, chat) == "The big plan"
+
+
+@pytest.mark.parametrize("title", ["", "  ", "x" * 201])
+def test_a_title_that_is_missing_or_endless_is_said_beside_the_field(ada, new_chat, title):
+    chat = new_chat()
+    answer = ada.post(f"/chats/{chat}", data={"title": title})
+    assert answer.status_code == 422
+    field = parse(answer.text).find(id="title")
+    assert "200" in parse(answer.text).find(id=field["aria-describedby"]).get_text()
+    assert field["value"] == title.strip()
+    assert heading(ada, chat) == NEW_CHAT
+
+
+def test_renaming_while_a_reply_streams_lasts(stack, provider):
+    ada = stack.signup()
+    chat = ada.new_chat()
+    script = provider.says("one ", hold=True).says("two")
+    socket = ada.socket(chat)
+    ada.say(chat, "count")
+    script.wait_for_hold()
+    ada.post(f"/chats/{chat}", title="Numbers")
+    script.release()
+    socket.wait_for('data-status="complete"')
+    socket.wait_for(f"chat-{chat}-cost")
+    named = [parse(frame).title.get_text() for frame in socket.frames if "<title>" in frame]
+    assert named == ["count · Chattable", "Numbers · Chattable"]
+    assert parse(ada.get(f"/chats/{chat}").text).h1.get_text() == "Numbers"
+
+
+# deleting
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "/chats/1"), ("POST", "/chats/1/delete")])
+def test_a_deleted_chat_is_gone_with_its_messages(app, ada, new_chat, say, method, path):
+    say(new_chat(), "one", "two")
+    say(new_chat(), "kept")
+    answer = ada.open(path, method=method)
+    assert (answer.status_code, answer.location) == (303, "/chats")
+    assert "deleted" in parse(ada.get("/chats").text).find(role="status").get_text()
+    assert ada.get("/chats/1").status_code == 404
+    assert titles(ada) == ["kept"]
+    assert (count(app, Chat), count(app, Message)) == (1, 1)
+
+
+def test_htmx_is_led_to_the_list_after_a_deletion(ada, new_chat):
+    answer = ada.delete(f"/chats/{new_chat()}", headers=HTMX)
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (200, "/chats")
+
+
+def test_deleting_asks_first(ada, new_chat):
+    page = parse(ada.get(f"/chats/{new_chat()}/edit").text)
+    dialog = page.find(id="confirm-delete")
+    assert dialog.has_attr("popover")
+    assert dialog["action"] == "/chats/1/delete"
+    assert page.select("button[popovertarget=confirm-delete]")
+
+
+def test_a_new_chat_never_gets_the_number_of_a_deleted_one(ada, new_chat):
+    first = new_chat()
+    ada.delete(f"/chats/{first}")
+    assert new_chat() > first
+
+
+def test_a_person_who_goes_takes_their_chats_along(app, ada, new_chat, say):
+    say(new_chat(), "one")
+    with app.app_context():
+        db.session.delete(db.session.scalars(db.select(User)).one())
+        db.session.commit()
+    assert (count(app, Chat), count(app, Message)) == (0, 0)
+
+
+def test_nothing_in_redis_remembers_a_deleted_chat(stack, provider):
+    ada = stack.signup()
+    chat = ada.new_chat()
+    script = provider.reply()
+    for _ in range(200):
+        script.says("more and ").pauses(0.01)
+    socket = ada.socket(chat)
+    ada.say(chat, "never end")
+    reply = int(re.search(r"message-(\d+)-body", socket.wait_for("more and"))[1])
+    ada.post(f"/chats/{chat}/delete")
+    assert socket.wait_for_close() == 1008
+    script.wait_for_disconnect()
+    redis = stack.redis.client()
+    wait_until(lambda: not redis.exists(f"chat:{chat}:turn"), 5, "the job's end")
+    kept = [*redis.scan_iter(f"chat:{chat}:*"), *redis.scan_iter(f"message:{reply}:*")]
+    assert [key for key in kept if redis.ttl(key) == -1] == []
+    parts = {key.decode().partition(":")[2] for key in kept}
+    assert parts <= {f"{chat}:seq", f"{reply}:stop", f"{reply}:lease"}
+
+
+# earlier messages
+
+
+def test_a_page_shows_the_last_thirty_and_more_on_demand(ada, new_chat, say):
+    chat = new_chat()
+    say(chat, *(f"message {number}" for number in range(70)))
+    page = ada.get(f"/chats/{chat}").text
+    assert bodies(page) == [f"message {number}" for number in range(40, 70)]
+    shown = 40
+    while button := parse(page).select_one("#older button, hx-partial button"):
+        page = ada.get(button["hx-get"], headers=HTMX).text
+        assert not parse(page).html, "a part of a page"
+        earlier = bodies(page)
+        assert earlier == [f"message {number}" for number in range(max(shown - 30, 0), shown)]
+        shown -= len(earlier)
+    assert shown == 0
+
+
+@pytest.mark.parametrize("messages", [0, 1, 30])
+def test_nothing_earlier_is_offered_where_there_is_nothing(ada, new_chat, say, messages):
+    chat = new_chat()
+    say(chat, *map(str, range(messages)))
+    page = ada.get(f"/chats/{chat}").text
+    assert bodies(page) == [*map(str, range(messages))]
+    assert not parse(page).select("#older button")
+
+
+def test_what_a_person_wrote_is_shown_as_it_was_written(ada, new_chat, say):
+    chat = new_chat()
+    text = "# no head\n\n  **stars** <script>alert(1)</script> & &amp;"
+    say(chat, text)
+    page = ada.get(f"/chats/{chat}").text
+    assert bodies(page) == [text]
+    assert "<script>alert" not in page
+
+
+# nobody else's
+
+
+def test_another_persons_chat_and_messages_do_not_exist(app, ada, new_chat, say, sign_up):
+    (message,) = say(new_chat(), "secret")
+    bob = sign_up("Bob", "bob@example.com")
+    routes = [
+        rule
+        for rule in app.url_map.iter_rules()
+        if re.search("<int", rule.rule) and not rule.websocket
+    ]
+    asked = 0
+    for rule in routes:
+        path = rule.rule.replace("<int:chat_id>", "1").replace("<int:message_id>", str(message))
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            for headers in ({}, HTMX):
+                answer = bob.open(path, method=method, data={"title": "taken"}, headers=headers)
+                assert answer.status_code == 404, f"{method} {path}"
+                assert "secret" not in answer.text
+                asked += 1
+    assert asked >= 16
+    fields = {"chat_id": 1, "content": "hello", "client_id": str(uuid.uuid4())}
+    assert bob.post("/messages", data=fields, headers=HTMX).status_code == 404
+    assert titles(ada) == ["secret"]
+    assert bodies(ada.get("/chats/1").text) == ["secret"]
+
+
+def test_a_message_is_found_in_its_own_chat_only(ada, new_chat, say, sign_up):
+    say(new_chat(), "a", "b")
+    bob = sign_up("Bob", "bob@example.com")
+    chat = new_chat(bob)
+    say(chat, "c")
+    assert bodies(bob.get(f"/chats/{chat}?before=99", headers=HTMX).text) == ["c"]
+
+
+@pytest.fixture(scope="module")
+def house(shared_stack):
+    """A running product with Ada's chat in it: (stack, Ada's session, chat id)."""
+    ada = shared_stack.signup()
+    return shared_stack, ada, ada.new_chat()
+
+
+def test_the_owner_can_watch_a_chat(house):
+    _, ada, chat = house
+    socket = ada.socket(chat)
+    assert socket.status == 101
+    assert socket.close() in (1000, 1005)
+
+
+def test_a_stranger_cannot_watch_my_chat(house):
+    stack, _, chat = house
+    assert stack.signup("Bob").socket(chat, since=0).wait_for_close() == 1008
+
+
+def test_nobody_can_watch_without_a_login(house):
+    stack, _, chat = house
+    assert stack.session().socket(chat, since=0).wait_for_close() == 1008
+
+
+def test_a_chat_that_does_not_exist_cannot_be_watched(house):
+    _, ada, chat = house
+    assert ada.socket(chat + 999, since=0).wait_for_close() == 1008
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1:1", "nonsense"]
+)
+def test_another_sites_page_cannot_watch_my_chat(house, origin):
+    _, ada, chat = house
+    assert ada.socket(chat, since=0, origin=origin).wait_for_close() == 1008
+
+
+def test_a_watcher_is_told_when_the_chat_is_deleted(house, provider):
+    _, ada, _ = house
+    chat = ada.new_chat()
+    socket = ada.socket(chat)
+    ada.say(chat, "hello")
+    socket.wait_for('data-status="complete"')
+    ada.request("DELETE", f"/chats/{chat}", headers={"X-CSRFToken": ada.csrf})
+    assert socket.wait_for_close() == 1008
