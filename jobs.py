@@ -1,7 +1,9 @@
 """The jobs behind a chat, the worker that runs a hundred of them at once, and its keepers."""
 
+import gc
 import logging
 import signal
+import sys
 import time
 from contextlib import contextmanager
 
@@ -10,6 +12,7 @@ from flask import current_app
 from gevent.pool import Pool
 from redis.exceptions import RedisError
 from rq import Queue, Retry
+from rq.command import parse_payload
 from rq.exceptions import StopRequested
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
@@ -206,11 +209,26 @@ class Worker(BaseWorker):
     def _stop_reply(self, message):
         live.stop_running(int(message["data"]))
 
+    def handle_payload(self, message):
+        """Obey RQ's commands; its own "stop-job" knows one job at a time only."""
+        payload = parse_payload(message)
+        if payload.get("command") != "stop-job":
+            return super().handle_payload(message)
+        for execution in list(self.executions.values()):
+            if execution.job_id == payload.get("job_id"):
+                self.request_stop_execution(execution.id)
+
     def request_stop_execution(self, execution_id):
-        """End one job, for RQ's `stop-job` command."""
+        """End one job, as somebody wished by RQ's command line or a dashboard."""
         if greenlet := self._greenlets.get(execution_id):
-            self._stopped_job_id = self.executions[execution_id].job_id
             greenlet.kill(JobStopped("stopped by command"), block=False)
+
+    def handle_job_failure(self, job, queue, *args, **kwargs):
+        """Record a job that raised: for good, since only one whose worker died is run again."""
+        job.retries_left = 0
+        if isinstance(sys.exception(), JobStopped):
+            self._stopped_job_id = job.id
+        super().handle_job_failure(job, queue, *args, **kwargs)
 
     def _install_signal_handlers(self):
         # As greenlets: a plain handler would raise in whichever greenlet happens to run.
@@ -243,6 +261,10 @@ class Worker(BaseWorker):
 def work(app):
     """Run a worker in this process until SIGTERM or SIGINT."""
     provider.warm_up()
+    # What is here now stays: collections need not walk it a hundred times a minute.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     worker = Worker(app, app.config["WORKER_CONCURRENCY"], app.config["SHUTDOWN_GRACE"])
     keepers = [gevent.spawn(worker.keep_heartbeats), gevent.spawn(keep_models, app), sweeper(app)]
     worker.work(logging_level="WARNING")

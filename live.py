@@ -10,6 +10,7 @@ import gevent
 from flask import current_app
 from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
+from gevent.monkey import is_module_patched
 from markupsafe import Markup
 from redis import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -23,6 +24,7 @@ from markup import Growth
 # Seconds. A living worker renews the lease of the reply it writes long before it ends.
 LEASE = 6
 RENEW = 2
+PATIENT_LEASE = 600
 # What Redis keeps of a running reply, and a turn that waits for its worker, last this long.
 LIFETIME = 6 * 3600
 PING = 25
@@ -41,10 +43,15 @@ NOT_YOURS = 1008
 TRY_AGAIN = 1012
 
 # Number a frame, keep what a page that comes late needs, publish: all or nothing, so that a
-# snapshot never has a gap. Returns 1 if somebody asked the reply to stop.
+# snapshot never has a gap. Returns 1 if somebody asked the reply to stop, 2 (having done nothing)
+# if not what should be kept is: Redis was restarted, or the reply was declared dead.
 GROW = """
 local seq, text, key, patches, stop = unpack(KEYS)
-local channel, frame, more, lifetime, key_frame, whole = unpack(ARGV)
+local channel, frame, more, length, lifetime, key_frame, whole = unpack(ARGV)
+local kept = redis.call('STRLEN', text)
+if key_frame == '' and (kept ~= tonumber(length) or redis.call('EXISTS', text) == 0) then
+  return 2
+end
 local number = redis.call('INCR', seq)
 if key_frame ~= '' then
   redis.call('SET', key, key_frame, 'EX', lifetime)
@@ -135,8 +142,13 @@ def spine(message, depth):
 def broadcast_message(message):
     """Show a message that was created or has ended on every page of its chat."""
     frame = removal(message) if message.superseded else article_frame(article(message))
-    done = [] if message.running else [lease_key(message.id), stop_key(message.id)]
-    announce(message.chat_id, frame, forget=reply_keys(message.chat_id) + done)
+    forget = reply_keys(message.chat_id)
+    if not message.running:
+        forget += [lease_key(message.id), stop_key(message.id)]
+        if message.role == "assistant" and not message.superseded:
+            # The turn ends with the announcement: who sees it may send the next message.
+            forget.append(turn_key(message.chat_id))
+    announce(message.chat_id, frame, forget)
 
 
 def broadcast_title(chat):
@@ -192,16 +204,23 @@ class Outbox:
             self._sending = False
 
     def _results(self, batch):
+        results = self._run(batch)
+        missed = [n for n, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if missed:
+            self._loaded.clear()  # a restarted Redis has forgotten the scripts
+            again = self._run([batch[n] for n in missed])
+            for n, result in zip(missed, again, strict=True):
+                results[n] = result
+        return results
+
+    def _run(self, batch):
         try:
             with self._connection.pipeline(transaction=False) as pipeline:
                 for script, keys, values, _ in batch:
                     pipeline.evalsha(self._sha(script), len(keys), *keys, *values)
-                results = pipeline.execute(raise_on_error=False)
+                return pipeline.execute(raise_on_error=False)
         except RedisError as error:
             return [error] * len(batch)
-        if any(isinstance(result, NoScriptError) for result in results):
-            self._loaded.clear()  # a restarted Redis forgets; whoever failed sends the whole anew
-        return results
 
     def _sha(self, script):
         if script not in self._loaded:
@@ -210,13 +229,18 @@ class Outbox:
 
 
 class Broadcast:
-    """What the pages that watch one running reply have been shown of it."""
+    """What the pages that watch one running reply have been shown of it.
+
+    `lost` says that Redis has lost what was shown: the next update shows the whole. Whoever
+    writes the reply makes sure first that it is still theirs to write.
+    """
 
     def __init__(self):
-        self.stop_requested = False
+        self.stop_requested = self.lost = False
         self._growth = Growth()
         self._fed = 0
         self._unsent = ""
+        self._kept = 0  # bytes
         self._since_key_frame = 0
         self._whole = True
 
@@ -229,8 +253,7 @@ class Broadcast:
         try:
             self._show(message, patches)
         except RedisError as error:
-            # Pages have lost the thread: once Redis is back, they get the whole.
-            self._whole = True
+            self._whole = self.lost = True
             log.warning("message %s: not shown, Redis is away: %s", message.id, error)
 
     def _show(self, message, patches):
@@ -250,9 +273,12 @@ class Broadcast:
     def _grow(self, message, frame, html):
         key_frame, whole = (f"{message.id} {html}", message.content) if html else ("", "")
         keys = [seq_key(message.chat_id), *reply_keys(message.chat_id), stop_key(message.id)]
-        values = [channel(message.chat_id), frame, self._unsent, LIFETIME, key_frame, whole]
-        self.stop_requested = bool(current_app.extensions["outbox"].send(GROW, keys, values))
-        self._unsent, self._whole = "", False
+        values = [channel(message.chat_id), frame, self._unsent, self._kept, LIFETIME]
+        answer = current_app.extensions["outbox"].send(GROW, keys, [*values, key_frame, whole])
+        self.stop_requested = answer == 1
+        self._whole = self.lost = answer == 2
+        self._kept = len(whole.encode()) if html else self._kept + len(self._unsent.encode())
+        self._unsent = ""
         self._since_key_frame = 0 if html else self._since_key_frame
 
 
@@ -341,23 +367,27 @@ _running = {}
 
 
 @contextmanager
-def lease(message, stop):
+def lease(message_id, stop):
     """Hold the lease of a running reply; `stop` is called when somebody asks for its end."""
-    _running[message.id] = stop
+    _running[message_id] = stop
+    keeper = gevent.spawn(keep_renewing, current_app.extensions["redis"], message_id)
     try:
-        renewed = renew(message.id)
-        yield renewed
+        yield
     finally:
-        del _running[message.id]
+        keeper.kill(block=False)
+        del _running[message_id]
 
 
-def renew(message_id):
-    """Say that a reply is being written; one that nobody renews will be called interrupted."""
-    try:
-        redis().set(lease_key(message_id), 1, ex=LEASE)
-    except RedisError as error:
-        log.warning("message %s: lease not renewed, Redis is away: %s", message_id, error)
-    return time.monotonic()
+def keep_renewing(connection, message_id):
+    """Say again and again that a reply is being written: one without a lease counts as dead."""
+    # Without monkey patching, a greenlet does not run while another one waits.
+    lifetime = LEASE if is_module_patched("socket") else PATIENT_LEASE
+    while True:
+        try:
+            connection.set(lease_key(message_id), 1, ex=lifetime)
+        except RedisError as error:
+            log.warning("message %s: lease not renewed, Redis is away: %s", message_id, error)
+        gevent.sleep(RENEW)
 
 
 def leased(message_ids):
