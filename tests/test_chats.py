@@ -322,6 +322,29 @@ def test_a_message_is_found_in_its_own_chat_only(ada, new_chat, say, sign_up):
     assert bodies(bob.get(f"/chats/{chat}?before=99", headers=HTMX).text) == ["c"]
 
 
+@pytest.mark.parametrize("url", ["sqlite_url", "postgres_url"])
+@pytest.mark.parametrize("number", [2**31, 2**63, 2**70])
+def test_what_no_database_can_number_does_not_exist(make_app, request, url, number):
+    person = make_app(DATABASE_URL=request.getfixturevalue(url)).test_client()
+    form = {"name": "Ada", "email": "ada@example.com", "password": "correct horse battery"}
+    person.post("/signup", data=form)
+    person.post("/chats")
+    assert person.get(f"/chats/{number}").status_code == 404
+    assert person.post(f"/messages/{number}/stop").status_code == 404
+    assert person.post("/messages", data={"chat_id": number, "content": "x"}).status_code == 404
+    assert person.get(f"/chats/1?before={number}", headers=HTMX).status_code == 200
+
+
+def test_nul_characters_are_no_error_on_any_database(make_app, postgres_url):
+    person = make_app(DATABASE_URL=postgres_url).test_client()
+    form = {"name": "A\0da", "email": "ada@example.com", "password": "correct horse battery"}
+    assert person.post("/signup", data=form).status_code in (302, 422)
+    person.post("/signup", data=form | {"name": "Ada"})
+    person.post("/chats")
+    assert person.post("/chats/1", data={"title": "a\0b"}).status_code in (303, 422)
+    assert person.post("/login", data={"email": "a\0", "password": "x"}).status_code == 422
+
+
 @pytest.fixture(scope="module")
 def house(shared_stack):
     """A running product with Ada's chat in it: (stack, Ada's session, chat id)."""

@@ -1,0 +1,496 @@
+"""Messages: what one POST makes, what is refused, sending twice, retrying, when Redis is away."""
+
+import re
+import threading
+import uuid
+from decimal import Decimal
+
+import genai_prices
+import pytest
+from rq.registry import FailedJobRegistry
+
+import jobs
+from models import Chat, Message, db
+from tests.page import parse
+from tests.services import wait_until
+
+HTMX = {"HX-Request": "true"}
+KEPT = "text is kept"
+
+
+@pytest.fixture
+def ada(sign_up):
+    """Ada's browser: a logged-in test client."""
+    return sign_up()
+
+
+@pytest.fixture
+def chat(ada):
+    """The id of an empty chat of Ada's."""
+    return int(ada.post("/chats").location.rsplit("/", 1)[1])
+
+
+@pytest.fixture
+def send(ada, chat):
+    """Send a message as htmx does: `send("Hello", model=…)` returns the answer."""
+
+    def post(content="Hello", headers=HTMX, **fields):
+        fields = {"chat_id": chat, "content": content, "client_id": str(uuid.uuid4())} | fields
+        return ada.post("/messages", data=fields, headers=headers)
+
+    return post
+
+
+@pytest.fixture
+def messages(app):
+    """Read all messages, shown or not, as the database has them: `messages()`."""
+
+    def read():
+        with app.app_context():
+            return db.session.scalars(db.select(Message).order_by(Message.id)).all()
+
+    return read
+
+
+@pytest.fixture
+def queued(app):
+    """Return the jobs that wait for a worker: `queued()`."""
+
+    def read():
+        with app.app_context():
+            return jobs.queue().get_jobs()
+
+    return read
+
+
+def sentence(answer):
+    return parse(answer.text).select_one("[data-problem]").get_text()
+
+
+def articles(answer):
+    return parse(answer.text).select("#messages > article")
+
+
+# one POST
+
+
+def test_one_post_makes_two_messages(chat, send, run_jobs, messages, provider):
+    provider.says("Hello, ", "Ada!").uses(812, 240)
+    assert send("Hi there", model="gpt-4o").status_code == 204
+    run_jobs()
+    question, reply = messages()
+    assert (question.role, question.content, question.status) == ("user", "Hi there", "complete")
+    assert (reply.role, reply.content, reply.status) == ("assistant", "Hello, Ada!", "complete")
+    assert {question.chat_id, reply.chat_id} == {chat}
+    assert reply.model == "gpt-4o"
+    asked = provider.wait_for_request().json
+    assert asked["model"] == "gpt-4o"
+    assert asked["messages"] == [{"role": "user", "content": "Hi there"}]
+
+
+def test_tokens_and_exact_costs_are_kept_with_the_reply(
+    app, chat, send, run_jobs, messages, provider
+):
+    provider.says("Hello!").uses(812, 240)
+    send(model="gpt-4o")
+    run_jobs()
+    _, reply = messages()
+    price = genai_prices.calc_price(
+        genai_prices.Usage(input_tokens=812, output_tokens=240), "gpt-4o"
+    )
+    assert (reply.prompt_token_usage, reply.completion_token_usage) == (812, 240)
+    assert (reply.input_cost, reply.output_cost) == (price.input_price, price.output_price)
+    assert (reply.input_cost, reply.output_cost) == (Decimal("0.00203"), Decimal("0.0024"))
+    with app.app_context():
+        assert db.session.get(Chat, chat).cost == Decimal("0.00443")
+
+
+def test_tokens_and_costs_are_shown_in_the_head_of_the_reply(ada, chat, send, run_jobs, provider):
+    provider.says("Hello!").uses(1812, 1)
+    send(model="gpt-4o-mini")
+    run_jobs()
+    _, reply = articles(ada.get(f"/chats/{chat}"))
+    usage = reply.select_one(".message__usage").get_text()
+    assert usage == "1,812 input tokens [$0.0003] / 1 output tokens [$0.0000006]"
+    assert reply.h2.get_text() == "gpt-4o-mini"
+    assert reply.time.get_text() == "just now"
+
+
+def test_a_price_nobody_knows_is_said_so(make_app, provider, redis_url):
+    app = make_app(MODELS="house-model")
+    ada = app.test_client()
+    form = {"name": "Ada", "email": "ada@example.com", "password": "correct horse battery"}
+    ada.post("/signup", data=form)
+    provider.says("Hello!").uses(8, 2)
+    ada.post("/chats", data={"content": "Hi"})
+    with app.app_context():
+        jobs.create_message_and_stream(*jobs.queue().get_jobs()[0].args)
+    usage = parse(ada.get("/chats/1").text).select_one(".message__usage").get_text()
+    assert usage == "8 input tokens [price unknown] / 2 output tokens [price unknown]"
+
+
+def test_both_hooks_show_the_messages_on_open_pages(app, chat, send, run_jobs, provider):
+    with app.app_context():
+        watching = app.extensions["redis"].pubsub(ignore_subscribe_messages=True)
+        watching.subscribe(f"chat:{chat}")
+        watching.get_message(timeout=2)
+    provider.says("Hello, ", "Ada!")
+    send("Hi there")
+    run_jobs()
+    frames = []
+    while message := watching.get_message(timeout=0.2):
+        frames.append(message["data"].decode())
+    shown = [re.findall(r'data-role="(\w+)" data-status="(\w+)"', frame) for frame in frames]
+    states = [state for frame in shown for state in frame]
+    assert states[:2] == [("user", "complete"), ("assistant", "pending")]
+    assert states[-1] == ("assistant", "complete")
+    assert any("Hello, " in frame for frame in frames)
+    watching.close()
+
+
+def test_the_conversation_so_far_is_what_the_provider_is_told(send, run_jobs, provider):
+    for text, reply in (("one", "eins"), ("two", "zwei"), ("three", "drei")):
+        provider.says(reply)
+        send(text)
+        run_jobs()
+    told = [(line["role"], line["content"]) for line in provider.requests[-1].json["messages"]]
+    assert told == [
+        ("user", "one"),
+        ("assistant", "eins"),
+        ("user", "two"),
+        ("assistant", "zwei"),
+        ("user", "three"),
+    ]
+
+
+def test_the_model_select_stays_at_the_model_of_the_last_reply(ada, chat, send, run_jobs):
+    def selected(path):
+        return parse(ada.get(path).text).select_one("#model option[selected]").get_text()
+
+    assert selected(f"/chats/{chat}") == selected("/chats/new") == "gpt-4o-mini"
+    send(model="gpt-4o")
+    run_jobs()
+    assert selected(f"/chats/{chat}") == "gpt-4o"
+    assert selected("/chats/new") == "gpt-4o-mini"
+
+
+def test_a_new_chat_begins_with_its_first_message(ada, run_jobs, provider):
+    provider.says("Noon.")
+    answer = ada.post("/chats", data={"content": "What is the time?", "model": "gpt-4o"})
+    assert answer.status_code == 303
+    run_jobs()
+    page = ada.get(answer.location)
+    assert parse(page.text).h1.get_text() == "What is the time?"
+    assert [article.select_one(".message__body").get_text() for article in articles(page)] == [
+        "What is the time?",
+        "Noon.",
+    ]
+
+
+def test_htmx_is_led_to_the_new_chat(ada):
+    answer = ada.post("/chats", data={"content": "Hello"}, headers=HTMX)
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (200, "/chats/1")
+
+
+def test_without_javascript_sending_leads_back_to_the_chat(chat, send, queued):
+    answer = send(headers={})
+    assert (answer.status_code, answer.location) == (303, f"/chats/{chat}")
+    assert len(queued()) == 1
+
+
+def test_what_people_write_is_not_shown_to_who_looks_at_the_queue(send, queued):
+    send("my secret")
+    assert "my secret" not in queued()[0].description
+
+
+# what is refused
+
+
+@pytest.mark.parametrize("content", ["", "   \r\n\t ", "\0"])
+def test_an_empty_message_is_refused(send, queued, content):
+    answer = send(content)
+    assert answer.status_code == 422
+    assert "Write a message first" in sentence(answer)
+    assert queued() == []
+
+
+def test_a_message_may_be_as_long_as_the_limit_and_no_longer(app, send, queued):
+    app.config["MAX_MESSAGE_LENGTH"] = 10
+    answer = send("x" * 11)
+    assert answer.status_code == 422
+    assert "11 characters" in sentence(answer)
+    assert "10" in sentence(answer)
+    assert queued() == []
+    assert send("x" * 10).status_code == 204
+
+
+def test_more_than_the_server_reads_is_refused_in_a_sentence(send):
+    answer = send("x" * 9_000_000)
+    assert answer.status_code == 413
+    assert "Shorten it" in sentence(answer)
+
+
+def test_a_model_that_is_not_offered_is_refused(send, queued):
+    answer = send(model="gpt-9<b>")
+    assert answer.status_code == 422
+    assert "gpt-9<b>" in sentence(answer)
+    assert "<b>" not in answer.text
+    assert queued() == []
+
+
+@pytest.mark.parametrize("client_id", ["nonsense", "1", "x" * 10_000, "' OR 1=1"])
+def test_an_id_that_is_no_uuid_is_refused(send, queued, client_id):
+    answer = send(client_id=client_id)
+    assert answer.status_code == 422
+    assert "Reload" in sentence(answer)
+    assert queued() == []
+
+
+@pytest.mark.parametrize("chat_id", ["", "99", "abc", "-1", str(2**70)])
+def test_a_chat_that_is_not_mine_is_refused(send, queued, chat_id):
+    answer = send(chat_id=chat_id)
+    assert answer.status_code == 404
+    assert "not yours" in sentence(answer)
+    assert queued() == []
+
+
+def test_without_javascript_a_refused_text_is_still_in_the_field(app, ada, chat, send):
+    app.config["MAX_MESSAGE_LENGTH"] = 10
+    text = "<b>too long</b> to be sent"
+    for answer in (
+        send(text, headers={}, model="gpt-4o"),
+        ada.post("/chats", data={"content": text, "model": "gpt-4o"}),
+    ):
+        assert answer.status_code == 422
+        page = parse(answer.text)
+        assert "26 characters" in page.select_one("#composer-error").get_text()
+        assert page.textarea.get_text() == text
+        assert page.select_one("#model option[selected]").get_text() == "gpt-4o"
+
+
+def test_line_breaks_are_kept_as_one_character(send, run_jobs, messages):
+    send("  one\r\n\r\ntwo\n three \0 ")
+    run_jobs()
+    assert messages()[0].content == "one\n\ntwo\n three"
+
+
+# sending twice
+
+
+def test_a_job_that_runs_twice_stores_and_bills_once(
+    send, run_jobs, queued, messages, provider, app
+):
+    provider.says("Once.").uses(10, 2)
+    send("Hello")
+    args = queued()[0].args
+    run_jobs()
+    before = [(message.id, message.content, message.status) for message in messages()]
+    with app.app_context():
+        jobs.queue().enqueue(jobs.create_message_and_stream, *args)
+    run_jobs()
+    assert [(message.id, message.content, message.status) for message in messages()] == before
+    assert len(provider.requests) == 1
+
+
+def test_the_same_text_with_another_id_is_another_message(send, run_jobs, messages):
+    for _ in range(2):
+        send("Hello")
+        run_jobs()
+    assert [message.content for message in messages() if message.role == "user"] == ["Hello"] * 2
+
+
+def test_sending_again_after_the_reply_changes_nothing(send, run_jobs, messages, provider):
+    client_id = str(uuid.uuid4())
+    for spelling in (client_id, client_id.upper(), f"{{{client_id}}}"):
+        assert send("Hello", client_id=spelling).status_code == 204
+        run_jobs()
+    assert len(messages()) == 2
+    assert len(provider.requests) == 1
+
+
+def test_enqueued_twice_at_once_it_is_stored_and_billed_once(stack, provider):
+    ada = stack.signup()
+    chat = ada.new_chat()
+    script = provider.says("Only ", hold=True).says("once.")
+    socket = ada.socket(chat)
+    client_id = str(uuid.uuid4())
+    posts = [
+        threading.Thread(target=ada.say, args=[chat, "Hello"], kwargs={"client_id": client_id})
+        for _ in range(4)
+    ]
+    for post in posts:
+        post.start()
+    for post in posts:
+        post.join()
+    script.wait_for_hold()
+    script.release()
+    socket.wait_for('data-status="complete"')
+    redis = stack.redis.client()
+    wait_until(lambda: not redis.exists(f"chat:{chat}:turn"), 10, "the jobs' end")
+    wait_until(lambda: not redis.exists(f"rq:queue:{jobs.QUEUE}"), 10, "the queue's end")
+    page = parse(ada.get(f"/chats/{chat}").text)
+    shown = [article["data-role"] for article in page.select("#messages > article")]
+    assert shown == ["user", "assistant"]
+    assert len(provider.requests) == 1
+    assert not FailedJobRegistry(jobs.QUEUE, connection=redis).get_job_ids()
+
+
+def test_a_second_message_while_a_reply_is_written_has_to_wait(stack, provider):
+    ada = stack.signup()
+    chat = ada.new_chat()
+    script = provider.says("one ", hold=True).says("two")
+    socket = ada.socket(chat)
+    assert ada.say(chat, "first").status == 204
+    script.wait_for_hold()
+    answer = ada.say(chat, "second")
+    assert answer.status == 409
+    assert KEPT in parse(answer.text).select_one("[data-problem]").get_text()
+    script.release()
+    socket.wait_for('data-status="complete"')
+    redis = stack.redis.client()
+    wait_until(lambda: not redis.exists(f"chat:{chat}:turn"), 5, "the job's end")
+    assert ada.say(chat, "second").status == 204
+
+
+def test_a_second_message_before_a_worker_took_the_first_has_to_wait(send, queued):
+    assert send("first").status_code == 204
+    answer = send("second")
+    assert answer.status_code == 409
+    assert KEPT in sentence(answer)
+    assert len(queued()) == 1
+
+
+# asking again
+
+
+@pytest.fixture
+def replied(chat, send, run_jobs, provider, messages):
+    """Ada has asked "Hello" and got a reply: its id."""
+    provider.says("First.").uses(1000, 100)
+    send("Hello", model="gpt-4o")
+    run_jobs()
+    return messages()[-1].id
+
+
+@pytest.mark.parametrize("ending", ["complete", "failed"])
+def test_asking_again_keeps_one_question_and_shows_one_reply(
+    ada, chat, send, run_jobs, messages, provider, ending
+):
+    if ending == "failed":
+        provider.fails(404)
+    send("Hello")
+    run_jobs()
+    first = messages()[-1]
+    assert first.status == ending
+    button = articles(ada.get(f"/chats/{chat}"))[-1].select_one(".message__retry")
+    assert button.get_text() == {"complete": "Regenerate", "failed": "Retry"}[ending]
+    provider.says("Second.")
+    assert ada.post(button["hx-post"], headers=HTMX).status_code == 204
+    run_jobs()
+    question, reply = articles(ada.get(f"/chats/{chat}"))
+    assert question["data-role"] == "user"
+    assert reply.select_one(".message__body").get_text() == "Second."
+    assert provider.requests[-1].json["messages"] == [{"role": "user", "content": "Hello"}]
+
+
+def test_what_the_first_reply_cost_still_counts(
+    app, ada, chat, replied, run_jobs, messages, provider
+):
+    provider.says("Second.").uses(1000, 200)
+    ada.post(f"/messages/{replied}/retry")
+    run_jobs()
+    assert messages()[-1].output_cost == Decimal("0.002")
+    with app.app_context():
+        total = db.session.get(Chat, chat).cost
+    assert total == Decimal("0.0025") + Decimal("0.001") + Decimal("0.0025") + Decimal("0.002")
+    assert "$0.0080" in parse(ada.get(f"/chats/{chat}").text).select_one(".chat__cost").get_text()
+
+
+def test_asking_again_can_pick_another_model(ada, replied, run_jobs, messages):
+    ada.post(f"/messages/{replied}/retry", data={"model": "gpt-4o-mini"})
+    run_jobs()
+    assert [message.model for message in messages()] == [None, "gpt-4o", "gpt-4o-mini"]
+
+
+def test_asking_again_twice_at_once_asks_once(ada, replied, run_jobs, provider, messages):
+    answers = [ada.post(f"/messages/{replied}/retry").status_code for _ in range(2)]
+    assert answers[0] == 204
+    run_jobs()
+    assert len(provider.requests) == 2
+    assert [message.superseded for message in messages()] == [False, True, False]
+
+
+def test_only_the_latest_reply_can_be_asked_for_again(ada, send, replied, run_jobs, messages):
+    send("And then?")
+    run_jobs()
+    question = messages()[0].id
+    for message in (question, replied):
+        answer = ada.post(f"/messages/{message}/retry", headers=HTMX)
+        assert answer.status_code == 409
+        assert "latest reply" in sentence(answer)
+    assert len(messages()) == 4
+
+
+def test_a_model_that_is_gone_cannot_be_asked_again(app, ada, replied, queued):
+    app.config["MODELS"] = ["gpt-4o-mini"]
+    answer = ada.post(f"/messages/{replied}/retry", headers=HTMX)
+    assert answer.status_code == 422
+    assert "Pick another one" in sentence(answer)
+    assert queued() == []
+
+
+def test_a_provider_that_fails_leaves_a_sentence_and_no_bill(
+    ada, chat, send, run_jobs, messages, provider
+):
+    provider.fails(401)
+    send("Hello")
+    run_jobs()
+    reply = messages()[-1]
+    assert reply.status == "failed"
+    assert (reply.input_cost, reply.output_cost) == (None, None)
+    article = articles(ada.get(f"/chats/{chat}"))[-1]
+    assert "OPENAI_API_KEY" in article.select_one(".message__error").get_text()
+    assert "sk-test" not in str(article)
+
+
+# when Redis is away
+
+
+@pytest.fixture
+def away(make_app):
+    """Ada's browser at an app whose Redis is away, and its app."""
+    app = make_app(REDIS_URL="redis://127.0.0.1:9/0")
+    client = app.test_client()
+    form = {"name": "Ada", "email": "ada@example.com", "password": "correct horse battery"}
+    assert client.post("/signup", data=form).status_code == 302
+    client.post("/chats")
+    return client
+
+
+def test_without_redis_a_message_is_refused_and_its_text_kept(away):
+    fields = {"chat_id": 1, "content": "precious", "client_id": str(uuid.uuid4())}
+    answer = away.post("/messages", data=fields, headers=HTMX)
+    assert answer.status_code == 503
+    assert KEPT in sentence(answer).lower()
+    answer = away.post("/messages", data=fields)
+    assert answer.status_code == 503
+    assert parse(answer.text).textarea.get_text() == "precious"
+
+
+def test_without_redis_a_new_chat_is_refused_and_its_text_kept(away):
+    answer = away.post("/chats", data={"content": "precious"})
+    assert answer.status_code == 503
+    assert parse(answer.text).textarea.get_text() == "precious"
+    assert len(parse(away.get("/chats").text).select(".listing__link")) == 1
+
+
+@pytest.mark.parametrize("path", ["/chats", "/chats/new", "/chats/1", "/chats/1/edit"])
+def test_without_redis_pages_can_still_be_read(away, path):
+    assert away.get(path).status_code == 200
+
+
+def test_without_redis_a_chat_can_be_renamed_and_deleted(away):
+    assert away.post("/chats/1", data={"title": "Renamed"}).status_code == 303
+    assert parse(away.get("/chats/1").text).h1.get_text() == "Renamed"
+    assert away.post("/chats/1/delete").status_code == 303
+    assert away.get("/chats/1").status_code == 404
