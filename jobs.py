@@ -180,10 +180,17 @@ class Worker(BaseWorker):
         """Wait for a job and for a place in the pool, a second at a time; notice a shutdown."""
         while not self._stop_requested:
             if self.pool.wait_available(timeout=1) and not self._stop_requested:
-                job = super().dequeue_job_and_maintain_ttl(timeout and 1, max_idle_time=1)
-                if job or not timeout:
-                    return job
+                dequeued = super().dequeue_job_and_maintain_ttl(timeout and 1, max_idle_time=1)
+                if dequeued and self._stop_requested:
+                    self._give_back(*dequeued)
+                elif dequeued or not timeout:
+                    return dequeued
         raise StopRequested
+
+    def _give_back(self, job, queue):
+        # It came while we were told to stop: the next worker takes it.
+        queue.push_job_id(job.id, at_front=True)
+        queue.intermediate_queue.remove(job.id)
 
     def set_state(self, state, pipeline=None):
         """Be "idle" only when nothing runs; tell Redis only what is new."""
@@ -224,8 +231,9 @@ class Worker(BaseWorker):
             greenlet.kill(JobStopped("stopped by command"), block=False)
 
     def handle_job_failure(self, job, queue, *args, **kwargs):
-        """Record a job that raised: for good, since only one whose worker died is run again."""
-        job.retries_left = 0
+        """Record a job that raised here, for good: only one whose worker died is run again."""
+        if kwargs.get("execution"):
+            job.retries_left = 0
         if isinstance(sys.exception(), JobStopped):
             self._stopped_job_id = job.id
         super().handle_job_failure(job, queue, *args, **kwargs)
