@@ -1,0 +1,85 @@
+"""Migrations, by the command a platform runs, on both databases."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = {"users", "chats", "messages"}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request):
+    """The address of an empty database."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def flask_db(url, tmp_path):
+    """Run `flask db …` on that database: `flask_db("upgrade")` returns what it printed."""
+    environment = os.environ | {
+        "DATABASE_URL": url,
+        "REDIS_URL": "redis://127.0.0.1:9/0",
+        "SECRET_KEY": "a secret for tests only",
+        "INSTANCE_PATH": str(tmp_path),
+    }
+
+    def run(*words):
+        command = [sys.executable, "-m", "flask", "--app", "app", "db", *words]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def schema(url):
+    """Return what a database has: tables with their columns, indexes and unique constraints."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    try:
+        tables = inspect(engine)
+        return {
+            name: (
+                [(column["name"], column["nullable"]) for column in tables.get_columns(name)],
+                sorted((index["name"], index["unique"]) for index in tables.get_indexes(name)),
+                sorted(
+                    tuple(unique["column_names"]) for unique in tables.get_unique_constraints(name)
+                ),
+                [key["options"].get("ondelete") for key in tables.get_foreign_keys(name)],
+            )
+            for name in tables.get_table_names()
+            if name != "alembic_version"
+        }
+    finally:
+        engine.dispose()
+
+
+def test_the_migrations_go_up_and_agree_with_the_models_and_go_down(flask_db, url, make_app):
+    flask_db("upgrade")
+    made = schema(url)
+    assert set(made) == TABLES
+    assert "No new upgrade operations" in flask_db("check")
+    flask_db("downgrade", "base")
+    assert schema(url) == {}
+    make_app(DATABASE_URL=url)
+    assert {name: part for name, part in schema(url).items() if name in TABLES} == made
+
+
+def test_going_up_again_changes_nothing_and_loses_nothing(flask_db, url, make_app):
+    flask_db("upgrade")
+    form = {"name": "Ada", "email": "ada@example.com", "password": "correct horse battery"}
+    person = make_app(DATABASE_URL=url).test_client()
+    assert person.post("/signup", data=form).status_code == 302
+    flask_db("upgrade")
+    assert person.get("/chats").status_code == 200
+
+
+def test_a_database_that_was_never_migrated_is_told_from_the_models(flask_db):
+    with pytest.raises(AssertionError, match="not up to date"):
+        flask_db("check")
