@@ -65,10 +65,10 @@ class Stack:
         if self._run("release").wait(timeout=60):
             raise RuntimeError(f"release failed:\n{self.log('release')}")
 
-    def start_web(self, port=None):
+    def start_web(self, port=None, **env):
         """Start a web process, on a port of its own unless one is given; return the process."""
         port = port or free_port()
-        web = self._run("web", PORT=str(port))
+        web = self._run("web", PORT=str(port), **env)
         web.url = f"http://127.0.0.1:{port}"
         self.webs.append(web)
         wait_until(lambda: self._is_up(web), 20, f"the web to answer:\n{self.log('web')}")
@@ -80,17 +80,18 @@ class Stack:
         with suppress(OSError), urllib.request.urlopen(f"{web.url}/up", timeout=5) as answer:
             return answer.status == 200
 
-    def start_worker(self, **env):
-        """Start a worker process; wait until RQ lists it; return the process."""
+    def start_worker(self, command=None, **env):
+        """Start a worker process; wait until RQ says that it works; return the process."""
         known = self._rq_workers()
-        worker = self._run("worker", **env)
+        worker = self._run("worker", command, **env)
         self.workers.append(worker)
         wait_until(lambda: self._rq_workers() - known, 20, f"the worker:\n{self.log('worker')}")
         return worker
 
     def _rq_workers(self):
         with self.redis.client() as client:
-            return client.smembers("rq:workers")
+            keys = client.smembers("rq:workers")
+            return {key for key in keys if client.hget(key, "state") in (b"idle", b"busy")}
 
     @property
     def url(self):
@@ -140,10 +141,11 @@ class Stack:
         path = self.folder / f"{process_type}.log"
         return path.read_text() if path.exists() else ""
 
-    def _run(self, process_type, **env):
+    def _run(self, process_type, command=None, **env):
+        words = ["/bin/sh", "-c", with_exec(command or PROCFILE[process_type])]
         log = (self.folder / f"{process_type}.log").open("a")
         return subprocess.Popen(
-            ["/bin/sh", "-c", with_exec(PROCFILE[process_type])],
+            words,
             cwd=ROOT,
             env=self.env | env,
             stdout=log,

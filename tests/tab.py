@@ -149,3 +149,17 @@ def shape(n):
     """Return token n: every eighth begins another kind of block."""
     inner = {3: "**w{n}**", 4: "`w{n}`", 5: "*w{n}", 6: "w{n}*"}.get(n % 8, "w{n}")
     return OPENINGS.get(n % 72, " ") + inner.replace("{n}", str(n))
+
+
+def send(tab, content="count", **fields):
+    """Send a message from a tab; it must be accepted."""
+    answer = tab.person.say(tab.chat_id, content, **fields)
+    assert answer.status == 204, answer.text
+
+
+def paced(provider, tokens, gap=0.005, **options):
+    """Queue a reply that says its tokens one by one."""
+    script = provider.reply(**options)
+    for token in tokens:
+        script.says(token).pauses(gap)
+    return script

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from tests.page import Page
-from tests.tab import Tab, numbered, prose, words
+from tests.tab import Tab, numbered, paced, prose, send, words
 
 AT_ONCE = 0.5
 DOLLARS = re.compile(r"\$(\d+\.\d+)")
@@ -26,20 +26,6 @@ def ada(stack):
 def tab(ada):
     """A tab of Ada's with an empty chat."""
     return Tab(ada, ada.new_chat())
-
-
-def send(tab, content="count", **fields):
-    """Send a message from a tab; it must be accepted."""
-    answer = tab.person.say(tab.chat_id, content, **fields)
-    assert answer.status == 204, answer.text
-
-
-def paced(provider, tokens, gap=0.005, **options):
-    """Queue a reply that says its tokens one by one."""
-    script = provider.reply(**options)
-    for token in tokens:
-        script.says(token).pauses(gap)
-    return script
 
 
 # What a page shows while the reply grows.

@@ -1,0 +1,263 @@
+"""The worker: many jobs at once on RQ's own books, its timeouts, its end, and several of them."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rq import Queue
+from rq.command import send_stop_job_command
+from rq.job import Job
+
+from bench.sql import Count
+from jobs import QUEUE
+from tests.services import wait_until
+from tests.stack import Stack
+from tests.tab import Tab, numbered, paced, prose, send, words
+
+GRACE = 2
+JOB_TIMEOUT = 2
+
+
+@pytest.fixture(scope="module")
+def crew(provider_server):
+    """A stack whose workers these tests may end; its second web has little patience with jobs."""
+    crew = Stack(provider_server.url, env={"SHUTDOWN_GRACE": str(GRACE)})
+    crew.start(workers=0).start_web(JOB_TIMEOUT=str(JOB_TIMEOUT))
+    yield crew
+    crew.close()
+
+
+@pytest.fixture
+def worker(crew, provider):
+    """One worker and nothing in RQ's books."""
+    yield from hire(crew)
+
+
+def hire(crew, **env):
+    """Start a worker for one test; afterwards there is none."""
+    yield crew.start_worker(**env)
+    while crew.workers:
+        crew.kill_worker()
+    with crew.redis.client() as client:
+        client.flushall()
+
+
+@pytest.fixture
+def tabs(crew, worker):
+    """Four tabs of a person, each with a chat of its own."""
+    ada = crew.signup()
+    return [Tab(ada, ada.new_chat()) for _ in range(4)]
+
+
+class Books:
+    """What RQ says about the queue of replies."""
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.client = stack.redis.client()
+        self.queue = Queue(QUEUE, connection=self.client)
+
+    def info(self):
+        """Return what `rq info` prints, with numbers only."""
+        rq = Path(sys.executable).parent / "rq"
+        words = [rq, "info", "--raw", "--url", self.stack.redis.url]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    def wait_for(self, registry, count, timeout=5):
+        """Wait until a registry ("finished", "failed", "started") holds so many jobs; return them."""
+        held = getattr(self.queue, f"{registry}_job_registry")
+        wait_until(
+            lambda: held.get_job_count(cleanup=False) >= count, timeout, f"{count} {registry}"
+        )
+        return [Job.fetch(id, connection=self.client) for id in held.get_job_ids(cleanup=False)]
+
+
+@pytest.fixture
+def books(crew):
+    return Books(crew)
+
+
+def hold_all(provider, tabs):
+    """Have every tab's reply begin and hold; return their scripts."""
+    scripts = [
+        provider.says(*prose(20), hold=True, when=f"chat {n}").says(" end")
+        for n, _ in enumerate(tabs)
+    ]
+    for n, tab in enumerate(tabs):
+        send(tab, f"chat {n}")
+    for tab in tabs:
+        tab.wait_for_words("w19")
+    return scripts
+
+
+# Many jobs at once, on RQ's books.
+
+
+def test_one_worker_writes_several_replies_at_once_and_rq_info_says_so(tabs, books, provider):
+    assert "idle" in books.info()
+    scripts = hold_all(provider, tabs)
+    busy = books.info()
+    assert re.search(r"worker .* busy ", busy), busy
+    assert len(books.wait_for("started", 4)) == 4
+    for script in scripts:
+        script.release()
+    for tab in tabs:
+        tab.wait_for_status("complete")
+    jobs = books.wait_for("finished", 4)
+    assert {str(job.get_status()) for job in jobs} <= {"finished", "JobStatus.FINISHED"}
+    assert books.queue.started_job_registry.get_job_count(cleanup=False) == 0
+    wait_until(lambda: "idle" in books.info(), 5, "the worker to be idle")
+
+
+def test_the_queue_does_not_show_what_people_write(crew, books, provider):
+    ada = crew.signup()
+    tab = Tab(ada, ada.new_chat())
+    send(tab, "my secret plan")
+    assert "secret" not in books.queue.jobs[0].description
+    assert re.search(r"^queue replies 1\b", books.info(), re.MULTILINE), books.info()
+    hired = hire(crew)
+    next(hired)
+    tab.wait_for_status("complete")
+    list(hired)
+
+
+def test_a_job_past_its_timeout_ends_as_failed_with_its_text(crew, worker, books, provider):
+    ada = crew.signup(web=1)
+    tab = Tab(ada, ada.new_chat())
+    script = provider.says(*prose(20), hold=True)
+    send(tab)
+    tab.wait_for_status("failed", timeout=JOB_TIMEOUT + 3)
+    assert "took too long" in tab.reply.select_one(".message__error").get_text()
+    assert words(tab.text) == numbered(20)
+    script.wait_for_disconnect()
+    books.wait_for("failed", 1)
+    assert len(provider.requests) == 1
+    assert tab.html == tab.reloaded()
+
+
+def test_a_bug_in_a_hook_fails_the_job_and_the_message_and_leaves_the_others_running(
+    crew, books, provider
+):
+    crew.start_worker(command="python -m gevent.monkey --module flask --app tests.mishaps worker")
+    ada = crew.signup()
+    tabs = [Tab(ada, ada.new_chat()) for _ in range(2)]
+    healthy = provider.says("fine ", hold=True, when="chat 0")
+    send(tabs[0], "chat 0")
+    tabs[0].wait_for_words("fine")
+    script = provider.says("boom ", hold=True, when="chat 1")
+    send(tabs[1], "chat 1")
+    tabs[1].wait_for_status("failed")
+    assert tabs[1].text.strip() == "boom"
+    script.wait_for_disconnect()
+    (job,) = books.wait_for("failed", 1)
+    assert "a bug in a hook" in job.latest_result().exc_string
+    healthy.release()
+    tabs[0].wait_for_status("complete")
+    assert len(provider.requests) == 2
+    crew.kill_worker()
+
+
+def test_rqs_stop_command_ends_the_job_it_names_and_no_other(tabs, books, provider):
+    scripts = hold_all(provider, tabs[:2])
+    jobs = {job.args[0]: job for job in books.wait_for("started", 2)}
+    send_stop_job_command(books.client, jobs[tabs[0].chat_id].id)
+    scripts[0].wait_for_disconnect()
+    tabs[0].wait_until(lambda tab: tab.status in ("stopped", "failed"))
+    assert words(tabs[0].text) == numbered(20)
+    wait_until(lambda: jobs[tabs[0].chat_id].get_status() == "stopped", 5, "the job to be stopped")
+    scripts[1].release()
+    tabs[1].wait_for_status("complete")
+    assert len(provider.requests) == 2
+
+
+def test_a_worker_takes_no_more_jobs_than_it_has_places(crew, books, provider):
+    hired = hire(crew, WORKER_CONCURRENCY="2")
+    next(hired)
+    ada = crew.signup()
+    tabs = [Tab(ada, ada.new_chat()) for _ in range(3)]
+    scripts = hold_all(provider, tabs[:2])
+    third = provider.says("third", when="chat 3")
+    send(tabs[2], "chat 3")
+    assert books.queue.count == 1
+    scripts[0].release()
+    third.wait_for_request()
+    tabs[2].wait_for_status("complete")
+    scripts[1].release()
+    tabs[1].wait_for_status("complete")
+    list(hired)
+
+
+# The end of a worker.
+
+
+def test_a_worker_told_to_end_lets_replies_finish_stops_the_rest_and_takes_no_new_job(
+    crew, worker, tabs, books, provider
+):
+    soon, late = hold_all(provider, tabs[:2])
+    told_at = time.monotonic()
+    crew.kill_worker(signal.SIGTERM)
+    time.sleep(0.2)  # nothing outside says that the signal was seen
+    send(tabs[2], "chat 3")
+    soon.release()
+    tabs[0].wait_for_status("complete")
+    tabs[1].wait_for_status("stopped")
+    assert time.monotonic() - told_at > GRACE - 0.5
+    assert worker.wait(timeout=5) == 0
+    late.wait_for_disconnect()
+    assert words(tabs[1].text) == numbered(20)
+    assert "Retry" in tabs[1].reply.get_text()
+    assert books.queue.count == 1
+    assert not books.client.smembers("rq:workers")
+    crew.start_worker()
+    tabs[2].wait_for_status("complete")
+    tabs[1].person.retry(tabs[1].reply_id)
+    tabs[1].wait_for_status("complete")
+    for tab in tabs[:3]:
+        assert tab.html == tab.reloaded()
+
+
+def test_an_idle_worker_told_to_end_ends_at_once(crew, worker):
+    told_at = time.monotonic()
+    assert crew.kill_worker(signal.SIGTERM).wait(timeout=5) == 0
+    assert time.monotonic() - told_at < 2.5
+
+
+# Several processes of each kind, on PostgreSQL.
+
+
+def test_two_workers_and_two_webs_share_the_work_and_ask_the_database_little(
+    make_stack, postgres_server, postgres_url, provider
+):
+    limits = {"WORKER_CONCURRENCY": "3"}
+    stack = make_stack(webs=2, workers=2, database_url=postgres_url, env=limits)
+    ada = stack.signup()
+    elsewhere = stack.session(1)
+    elsewhere.cookies = ada.cookies
+    tabs = [Tab(ada, ada.new_chat()) for _ in range(6)]
+    others = [Tab(elsewhere, tab.chat_id) for tab in tabs[::3]]
+    for n, tab in enumerate(tabs):
+        paced(provider, prose(300), gap=0.012, when=f"chat {n}")
+        send(tab, f"chat {n}")
+    for n, _ in enumerate(tabs):
+        provider.wait_for_request(n + 1)
+    jobs = Books(stack).wait_for("started", 6)
+    assert sorted(stack_shares(jobs)) == [3, 3]
+    statements = Count(postgres_server)
+    with statements:
+        for tab in tabs:
+            tab.wait_for_status("complete", timeout=20)
+    for tab in tabs + others:
+        tab.wait_for_status("complete")
+        assert words(tab.text) == numbered(300)
+        assert tab.html == tab.reloaded()
+    assert statements.per_second / len(tabs) < 2
+
+
+def stack_shares(jobs):
+    """Return how many of the jobs each worker has."""
+    names = [job.worker_name for job in jobs]
+    return [names.count(name) for name in set(names)]
