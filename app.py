@@ -39,7 +39,7 @@ from werkzeug.exceptions import HTTPException
 import jobs
 import live
 import markup
-import provider
+import models
 from models import Chat, User, db
 
 HERE = Path(__file__).resolve().parent
@@ -84,7 +84,7 @@ def create_app(config=None):
     app.config.from_mapping(read_settings(settings, instance))
     app.session_interface = SecureWhenEncrypted()
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    for extension in (db, live, provider, login_manager, csrf, limiter, compress):
+    for extension in (models, login_manager, csrf, limiter, compress):
         extension.init_app(app)
     Migrate(app, db, directory=str(HERE / "migrations"), render_as_batch=True)
     app.register_blueprint(pages)

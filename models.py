@@ -102,6 +102,22 @@ def test_idle_connection(connection, record, _proxy):
             raise DisconnectionError from error
 
 
+def init_app(app):
+    """Prepare a Flask app for chats: its database, its Redis and its provider.
+
+    An app of your own needs nothing else; `SQLALCHEMY_DATABASE_URI`, `REDIS_URL`,
+    `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `READ_TIMEOUT` (s) are read from its configuration.
+    """
+    for name, default in {
+        "OPENAI_API_KEY": None,
+        "OPENAI_BASE_URL": None,
+        "READ_TIMEOUT": 60,
+    }.items():
+        app.config.setdefault(name, default)
+    for extension in (db, live, provider):
+        extension.init_app(app)
+
+
 def persistent(work):
     """Retry `work` for about a minute while the database is locked or away."""
 
