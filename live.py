@@ -110,6 +110,14 @@ def article(message, body=None):
     return render("messages/_message.html", message=message, body=body)
 
 
+def title_frame(chat):
+    return render("chats/_title.html", chat=chat)
+
+
+def cost_frame(chat):
+    return render("chats/_cost.html", chat=chat, cost=chat.cost)
+
+
 def removal(message):
     return f'<hx-partial hx-target="#message-{message.id}" hx-swap="delete"></hx-partial>'
 
@@ -153,12 +161,12 @@ def broadcast_message(message):
 
 def broadcast_title(chat):
     """Show a chat's new title on every page of it."""
-    announce(chat.id, render("chats/_title.html", chat=chat))
+    announce(chat.id, title_frame(chat))
 
 
 def broadcast_cost(chat):
     """Show what a chat has cost so far on every page of it."""
-    announce(chat.id, render("chats/_cost.html", chat=chat, cost=chat.cost))
+    announce(chat.id, cost_frame(chat))
 
 
 def broadcast_deletion(chat_id):

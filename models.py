@@ -352,7 +352,10 @@ class Chat(db.Model):
         snapshot = live.Snapshot(self.id)
         changed = or_(Message.revision > since, Message.status.in_(RUNNING))
         query = select(Message).where(Message.chat_id == self.id, changed).order_by(Message.id)
-        return snapshot.seq, snapshot.frames(db.session.scalars(query).all())
+        frames = snapshot.frames(db.session.scalars(query).all())
+        if self.revision > since:
+            frames += [live.title_frame(self), live.cost_frame(self)]
+        return snapshot.seq, frames
 
     def history(self, before_id=None):
         """Return what the provider is told: the conversation up to `before_id`, without blanks."""
@@ -435,7 +438,7 @@ class Chat(db.Model):
 
     @persistent
     def rename(self, title):
-        self.title = title
+        self.title, self.revision = title, Chat.revision + 1
         db.session.commit()
         live.broadcast_title(self)
 
