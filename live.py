@@ -15,6 +15,7 @@ from markupsafe import Markup
 from redis import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import SQLAlchemyError
 from wsproto.events import Ping, TextMessage
 from wsproto.utilities import LocalProtocolError
@@ -27,6 +28,8 @@ RENEW = 2
 PATIENT_LEASE = 600
 # What Redis keeps of a running reply, and a turn that waits for its worker, last this long.
 LIFETIME = 6 * 3600
+# A turn outlasts this only while its reply is running; the database knows that.
+TURN = 900
 PING = 25
 SEND_TIMEOUT = 60
 # A Redis that says nothing for so long is asked whether it lives; then it has as long to answer.
@@ -407,7 +410,7 @@ def leased(message_ids):
 def take_turn(chat_id, token):
     """Return whether the chat's next turn belongs to `token`: one at a time, first come."""
     key = turn_key(chat_id)
-    return bool(redis().set(key, token, nx=True, ex=LIFETIME)) or redis().get(key) == token.encode()
+    return bool(redis().set(key, token, nx=True, ex=TURN)) or redis().get(key) == token.encode()
 
 
 def end_turn(chat_id, token=None):
@@ -497,10 +500,7 @@ class Relay:
     def _listen(self, connection):
         try:
             while True:
-                if connection.can_read(timeout=SILENCE):
-                    self._receive(*connection.read_response(timeout=SILENCE))
-                else:
-                    self._check(connection)
+                self._receive(*self._read(connection))
                 if time.monotonic() > self._tidy_at:
                     self._unsubscribe_idle()
         except (RedisError, OSError) as error:
@@ -508,10 +508,12 @@ class Relay:
         finally:
             self._break(connection)
 
-    def _check(self, connection):
-        connection.send_command("PING", check_health=False)
-        if not connection.can_read(timeout=SILENCE):
-            raise RedisConnectionError("no answer to PING")
+    def _read(self, connection):
+        try:
+            return connection.read_response(timeout=SILENCE, disconnect_on_error=False)
+        except RedisTimeoutError:
+            connection.send_command("PING", check_health=False)
+            return connection.read_response(timeout=SILENCE)
 
     def _break(self, connection):
         """Close every socket: each reconnects, and catches up, by itself."""
