@@ -20,6 +20,7 @@ from flask import (
     redirect,
     render_template,
     request,
+    session,
     url_for,
 )
 from flask.sessions import SecureCookieSessionInterface
@@ -31,10 +32,12 @@ from flask_migrate import Migrate
 from flask_sock import Sock
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from itsdangerous import BadSignature, URLSafeTimedSerializer
+from redis import ConnectionPool
 from redis.exceptions import RedisError
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import IntegerConverter
 
 import jobs
 import live
@@ -47,8 +50,9 @@ DEFAULT_MODELS = ["gpt-5-mini", "gpt-5", "gpt-4o-mini"]
 PASSWORD_LENGTH = 8
 INVITATION_DAYS = 7
 SIDEBAR = 50
+LARGEST_ID = 2**31 - 1
 # Endpoints that need no login; the socket asks for itself, in its own language.
-OPEN = {"static", "chattable.sign_up", "chattable.log_in", "chattable.up", "updates"}
+OPEN = {"static", "chattable.sign_up", "chattable.log_in", "chattable.up", "__flask_sock.updates"}
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'; object-src 'none'",
@@ -83,6 +87,7 @@ def create_app(config=None):
     )
     app.config.from_mapping(read_settings(settings, instance))
     app.session_interface = SecureWhenEncrypted()
+    app.url_map.converters["int"] = IdConverter
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     for extension in (models, login_manager, csrf, limiter, compress):
         extension.init_app(app)
@@ -129,8 +134,7 @@ def read_settings(settings, instance):
         "MAX_CONTENT_LENGTH": 8_000_000,
         "MAX_FORM_MEMORY_SIZE": 8_000_000,
         "SESSION_COOKIE_SAMESITE": "Lax",
-        "REMEMBER_COOKIE_SAMESITE": "Lax",
-        "REMEMBER_COOKIE_HTTPONLY": True,
+        "PERMANENT_SESSION_LIFETIME": timedelta(days=365),
         "WTF_CSRF_TIME_LIMIT": None,
         "WTF_CSRF_SSL_STRICT": False,
         "WTF_CSRF_ENABLED": settings.get("WTF_CSRF_ENABLED", True),
@@ -153,17 +157,20 @@ def database_url(settings, instance):
         refuse(
             "DATABASE_URL is not a database address. An example: postgres://user:password@host/db"
         )
-    if url.drivername in ("postgres", "postgresql"):
-        url = url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() not in ("postgresql", "sqlite"):
+    backend = url.drivername.partition("+")[0]
+    if backend in ("postgres", "postgresql"):
+        return url.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
         refuse("DATABASE_URL must begin with postgres:// or sqlite:///, the databases supported.")
     return url
 
 
 def redis_url(settings, instance):
     url = settings.get("REDIS_URL") or f"unix://{instance}/redis/redis.sock"
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        refuse("REDIS_URL must begin with redis://, rediss:// or unix://.")
+    try:
+        ConnectionPool.from_url(url)
+    except ValueError:
+        refuse("REDIS_URL must be an address that begins with redis://, rediss:// or unix://.")
     if url.startswith("rediss://") and "ssl_cert_reqs" not in url:
         # Platforms sign their Redis certificates themselves; the URL may ask for more.
         url += ("&" if "?" in url else "?") + "ssl_cert_reqs=none"
@@ -223,14 +230,29 @@ def dollars(amount):
     if amount is None:
         return "price unknown"
     places = 4
-    while amount and places < 12 and round(amount, places) == 0:
+    while amount and places < 12 and amount < Decimal(1).scaleb(-places):
         places += 1
-    return f"${round(Decimal(amount), places):,}"
+    return f"${amount:,.{places}f}"
 
 
 def time_in_words(moment):
     age = datetime.now(UTC) - moment
     return "just now" if age.total_seconds() < 60 else humanize.naturaltime(age)
+
+
+class IdConverter(IntegerConverter):
+    """A number in a path that a database can have."""
+
+    def __init__(self, url_map):
+        super().__init__(url_map, max=LARGEST_ID)
+
+
+def database_id(text):
+    """Return a number from a form or a query; raise ValueError if no database can have it."""
+    number = int(text)
+    if abs(number) > LARGEST_ID:
+        raise ValueError
+    return number
 
 
 def add_handlers(app):
@@ -268,7 +290,7 @@ def ask_to_log_in():
 def add_security_headers(response):
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
-    if current_user and current_user.is_authenticated and request.endpoint != "static":
+    if "_user_id" in session and request.endpoint != "static":
         response.headers.setdefault("Cache-Control", "no-store")
     return response
 
@@ -331,7 +353,7 @@ def invitations():
 
 def check_sign_up(form):
     """Return (cleaned form, errors by field)."""
-    name, errors = " ".join(form.get("name", "").split()), {}
+    name, errors = one_line(form.get("name", "")), {}
     if not 1 <= len(name) <= 80:
         errors["name"] = "Enter your name, with at most 80 characters."
     email = normal_email(form.get("email", ""))
@@ -342,6 +364,11 @@ def check_sign_up(form):
     elif len(form["password"]) > 1000:
         errors["password"] = "Use at most 1,000 characters."
     return {"name": name, "email": email or form.get("email", "")}, errors
+
+
+def one_line(text):
+    """Return a person's words with single spaces and without NULs (no database takes them)."""
+    return " ".join(text.replace("\0", "").split())
 
 
 def normal_email(address):
@@ -357,17 +384,27 @@ def show_sign_up(form, errors):
     return render_template("signup.html", form=form, errors=errors, next=safe_next(None))
 
 
+def log_in_attempt():
+    # Behind a proxy everybody may have one address: strangers must not lock each other out.
+    return f"{request.remote_addr} {request.form.get('email', '').strip().lower()}"
+
+
+def failed(answer):
+    return answer.status_code == 422
+
+
 @pages.route("/login", methods=["GET", "POST"])
-@limiter.limit("10/minute", methods=["POST"], deduct_when=lambda answer: answer.status_code == 422)
+@limiter.limit("10/minute", key_func=log_in_attempt, methods=["POST"], deduct_when=failed)
 def log_in():
     if request.method == "GET":
         return show_log_in({}, {})
     email, password = request.form.get("email", ""), request.form.get("password", "")
-    user = User.authenticate(normal_email(email) or email, password)
+    user = User.authenticate(normal_email(email) or "", password)
     if user is None:
         wrong = {"form": "That e-mail address and password do not go together."}
         return show_log_in({"email": email}, wrong), 422
-    login_user(user, remember="remember" in request.form)
+    login_user(user)
+    session.permanent = "remember" in request.form
     return redirect(safe_next())
 
 
@@ -440,7 +477,7 @@ def chat_path(chat):
 @pages.get("/chats/<int:chat_id>")
 def show_chat(chat_id):
     chat = current_user.chat_or_404(chat_id)
-    before = request.args.get("before", type=int)
+    before = request.args.get("before", type=database_id)
     if before and request.headers.get("HX-Request"):
         messages, older = chat.page(before)
         return render_template("chats/_messages.html", chat=chat, messages=messages, older=older)
@@ -465,7 +502,7 @@ def edit_chat(chat_id):
 @pages.route("/chats/<int:chat_id>", methods=["PATCH", "POST"])
 def rename_chat(chat_id):
     chat = current_user.chat_or_404(chat_id)
-    title = " ".join(request.form.get("title", "").split())
+    title = one_line(request.form.get("title", ""))
     if not 1 <= len(title) <= 200:
         errors = {"title": "Enter a title of 1 to 200 characters."}
         form = {"title": title}
@@ -490,7 +527,7 @@ def delete_chat(chat_id):
 @pages.post("/messages")
 def create_message():
     """Take a message and hand it to a worker; it appears over the socket."""
-    chat = current_user.chat_or_404(request.form.get("chat_id", type=int))
+    chat = current_user.chat_or_404(request.form.get("chat_id", type=database_id))
     draft, sentence = read_draft()
     if sentence:
         return refuse_draft("chats/show.html", sentence, 422, chat)
@@ -539,6 +576,7 @@ def refuse_draft(template, sentence, status, chat=None):
 
 def send_to_worker(chat, draft):
     """Enqueue a draft; return False if a reply is running. Raises `RedisError`."""
+    session["model"] = draft["model"]
     job = jobs.create_message_and_stream
     return enqueue_turn(chat, draft["client_id"], job, *draft.values())
 
@@ -584,7 +622,9 @@ def available_models():
 
 
 def default_model():
-    return available_models()[0]
+    """Return the model to offer first: the one this person picked last, if there still is."""
+    picked, models = session.get("model"), available_models()
+    return picked if picked in models else models[0]
 
 
 # The socket.
@@ -597,7 +637,7 @@ def updates(socket, chat_id):
     if not (current_user.is_authenticated and same_origin() and owns(chat_id)):
         return socket.close(live.NOT_YOURS)
     jobs.sweeper(current_app._get_current_object())
-    since = request.args.get("since", 0, type=int)
+    since = request.args.get("since", 0, type=database_id)
     live.serve(socket, chat_id, lambda: catch_up(chat_id, since))
 
 

@@ -82,7 +82,7 @@ log = logging.getLogger(__name__)
 
 def init_app(app):
     """Connect the app to Redis; no command is sent before it is needed."""
-    url = app.config.setdefault("REDIS_URL", "redis://localhost:6379")
+    url = app.config["REDIS_URL"]
     app.extensions["redis"] = connection = Redis.from_url(
         url, protocol=2, socket_connect_timeout=2, socket_timeout=10, health_check_interval=30
     )

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import textwrap
 import time
 from datetime import UTC, datetime
@@ -105,15 +106,14 @@ def test_idle_connection(connection, record, _proxy):
 def init_app(app):
     """Prepare a Flask app for chats: its database, its Redis and its provider.
 
-    An app of your own needs nothing else; `SQLALCHEMY_DATABASE_URI`, `REDIS_URL`,
-    `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `READ_TIMEOUT` (s) are read from its configuration.
+    An app of your own needs nothing else. `SQLALCHEMY_DATABASE_URI` is read from its
+    configuration, and so are `REDIS_URL`, `OPENAI_API_KEY`, `OPENAI_BASE_URL` (else from the
+    environment) and `READ_TIMEOUT` (s).
     """
-    for name, default in {
-        "OPENAI_API_KEY": None,
-        "OPENAI_BASE_URL": None,
-        "READ_TIMEOUT": 60,
-    }.items():
-        app.config.setdefault(name, default)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        app.config.setdefault(name, os.environ.get(name))
+    app.config.setdefault("REDIS_URL", os.environ.get("REDIS_URL", "redis://localhost:6379"))
+    app.config.setdefault("READ_TIMEOUT", 60)
     for extension in (db, live, provider):
         extension.init_app(app)
 
@@ -238,7 +238,8 @@ class User(Chattable, UserMixin, db.Model):
     @classmethod
     def sign_up(cls, name, email, password):
         """Create a user, or return None if the (normalised) e-mail address is taken."""
-        user = cls(name=name, email=email, password_hash=generate_password_hash(password))
+        hashed = beside(generate_password_hash, password)
+        user = cls(name=name, email=email, password_hash=hashed)
         db.session.add(user)
         try:
             db.session.commit()
@@ -252,7 +253,7 @@ class User(Chattable, UserMixin, db.Model):
         """Return the user with this e-mail address and password, or None."""
         user = db.session.scalar(select(cls).where(cls.email == email))
         # Compare in any case: the time it takes must not tell whether the address is known.
-        matches = check_password_hash(user.password_hash if user else NOBODY, password)
+        matches = beside(check_password_hash, user.password_hash if user else NOBODY, password)
         return user if user and matches else None
 
     @property
@@ -702,6 +703,11 @@ class Checkpoint:
         return length is not None
 
 
+def beside(work, *args):
+    """Do work that takes a tenth of a second in a thread: every page's stream would wait for it."""
+    return gevent.get_hub().threadpool.apply(work, args)
+
+
 @functools.lru_cache(512)
 def rendered(content):
     return markup.render(content)
@@ -722,7 +728,11 @@ def initials(name):
 def opening_words(content):
     """Return the start of a message as a title of at most `TITLE_LENGTH` characters."""
     words = " ".join(content.split())
-    return textwrap.shorten(words, TITLE_LENGTH, placeholder="…") or NEW_CHAT
+    if len(words) <= TITLE_LENGTH:
+        return words or NEW_CHAT
+    short = textwrap.shorten(words, TITLE_LENGTH, placeholder="…")
+    # Not every script has spaces, and an address has none.
+    return short if len(short) > TITLE_LENGTH // 2 else f"{words[: TITLE_LENGTH - 1]}…"
 
 
 # The hash of no password, for comparing when there is no such user.
