@@ -167,11 +167,16 @@ def test_the_model_select_stays_at_the_model_of_the_last_reply(ada, chat, send, 
     def selected(path):
         return parse(ada.get(path).text).select_one("#model option[selected]").get_text()
 
-    assert selected(f"/chats/{chat}") == selected("/chats/new") == "gpt-4o-mini"
+    assert selected(f"/chats/{chat}") == "gpt-4o-mini"
     send(model="gpt-4o")
     run_jobs()
     assert selected(f"/chats/{chat}") == "gpt-4o"
-    assert selected("/chats/new") == "gpt-4o-mini"
+
+
+def test_a_new_chat_opens_with_the_model_that_was_picked(ada):
+    answer = ada.post("/chats", data={"content": "Hello", "model": "gpt-4o"})
+    page = parse(ada.get(answer.location).text)
+    assert page.select_one("#model option[selected]").get_text() == "gpt-4o"
 
 
 def test_a_new_chat_begins_with_its_first_message(ada, run_jobs, provider):
