@@ -1,4 +1,4 @@
-"""Ask an OpenAI-compatible provider for a chat completion and read its stream, whatever its dialect."""
+"""Ask an OpenAI-compatible provider for a completion and read its stream, whatever its dialect."""
 
 import json
 import logging
@@ -7,20 +7,40 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 import gevent
+import jiter
 from flask import current_app
 from gevent.event import Event
 
-# A reply is looked at this often (seconds): the rhythm in which a page grows.
+# Seconds. A reply is looked at this often: the rhythm in which a page grows.
 TICK = 0.075
-# A read that took this long (seconds) waited for the network: all that had arrived has been read.
+# A read that took this long waited for the network: all that had arrived has been read.
 BLOCKED = 0.001
+# While nothing arrives, the caller gets to look around this often.
+IDLE = 0.1
+# Once the model has finished, only its usage is still to come.
+LAST_WORDS = 10
 # Silence before the first token is thinking; it may last this many read timeouts.
 THINKING = 5
+CUT_SHORT = "The answer was cut at the model's length limit."
+FILTERED = "The provider's content filter cut this answer short."
 FINISH_NOTES = {
-    "length": "The answer was cut at the model's length limit.",
-    "max_tokens": "The answer was cut at the model's length limit.",
-    "content_filter": "The provider's content filter cut this answer short.",
+    "length": CUT_SHORT,
+    "max_tokens": CUT_SHORT,
+    "model_length": CUT_SHORT,
+    "content_filter": FILTERED,
+    "safety": FILTERED,
 }
+GARBLED = "A part of the answer could not be read."
+HTTP_ERRORS = {str(status) for status in range(400, 600)}
+# How providers say that the context window is full.
+TOO_LONG = (
+    *("context length", "context_length", "context size", "context_size", "context window"),
+    *("prompt is too long", "input is too long", "too long for", "too many tokens"),
+    *("prompt length", "token count", "reduce the length"),
+)
+# What a database column holds.
+MOST_TOKENS = 2**31 - 1
+LONGEST_REASON = 40
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +75,10 @@ def client():
 
         config = current_app.config
         current_app.extensions["provider"] = openai.OpenAI(
-            api_key=config["OPENAI_API_KEY"] or "none",
+            api_key=(config["OPENAI_API_KEY"] or "none").strip(),
             base_url=config["OPENAI_BASE_URL"] or "https://api.openai.com/v1",
-            timeout=openai.Timeout(config["READ_TIMEOUT"] * THINKING, connect=10.0),
+            # Longer than a completion waits: the client would ask again, at the reader's expense.
+            timeout=openai.Timeout(config["READ_TIMEOUT"] * THINKING + 10, connect=10.0),
         )
     return current_app.extensions["provider"]
 
@@ -74,7 +95,7 @@ def list_models():
     Raises `openai.OpenAIError` when the provider cannot be asked.
     """
     other = ("embed", "whisper", "tts", "dall-e", "image", "moderation", "realtime", "transcribe")
-    ids = {model.id for model in client().models.list()}
+    ids = {model.id for model in client().models.list(timeout=30)}
     return sorted(name for name in ids if not any(word in name for word in other))
 
 
@@ -82,8 +103,9 @@ class Completion:
     """One streamed chat completion: a context that asks at once, to iterate over for the text.
 
     Each step gives the text (str, maybe empty) that arrived since the last one, at least every
-    `TICK` seconds. Afterwards `usage`, `finish_reason` and `reasoning` tell the rest. Raises
-    `ProviderError` when the provider fails; `stop()` ends it from another greenlet.
+    `IDLE` seconds. Afterwards `usage`, `finish_reason` and `reasoning` tell the rest. Raises
+    `ProviderError` when the provider fails, after the last text; `stop()` ends it from another
+    greenlet.
     """
 
     def __init__(self, model, messages):
@@ -91,14 +113,13 @@ class Completion:
         self.messages = messages
         self.usage = Usage()
         self.finish_reason = None
-        self.reasoning = ""
         self.stopped = False
-        self.notes = []
         self._events = EventReader()
-        self._text = TextJoiner()
+        self._text, self._reasoning = TextJoiner(), TextJoiner()
+        self._thoughts = []
         self._chunks = []
         self._wake = Event()
-        self._error = None
+        self._reader = self._error = self._failure = None
         self._ended = self._done = self._spoke = self._usage_is_stale = False
         self._read_timeout = current_app.config["READ_TIMEOUT"]
         self._client = client()
@@ -110,33 +131,37 @@ class Completion:
         return self
 
     def __exit__(self, *_):
-        # After [DONE] the body's last bytes are about to come: read them and the connection
-        # can serve the next reply. In any other case closing it is the point.
-        if self._done and not self.stopped:
-            gevent.spawn_later(1, self._reader.kill, block=False)
-        else:
-            self._reader.kill(block=False)
+        self._hang_up()
 
     def __iter__(self):
-        while not (self.stopped or self._done):
-            self._wake.wait(TICK)
+        ended = False
+        while not (ended or self._done or self._failure or self.stopped):
+            self._wake.wait(IDLE)
             self._wake.clear()
-            ended = self._ended
+            ended = self._ended or self._silent_too_long()
             yield self._take()
-            if ended:
-                yield self._close()
-                return
-            self._check_silence()
+        self._hang_up()
+        yield self._take() + self._rest()
+        if not self.stopped:
+            self._judge()
 
     def stop(self):
         """End the completion now: the provider's connection is closed at once."""
         self.stopped = True
+        self._hang_up()
         self._wake.set()
+
+    @property
+    def reasoning(self):
+        """What the model thought before it spoke, if the provider tells."""
+        return "".join(self._thoughts)
 
     @property
     def note(self):
         """A sentence the reader should see under the text, or None."""
-        return " ".join([*self.notes, FINISH_NOTES.get(self.finish_reason, "")]).strip() or None
+        garbled = GARBLED if self._events.garbled else ""
+        finish = FINISH_NOTES.get((self.finish_reason or "").lower(), "")
+        return f"{garbled} {finish}".strip() or None
 
     # The reader: its own greenlet, so that killing it can never hurt what the caller is doing.
 
@@ -150,6 +175,7 @@ class Completion:
             self._wake.set()
 
     def _ask(self):
+        # The client asks again by itself while a provider is busy; what has begun it never repeats.
         from openai import APIStatusError
 
         try:
@@ -163,7 +189,7 @@ class Completion:
     def _receive(self, **options):
         create = self._client.chat.completions.with_streaming_response.create
         with create(model=self.model, messages=self.messages, stream=True, **options) as response:
-            self._events.whole = "json" in response.headers.get("content-type", "")
+            self._heard_at = time.monotonic()
             self._collect(response.iter_bytes())
 
     def _collect(self, chunks):
@@ -172,64 +198,93 @@ class Completion:
         for chunk in chunks:
             self._chunks.append(chunk)
             self._heard_at = now = time.monotonic()
-            if now - asked > BLOCKED:
+            if not (self._spoke or self._thoughts):
+                self._wake.set()  # nobody waits a tick for the first word
+            elif now - asked > BLOCKED:
                 self._wake.set()
                 gevent.sleep(TICK)
                 now = time.monotonic()
             asked = now
 
+    def _hang_up(self):
+        # After [DONE] the body's last bytes are about to come: read them and the connection
+        # can serve the next reply. In any other case closing it is the point.
+        reader, self._reader = self._reader, None
+        if reader and self._done and not self.stopped:
+            gevent.spawn_later(1, reader.kill, block=False)
+        elif reader:
+            reader.kill(block=False)
+
     # The caller's side: from bytes to text, usage and endings.
 
     def _take(self):
         chunks, self._chunks = self._chunks, []
-        if not chunks:
-            return ""
-        return "".join(self._understand(event) for event in self._events.feed(b"".join(chunks)))
+        return self._understand(self._events.feed(b"".join(chunks))) if chunks else ""
 
-    def _close(self):
-        text = "".join(self._understand(event) for event in self._events.close())
-        text += self._text.close()
+    def _rest(self):
+        """Return the text that only the end of the stream completes."""
+        return self._understand(self._events.close()) + self._text.close()
+
+    def _judge(self):
+        """Raise the `ProviderError` this ended with, unless the answer is all there."""
+        if self._failure:
+            raise self._failure
         if not (self._done or self.finish_reason):
             raise explain(self._error, self.model) if self._error else self._no_end()
-        return text
 
     def _no_end(self):
         if self._events.understood:
             return ProviderError("The connection to the provider broke off. Try again.")
         return ProviderError("The provider's answer could not be understood. Try again.")
 
-    def _check_silence(self):
+    def _silent_too_long(self):
         limit = self._read_timeout * (1 if self._spoke else THINKING)
-        if not self._done and time.monotonic() - self._heard_at > limit:
-            raise ProviderError(f"The model has said nothing for {limit:.0f} seconds. Try again.")
+        if self.finish_reason:
+            limit = min(limit, LAST_WORDS)
+        silent = time.monotonic() - self._heard_at > limit and not self._chunks
+        if silent and not self.finish_reason:
+            sentence = f"The model has said nothing for {limit:.0f} seconds. Try again."
+            self._failure = ProviderError(sentence)
+        return silent
 
-    def _understand(self, event):
-        """Return the text one event of the stream adds; note what else it says."""
+    def _understand(self, events):
+        """Return the text of events; the failure one of them tells takes no text away."""
+        pieces = []
+        try:
+            for event in events:
+                if not self._done:
+                    pieces.append(self._understand_one(event))
+        except ProviderError as failure:
+            self._failure = failure
+        return self._text.feed("".join(pieces))
+
+    def _understand_one(self, event):
         if event is EventReader.DONE:
             self._done = True
-            return self._text.close()
-        if event is EventReader.GARBLED:
-            log.warning("unparsable line in the stream of model %s", self.model)
-            self.notes = ["A part of the answer could not be read."]
-            return ""
-        if event.get("error"):
-            raise explain_body(event["error"], None, self.model)
-        text = self._choice_text((event.get("choices") or [None])[0] or {})
-        self._count(event.get("usage") or (event.get("x_groq") or {}).get("usage"), text)
-        return text
+        elif event.get("error") or event.get("object") == "error":
+            raise explain_body(event.get("error") or event, None, self.model)
+        else:
+            text = self._choice_text(first_choice(event))
+            self._count(event.get("usage") or fields(event.get("x_groq")).get("usage"), text)
+            return text
+        return ""
 
     def _choice_text(self, choice):
-        delta = choice.get("delta") or choice.get("message") or {}
-        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        delta = fields(choice.get("delta") or choice.get("message"))
+        finish = whole_characters(plain(choice.get("finish_reason")))
+        self.finish_reason = finish[:LONGEST_REASON] or self.finish_reason
         if self.finish_reason == "error":
             raise ProviderError("The provider broke off with an error. Try again.")
-        self.reasoning += plain(delta.get("reasoning_content") or delta.get("reasoning"))
-        text = plain(delta.get("content")) + plain(delta.get("refusal"))
+        content = delta.get("content")
+        thought = plain(delta.get("reasoning_content") or delta.get("reasoning"))
+        if thought := thought + thinking(content):
+            self._thoughts.append(self._reasoning.feed(thought))
+        text = plain(content) + plain(delta.get("refusal"))
         self._spoke = self._spoke or bool(text)
-        return self._text.feed(text) if text else ""
+        return text
 
     def _count(self, usage, text):
-        if isinstance(usage, dict):
+        if usage and isinstance(usage, dict):
             self.usage = read_usage(usage, self.usage)
             self._usage_is_stale = False
         elif text:
@@ -256,68 +311,116 @@ class EventReader:
     """Bytes of a server-sent event stream in, decoded JSON objects out.
 
     Lines may be split anywhere, end in LF, CRLF or CR, and lack the space after "data:". A body
-    that was not streamed at all (`whole`) is one event.
+    that was not streamed at all is one event.
     """
 
     DONE = object()
-    GARBLED = object()
+    NO_JSON = object()
 
     def __init__(self):
-        self.whole = False
-        self.understood = False
-        self._rest = b""
-        self._data = b""
+        self.understood = self.garbled = False
+        self._whole = None
+        self._rest = []
+        self._data = []
+        self._name = b""
+        self._after_cr = False
 
     def feed(self, chunk):
         """Return the events that `chunk` completes, in order."""
-        if self.whole:
-            self._rest += chunk
+        if self._whole is None:
+            # No line of an event stream begins like JSON, whatever the headers say.
+            chunk = chunk.lstrip(b"\xef\xbb\xbf \t\r\n")
+            self._whole = chunk.startswith((b"{", b"[")) if chunk else None
+        if self._after_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+        self._after_cr = chunk.endswith(b"\r")
+        if self._whole or not (b"\n" in chunk or b"\r" in chunk):
+            self._rest.append(chunk)
             return []
-        data = self._rest + chunk
-        # A CR at the very end may be half of a CRLF: it waits.
-        held = b"\r" if data.endswith(b"\r") else b""
-        data = data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, rest = data.split(b"\n")
-        self._rest = rest + held
-        return [event for line in lines for event in self._line(line)]
+        lines = b"".join([*self._rest, chunk]).splitlines()
+        self._rest = [] if chunk.endswith((b"\n", b"\r")) else [lines.pop()]
+        return [event for line in lines if (event := self._line(line)) is not None]
 
     def close(self):
         """Return what the end of the stream completes."""
-        rest, self._rest = self._rest.strip(), b""
-        if rest.startswith(b"{"):
+        rest, self._rest = b"".join(self._rest).strip(), []
+        if self._whole:
             return self._whole_body(rest)
-        return [*self._line(rest), *self._line(b"")]
+        garbled = self.garbled
+        events = (self._line(rest), self._line(b""))
+        self.garbled = garbled  # what is cut off is not
+        return [event for event in events if event is not None]
 
     def _whole_body(self, body):
         try:
-            event = json.loads(body)
+            found = decode(body)
         except ValueError:
             return []
-        self.understood = True
-        return [event, self.DONE] if isinstance(event, dict) and event.get("choices") else [event]
+        event = found[0] if isinstance(found, list) and found else found
+        self.understood = isinstance(event, dict)
+        if not self.understood:
+            return []
+        return [
+            event if event.get("choices") else {"error": event.get("error") or event},
+            self.DONE,
+        ]
 
     def _line(self, line):
+        if line.startswith(b"data:"):
+            return self._datum(line[5:].strip())
         if not line:
-            garbled, self._data = self._data, b""
-            return [self.GARBLED] if garbled else []
-        if not line.startswith(b"data:"):
-            # A stray line of a body that is JSON after all (or a comment, an id, an event name).
-            return []
-        data = self._data + line[5:].strip()
-        if data == b"[DONE]":
-            return [self.DONE]
-        return self._decode(data)
+            return self._blank() if self._data or self._name else None
+        if line.startswith(b"event:"):
+            self._name = line[6:].strip()
+        # Anything else is a comment, an id, or a page that is no event stream.
+        return None
 
-    def _decode(self, data):
+    def _datum(self, data):
+        if data == b"[DONE]":
+            self.understood = True
+            return self.DONE
+        event = self._event(data)
+        if isinstance(event, dict) and not self._data:
+            return event
+        # Among the lines of one event this may be a fragment that happens to be JSON; if it is
+        # not, what was pending is lost.
+        if fields(event).keys() & {"choices", "error"}:
+            self._data, self.garbled = [], True
+            return event
+        self._data.append(data)
+        return None
+
+    def _blank(self):
+        data, self._data = b"\n".join(self._data).strip(), []
+        event = self._event(data) if data else None
+        self._name = b""
+        self.garbled = self.garbled or event is self.NO_JSON
+        return event if isinstance(event, dict) else None
+
+    def _event(self, data):
+        """Return what `data` says: a dict, or another JSON value, or `NO_JSON`."""
+        failed = self._name == b"error"
         try:
-            event = json.loads(data)
+            event = decode(data)
         except ValueError:
-            # An event may be cut into several data lines; a blank line says it was not.
-            self._data = data + b"\n"
-            return []
-        self._data = b""
-        self.understood = True
-        return [event] if isinstance(event, dict) else []
+            if not failed:
+                return self.NO_JSON
+            event = {"message": data.decode(errors="replace")}
+        event = event[0] if isinstance(event, list) and event else event
+        self.understood = self.understood or isinstance(event, dict)
+        return {"error": event} if failed and "error" not in fields(event) else event
+
+
+def decode(data):
+    """Return what JSON bytes say. Raises ValueError."""
+    try:
+        return jiter.from_json(data)
+    except ValueError:
+        # Half a surrogate pair, which Python takes and the faster reader does not.
+        try:
+            return json.loads(data)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
 
 
 class TextJoiner:
@@ -328,6 +431,8 @@ class TextJoiner:
 
     def feed(self, text):
         """Return `text` as valid Unicode without NULs (no database takes them)."""
+        if not text:
+            return ""
         text, self._half = self._half + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
@@ -347,37 +452,70 @@ def whole_characters(text):
     return text.replace("\0", "")
 
 
+def fields(value):
+    """Return a JSON object's fields; none if it is anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def first_choice(event):
+    choices = event.get("choices")
+    return fields(choices[0]) if choices and isinstance(choices, list) else {}
+
+
 def plain(content):
     """Return the text of a delta: a string, a list of parts, or nothing."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "".join(plain(part.get("text")) for part in content if isinstance(part, dict))
+        parts = (part if isinstance(part, str) else fields(part).get("text") for part in content)
+        return "".join(part for part in parts if isinstance(part, str))
     return ""
+
+
+def thinking(content):
+    """Return the reasoning that Mistral sends as parts of the content."""
+    parts = content if isinstance(content, list) else ()
+    return "".join(plain(fields(part).get("thinking")) for part in parts)
 
 
 def read_usage(reported, known):
     """Return `known` usage, raised to what `reported` (a provider's usage object) says."""
-    prompt = larger(reported.get("prompt_tokens"), known.prompt)
-    completion = larger(reported.get("completion_tokens"), known.completion)
-    prompt_details = reported.get("prompt_tokens_details") or {}
-    cached = prompt_details.get("cached_tokens") or reported.get("prompt_cache_hit_tokens")
-    thought = (reported.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    prompt, completion = (
+        tokens(reported.get("prompt_tokens")),
+        tokens(reported.get("completion_tokens")),
+    )
+    details = fields(reported.get("prompt_tokens_details"))
+    cached = tokens(details.get("cached_tokens") or reported.get("prompt_cache_hit_tokens"))
+    thought = tokens(fields(reported.get("completion_tokens_details")).get("reasoning_tokens"))
     # Some (xAI) count reasoning beside the completion, not inside it; the total tells.
     if thought and reported.get("total_tokens") == (prompt or 0) + (completion or 0) + thought:
-        completion += thought
-    return Usage(prompt, completion, larger(cached, known.cached), money(reported.get("cost")))
+        completion = (completion or 0) + thought
+    cost = money(reported.get("cost"))
+    return Usage(
+        larger(prompt, known.prompt),
+        larger(completion, known.completion),
+        larger(cached, known.cached),
+        known.cost if cost is None else cost,
+    )
+
+
+def tokens(value):
+    """Return a number of tokens that can be believed, or None."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if number and 0 <= value <= MOST_TOKENS else None
 
 
 def larger(new, old):
-    return max(new, old or 0) if isinstance(new, int) and new >= 0 else old
+    return old if new is None else max(new, old or 0)
 
 
 def money(value):
+    """Return a reported cost in dollars as an exact decimal, or None if it is no such thing."""
     try:
-        return Decimal(str(value)) if isinstance(value, int | float | str) else None
+        cost = Decimal(str(value)) if isinstance(value, int | float | str) else None
     except InvalidOperation:
         return None
+    return cost if cost is not None and cost.is_finite() and 0 <= cost < 10**6 else None
 
 
 def estimate_tokens(text):
@@ -417,10 +555,13 @@ def list_prices(model, usage):
     for url in (current_app.config["OPENAI_BASE_URL"], None):
         try:
             price = genai_prices.calc_price(tokens, model, provider_api_url=url)
-        except LookupError:
+        except (LookupError, ValueError):
             continue
-        return price.input_price, price.output_price
+        return price.input_price, price.total_price - price.input_price
     return None
+
+
+# Failures, and what to say about them.
 
 
 def explain(error, model):
@@ -431,7 +572,7 @@ def explain(error, model):
     log.warning("model %s failed: %s", model, type(error).__name__)
     if isinstance(error, openai.APIStatusError):
         return explain_body(error.body, error.status_code, model)
-    if isinstance(error, openai.APITimeoutError | httpx2.ReadTimeout):
+    if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
         return ProviderError("The provider took too long to answer. Try again.")
     if isinstance(error, openai.APIConnectionError):
         return ProviderError("The provider could not be reached. Try again in a moment.")
@@ -445,26 +586,29 @@ def explain(error, model):
 def explain_body(body, status, model):
     """Return the `ProviderError` for an error object a provider sent.
 
-    The provider's own words are read for what went wrong and never shown: they may quote a key.
+    The provider's own words are read for what went wrong and never shown or logged: they may
+    quote a key.
     """
-    fields = body if isinstance(body, dict) else {"message": body}
-    fields = fields["error"] if isinstance(fields.get("error"), dict) else fields
-    code = fields.get("code")
-    status = status or (code if isinstance(code, int) else None)
-    words = " ".join(str(fields.get(key) or "") for key in ("code", "type", "message")).lower()
-    log.warning("model %s: provider error %s (%s)", model, status, fields.get("type") or code)
-    return ProviderError(sentence(status, words, model))
+    body = body[0] if isinstance(body, list) and body else body
+    error = fields(body).get("error") or body
+    told = fields(error) or {"message": error if plain(error)[:1] != "<" else None}
+    code = told.get("code")
+    status = status or (int(code) if str(code) in HTTP_ERRORS else None)
+    words = " ".join(str(told.get(key) or "") for key in ("code", "type", "message")).lower()
+    said = sentence(status, words, model)
+    log.warning("model %s: provider error %s: %s", model, status, said)
+    return ProviderError(said)
 
 
 def sentence(status, words, model):
-    if any(sign in words for sign in ("context", "too long", "too many tokens", "too large")):
+    if any(sign in words for sign in TOO_LONG):
         return (
             "This conversation is too long for the model. Start a new chat or pick a model with"
             " a larger context window."
         )
-    if "quota" in words or "billing" in words or status == 402:
-        return "The provider account is out of credit. Top it up, then try again."
-    if status == 401 or "api_key" in words or "authentication" in words:
+    if status == 402 or any(sign in words for sign in ("quota", "billing", "insufficient balance")):
+        return "The provider account has used up its credit. Top it up, then try again."
+    if status == 401 or any(sign in words for sign in ("api_key", "api key", "authentication")):
         return "The provider refused the API key. Check OPENAI_API_KEY, then try again."
     if status == 404 or "model_not_found" in words:
         return f"The provider does not know the model “{model}”. Pick another one."
@@ -473,7 +617,7 @@ def sentence(status, words, model):
     if status == 403:
         return f"The provider does not let this key use the model “{model}”. Pick another one."
     if status == 413:
-        return "The message is too large for the provider. Shorten it, then try again."
+        return "This is too much text for the provider. Shorten it or start a new chat."
     if status and 400 <= status < 500:
         return f"The provider did not accept the request (error {status}). Try another model."
     if status:

@@ -1,0 +1,920 @@
+"""What a provider may say or leave unsaid, over real HTTP, and what becomes of it."""
+
+import gzip
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+from decimal import Decimal
+from email.utils import formatdate
+from pathlib import Path
+from types import SimpleNamespace
+
+import genai_prices
+import gevent
+import gevent.socket
+import pytest
+from flask import Flask, current_app, render_template
+
+import provider as engine
+from tests import wire
+
+MODEL = "gpt-4o-mini"
+KEY = "sk-proj-Zx81-very-secret"
+HTML = f"<!DOCTYPE html><html><body><h1>Oops</h1>context length {KEY}</body></html>"
+FLAG = "🏴‍☠️"
+
+
+class Answer:
+    """What one completion came to: `text`, `steps`, `error` (the sentence shown, or None)."""
+
+    def __init__(self, completion):
+        self.completion, self.steps, self.error = completion, [], None
+
+    def read(self):
+        try:
+            for more in self.completion:
+                self.steps.append(more)
+        except engine.ProviderError as error:
+            self.error = str(error)
+        return self
+
+    @property
+    def text(self):
+        return "".join(self.steps)
+
+    @property
+    def usage(self):
+        return self.completion.settle_usage(self.text)
+
+    @property
+    def tokens(self):
+        usage = self.usage
+        return usage.prompt, usage.completion, usage.estimated
+
+
+@pytest.fixture(autouse=True)
+def as_in_the_worker(monkeypatch):
+    """Wait cooperatively on sockets, as in the worker, which is monkey-patched; tick fast."""
+    monkeypatch.setattr("httpcore2._backends.sync.socket", gevent.socket)
+    patient = SimpleNamespace(sleep=gevent.sleep, time=time.time)
+    monkeypatch.setattr("openai._base_client.time", patient)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
+    monkeypatch.setattr(engine, "TICK", 0.005)
+
+
+@pytest.fixture(scope="module")
+def bare_app():
+    """An app that has a provider and nothing else."""
+    return Flask("chattable")
+
+
+@pytest.fixture
+def config(bare_app, provider):
+    """The configuration of the bare app, whose context is open."""
+    usual = {"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": KEY, "READ_TIMEOUT": 5}
+    if not usual.items() <= bare_app.config.items():
+        bare_app.config.update(usual)
+        engine.init_app(bare_app)  # a new client: it keeps what it was made with
+    with bare_app.app_context():
+        yield bare_app.config
+
+
+@pytest.fixture
+def ask(bare_app, config):
+    """Ask the provider and return the `Answer`; keyword arguments configure the app."""
+
+    def ask_once(prompt="Hello", model=MODEL, **changes):
+        if changes:
+            config.update(changes)
+            engine.init_app(bare_app)
+        with engine.Completion(model, [{"role": "user", "content": prompt}]) as completion:
+            return Answer(completion).read()
+
+    return ask_once
+
+
+@pytest.fixture
+def chat(make_app):
+    """A chat in which Ada has asked something; `chat.run(model)` answers on SQLite."""
+    from models import Chat, User, db
+
+    with make_app(OPENAI_API_KEY=KEY).app_context():
+        ada = User.sign_up("Ada", "ada@example.com", "correct horse")
+        ada.chats.append(Chat())
+        db.session.commit()
+        ada.chats[0].say("user", "Hello")
+        yield ada.chats[0]
+
+
+def awaited(wait, *args):
+    """Wait for the double in a thread of its own, so that greenlets go on meanwhile."""
+    return gevent.get_hub().threadpool.apply(wait, args)
+
+
+def writes(reply, data):
+    """Add a step that writes these bytes of the body; an empty piece would end a chunked one."""
+    reply.steps.append(lambda exchange: data and exchange.body(data))
+    return reply
+
+
+def said(text, **fields):
+    return wire.event(wire.chunk(MODEL, {"content": text}, **fields))
+
+
+def delta(**fields):
+    return wire.event(wire.chunk(MODEL, fields))
+
+
+FINISH = wire.event(wire.chunk(MODEL, {}, finish_reason="stop"))
+
+
+# The stream's form.
+
+
+def small_stream():
+    comment = ": ping é\n\n".encode()
+    parts = [{"content": text} for text in ("é", "€", FLAG, "end")]
+    events = [b"data: " + wire.compact({"choices": [{"delta": part}]}).encode() for part in parts]
+    finish = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}'
+    return comment + b"\n\n".join([*events, finish, b"data: [DONE]", b""])
+
+
+def test_a_stream_may_be_split_at_every_byte(ask, provider):
+    stream = small_stream()
+    for at in range(1, len(stream)):
+        provider.sends_raw([stream[:at], stream[at:]], framing="close")
+        answer = ask()
+        assert (answer.text, answer.error, answer.completion.note) == (f"é€{FLAG}end", None, None)
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_a_stream_may_come_byte_by_byte(ask, provider, framing):
+    stream = small_stream()
+    provider.reply(framing=framing).sends_raw([stream[i : i + 1] for i in range(len(stream))], 0)
+    assert ask().text == f"é€{FLAG}end"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 10_000])
+def test_lines_end_in_lf_crlf_or_cr_wherever_they_are_split(end, size):
+    stream = small_stream().replace(b"\n", end.encode())
+    reader = engine.EventReader()
+    events = []
+    for at in range(0, len(stream), size):
+        events += reader.feed(stream[at : at + size])
+    events += reader.close()
+    assert len(events) == 6
+    assert events[-1] is reader.DONE
+    texts = [event["choices"][0]["delta"].get("content", "") for event in events[:-1]]
+    assert "".join(texts) == f"é€{FLAG}end"
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_other_line_ends_arrive_over_http(ask, provider, end):
+    provider.sends_raw([small_stream().replace(b"\n", end.encode())])
+    answer = ask()
+    assert (answer.text, answer.error) == (f"é€{FLAG}end", None)
+
+
+HI = said("Hi") + FINISH
+DIALECTS = {
+    "comments": b": OPENROUTER PROCESSING\n\n:\n\n" + said("Hi") + b": x\n" + FINISH,
+    "no space": HI.replace(b"data: ", b"data:"),
+    "more space": HI.replace(b"data: ", b"data:   "),
+    "one newline": HI.replace(b"\n\n", b"\n"),
+    "other fields": b"id: 7\nretry: 10\nevent: message\n" + HI,
+    "byte order mark": b"\xef\xbb\xbf" + HI,
+    "blank lines": b"\n\r\n\n" + said("Hi") + b"\n\n\n" + FINISH,
+    "keep-alive JSON": said("Hi") + b"data: {}\n\ndata: null\n\ndata:\n\n" + FINISH,
+    "two data lines": HI.replace(b',"', b',\ndata: "', 1),
+    "a fragment that is JSON": b'data: {"choices":[\ndata: {"delta":{"content":"Hi"}}\ndata: ]}\n\n'
+    + FINISH,
+    "after the end": HI + wire.DONE + said("ignored"),
+    "null choices": wire.event({"choices": None}) + HI,
+    "empty choices": wire.event({"choices": []}) + HI,
+    "odd choices": wire.event({"choices": {"a": 1}}) + wire.event({"choices": ["x"]}) + HI,
+    "no choices": wire.event({"object": "ping"}) + HI,
+    "null delta": wire.event(wire.chunk(MODEL, None)) + HI,
+    "no delta": wire.event({"choices": [{"index": 0}]}) + HI,
+    "odd delta": wire.event({"choices": [{"delta": ["x"], "finish_reason": 7}]}) + HI,
+    "null content": delta(content=None) + HI,
+    "number content": delta(content=5) + HI,
+    "null extras": wire.event({"choices": [], "error": None, "x_groq": None, "usage": []}) + HI,
+    "parts": delta(content=[{"type": "text", "text": "H"}, {"text": None}, "i", 3]) + FINISH,
+    "empty finishes": said("H", finish_reason="") + said("i", finish_reason="") + FINISH,
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_dialect_is_understood(ask, provider, dialect):
+    provider.sends_raw([DIALECTS[dialect]])
+    answer = ask()
+    assert (answer.text, answer.error, answer.completion.note) == ("Hi", None, None)
+
+
+def test_a_compressed_stream_is_read(ask, provider):
+    data = gzip.compress(small_stream())
+    provider.sends_raw([data[:40], data[40:]], headers={"content-encoding": "gzip"})
+    assert ask().text == f"é€{FLAG}end"
+
+
+def test_an_unparsable_line_costs_only_itself(ask, provider):
+    garbled = wire.event('{"choices": [{"delta": {"content": "lo')
+    provider.sends_raw([said("one ") + garbled + garbled + said("two") + FINISH + wire.DONE])
+    answer = ask()
+    assert (answer.text, answer.error) == ("one two", None)
+    assert answer.completion.note == "A part of the answer could not be read."
+
+
+def test_an_unparsable_line_without_a_blank_one_after_it_costs_only_itself(ask, provider):
+    stream = said("one ") + wire.event("{broken") + said("two") + FINISH + wire.DONE
+    provider.sends_raw([stream.replace(b"\n\n", b"\n")])
+    answer = ask()
+    assert (answer.text, answer.error) == ("one two", None)
+    assert answer.completion.note == "A part of the answer could not be read."
+
+
+def test_json_nested_absurdly_deep_is_garbled_and_no_crash(ask, provider):
+    provider.sends_raw([said("fine"), wire.event("[" * 100_000), FINISH])
+    assert ask().text == "fine"
+
+
+@pytest.mark.parametrize("size", [1_000_000])
+def test_one_event_may_be_huge(ask, provider, size):
+    text = "é" * (size // 2)
+    provider.says(text)
+    assert ask().text == text
+
+
+def test_ten_thousand_tokens_may_come_at_once(ask, provider):
+    provider.sends_raw([b"".join(said(f"{n} ") for n in range(10_000)) + FINISH + wire.DONE])
+    started = time.monotonic()
+    answer = ask()
+    assert answer.text == "".join(f"{n} " for n in range(10_000))
+    assert time.monotonic() - started < 3
+
+
+def test_the_first_token_comes_at_once_and_the_rest_in_batches(ask, provider, monkeypatch):
+    monkeypatch.setattr(engine, "TICK", 0.1)
+    monkeypatch.setattr(engine, "IDLE", 1)
+    reply = provider.reply().begins()
+    for n in range(20):
+        reply.says(f"{n} ").pauses(0.01)
+    answer = ask()
+    steps = [step for step in answer.steps if step]
+    assert steps[0] == "0 "
+    assert len(steps) < 6
+
+
+# Characters.
+
+
+def escaped(text):
+    return wire.event(json.dumps(wire.chunk(MODEL, {"content": text})))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["\ud83d", "\ude00"], "😀"),
+        (["a\ud83d", "\ude00b", "\ud83d\ude00"], "a😀b😀"),
+        (["a\ud83d", "b"], "a\ufffdb"),
+        (["a\ude00b"], "a\ufffdb"),
+        (["a\ud83d"], "a\ufffd"),
+        (["\0a\0", "\0", "b"], "ab"),
+    ],
+)
+def test_text_is_always_what_a_database_takes(ask, provider, pieces, text):
+    provider.reply().sends_raw([escaped(piece) for piece in pieces] + [FINISH], gap=0.02)
+    answer = ask()
+    assert answer.text == text
+    assert answer.text.encode()
+
+
+def test_thoughts_and_reasons_are_saved_whatever_they_contain(chat, provider):
+    odd = {"reasoning": "a\ud83d\0", "content": "fine"}
+    choice = {"delta": odd, "finish_reason": "st\0op\ud83d" + "p" * 90}
+    provider.sends_raw([wire.event(json.dumps({"choices": [choice]})), wire.DONE])
+    message = chat.run(MODEL)
+    assert (message.status, message.content) == ("complete", "fine")
+    assert message.reasoning == "a\ufffd"
+    assert len(message.finish_reason) == 40
+
+
+# What is said besides text.
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_is_kept_apart(ask, provider, field):
+    provider.reply().thinks("Let me ", "think. ", field=field).says("42")
+    answer = ask()
+    assert (answer.text, answer.completion.reasoning) == ("42", "Let me think. ")
+
+
+def test_reasoning_may_be_a_part_of_the_content(ask, provider):
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    provider.sends_raw([delta(content=[thought, {"type": "text", "text": "42"}]), FINISH])
+    answer = ask()
+    assert (answer.text, answer.completion.reasoning) == ("42", "Hm.")
+
+
+def test_a_refusal_is_an_answer(ask, provider):
+    provider.reply().refuses("I cannot ", "help with that.")
+    answer = ask()
+    assert (answer.text, answer.error) == ("I cannot help with that.", None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "note"),
+    [
+        ("stop", None),
+        ("tool_calls", None),
+        ("length", "length limit"),
+        ("MAX_TOKENS", "length limit"),
+        ("model_length", "length limit"),
+        ("content_filter", "content filter"),
+        ("SAFETY", "content filter"),
+    ],
+)
+def test_the_reader_learns_why_an_answer_is_short(chat, provider, reason, note):
+    provider.reply().says("Once upon").finishes(reason)
+    message = chat.run(MODEL)
+    assert (message.status, message.finish_reason) == ("complete", reason)
+    assert note in message.note if note else message.note is None
+
+
+# Answers that were not streamed.
+
+
+def test_an_answer_may_come_as_a_whole(ask, provider):
+    provider.reply(streamed=False).says("All ", "at once").uses(7, 3)
+    answer = ask()
+    assert (answer.text, answer.error, answer.tokens) == ("All at once", None, (7, 3, False))
+    assert answer.completion.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/plain", "application/json"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_whole_answer_may_be_labelled_anything(ask, provider, kind, indent):
+    whole = wire.completion(MODEL, {"content": "All"}, None, wire.usage(7, 3))
+    body = "\n " + json.dumps(whole, indent=indent)
+    provider.fails(200, body, {"content-type": kind})
+    answer = ask()
+    assert (answer.text, answer.error, answer.tokens) == ("All", None, (7, 3, False))
+
+
+def test_a_stream_may_be_labelled_json(ask, provider):
+    provider.sends_raw([small_stream()], headers={"content-type": "application/json"})
+    assert ask().text == f"é€{FLAG}end"
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+@pytest.mark.parametrize("wrap", [lambda error: error, lambda error: [error]])
+def test_an_error_may_come_with_status_200(ask, provider, kind, wrap):
+    body = json.dumps(wrap(wire.error(f"Bad key {KEY}", code="invalid_api_key")), indent=1)
+    provider.fails(200, body, {"content-type": kind})
+    assert ask().error == "The provider refused the API key. Check OPENAI_API_KEY, then try again."
+
+
+@pytest.mark.parametrize("body", [HTML, "", "\n\n", "OK", "null", "[]", "7", '"text"', "{broken"])
+def test_what_is_no_answer_at_all_says_so(ask, provider, body):
+    provider.fails(200, body)
+    answer = ask()
+    assert answer.text == ""
+    assert answer.error == "The provider's answer could not be understood. Try again."
+
+
+def test_json_that_is_no_answer_is_an_error(ask, provider):
+    provider.fails(200, {"detail": f"nope {KEY}"})
+    assert ask().error == "The provider reported an error. Try again."
+
+
+@pytest.mark.parametrize("text", ["", "  \n "])
+def test_an_empty_answer_is_a_failure(chat, provider, text):
+    provider.says(text)
+    message = chat.run(MODEL)
+    assert message.status == "failed"
+    assert message.error == "The model gave an empty answer. Try again."
+
+
+# Tokens and dollars.
+
+
+@pytest.mark.parametrize("at", ["end", "every", "finish"])
+def test_usage_is_found_wherever_it_is(ask, provider, at):
+    provider.says("Hi", " you").uses(11, 2, at=at)
+    assert ask().tokens == (11, 2, False)
+
+
+def test_usage_that_came_before_the_text_counts_at_least(ask, provider):
+    provider.says("a" * 400, "b" * 400).uses(11, 3, at="early")
+    assert ask().tokens == (11, 200, True)
+
+
+def test_groq_hides_usage_in_a_drawer(ask, provider):
+    drawer = wire.event({"choices": [], "x_groq": {"usage": wire.usage(11, 2)}})
+    provider.sends_raw([said("Hi"), FINISH, drawer, wire.DONE])
+    assert ask().tokens == (11, 2, False)
+
+
+def test_usage_nobody_reported_is_estimated_and_marked(chat, provider):
+    provider.says("a" * 40).without_usage()
+    message = chat.run(MODEL)
+    assert (message.prompt_token_usage, message.completion_token_usage) == (6, 10)
+    assert message.usage_estimated
+
+
+def test_estimates_count_what_was_thought(ask, provider):
+    provider.reply().thinks("t" * 40).says("a" * 40).without_usage()
+    assert ask().tokens == (6, 20, True)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": None, "completion_tokens": None},
+        {"prompt_tokens": -1, "completion_tokens": "12"},
+        {"prompt_tokens": 10**30, "completion_tokens": True},
+        {"prompt_tokens": 0, "completion_tokens": 0, "prompt_tokens_details": [1]},
+        "none",
+    ],
+)
+def test_usage_that_cannot_be_is_estimated(chat, provider, usage):
+    provider.sends_raw([said("a" * 40), FINISH, wire.event({"usage": usage}), wire.DONE])
+    message = chat.run(MODEL)
+    assert message.status == "complete"
+    assert (message.prompt_token_usage, message.completion_token_usage) == (6, 10)
+    assert message.usage_estimated
+
+
+def test_cached_tokens_are_cheaper(ask, provider):
+    provider.says("Hi").uses(1000, 50, cached=400, reasoning=20)
+    usage = ask().usage
+    assert (usage.prompt, usage.completion, usage.cached) == (1000, 50, 400)
+    tokens = genai_prices.Usage(input_tokens=1000, output_tokens=50, cache_read_tokens=400)
+    price = genai_prices.calc_price(tokens, MODEL)
+    assert engine.costs(MODEL, usage) == (price.input_price, price.output_price)
+    assert price.input_price < Decimal("0.15") / 1000
+
+
+def test_deepseek_reports_cache_hits_in_its_own_field(ask, provider):
+    usage = wire.usage(1000, 50) | {"prompt_cache_hit_tokens": 300}
+    provider.sends_raw([said("Hi"), FINISH, wire.event({"usage": usage}), wire.DONE])
+    assert ask().usage.cached == 300
+
+
+def test_xai_counts_reasoning_beside_the_completion(ask, provider):
+    def reported(completion):
+        usage = wire.usage(100, completion, reasoning=70) | {"total_tokens": 170 + completion}
+        return {"usage": usage}
+
+    events = [said("Hi", **reported(1)), said(" you", **reported(2)), FINISH]
+    provider.sends_raw([*events, wire.DONE])
+    assert ask().tokens == (100, 72, False)
+
+
+@pytest.mark.parametrize("cost", [0.00042, "0.00042"])
+def test_a_reported_cost_is_divided_as_the_list_prices_are(ask, provider, cost):
+    provider.says("Hi").uses(1000, 100, cost=cost)
+    into, out = engine.costs(MODEL, ask().usage)
+    assert into + out == Decimal("0.00042")
+    price = genai_prices.calc_price(genai_prices.Usage(input_tokens=1000, output_tokens=100), MODEL)
+    assert abs(into / out - price.input_price / price.output_price) < Decimal("1e-6")
+
+
+def test_a_reported_cost_of_an_unknown_model_is_divided_by_tokens(ask, provider):
+    provider.says("Hi").uses(300, 100, cost=0.04)
+    assert engine.costs("secret-9b", ask().usage) == (Decimal("0.03"), Decimal("0.01"))
+
+
+def test_free_is_zero_and_not_unknown(chat, provider):
+    provider.says("Hi").uses(300, 100, cost=0)
+    message = chat.run("secret-9b")
+    assert (message.input_cost, message.output_cost) == (0, 0)
+
+
+@pytest.mark.parametrize("cost", ["NaN", "Infinity", -1, "much", {"total": 1}, True, 1e300])
+def test_a_cost_that_cannot_be_is_not_believed(chat, provider, cost):
+    provider.says("Hi").uses(300, 100, cost=cost)
+    message = chat.run("secret-9b")
+    assert (message.status, message.input_cost, message.output_cost) == ("complete", None, None)
+
+
+def test_a_model_without_a_price_has_tokens_and_no_cost(chat, provider):
+    provider.says("Hi").uses(300, 100)
+    message = chat.run("secret-9b")
+    assert (message.prompt_token_usage, message.completion_token_usage) == (300, 100)
+    assert (message.input_cost, message.output_cost) == (None, None)
+
+
+def test_costs_are_exact(chat, provider):
+    provider.says("Hi").uses(812, 243)
+    message = chat.run(MODEL)
+    price = genai_prices.calc_price(genai_prices.Usage(input_tokens=812, output_tokens=243), MODEL)
+    assert (message.input_cost, message.output_cost) == (price.input_price, price.output_price)
+    assert message.input_cost == Decimal("0.0001218")
+
+
+# Endings.
+
+BROKE = "The connection to the provider broke off. Try again."
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+@pytest.mark.parametrize("rest", [b"", said("three")[:40], said("é")[:-10]])
+def test_a_connection_cut_in_mid_stream_is_a_failure_that_keeps_the_text(
+    chat, provider, framing, rest
+):
+    writes(provider.reply(framing=framing).says("one ", "two"), rest).cuts()
+    message = chat.run(MODEL)
+    assert (message.status, message.content, message.error) == ("failed", "one two", BROKE)
+    assert message.note is None
+    assert message.usage_estimated
+
+
+@pytest.mark.parametrize("how", [{"reset": True}, {"inside_chunk": True}])
+def test_every_way_to_break_off_is_a_failure(ask, provider, how):
+    provider.reply().says("one ", "two").pauses(0.05).cuts(**how)
+    answer = ask()
+    assert (answer.text, answer.error) == ("one two", BROKE)
+
+
+def test_a_proper_end_of_http_without_an_end_of_the_answer_is_a_failure(ask, provider):
+    provider.says("one ", "two").ends()
+    answer = ask()
+    assert (answer.text, answer.error) == ("one two", BROKE)
+
+
+@pytest.mark.parametrize("ending", ["ends", "cuts"])
+def test_what_ends_after_the_finish_reason_is_complete(ask, provider, ending):
+    reply = provider.says("one ", "two").sends_event(json.loads(FINISH[6:]))
+    getattr(reply, ending)()
+    answer = ask()
+    assert (answer.text, answer.error) == ("one two", None)
+
+
+def test_a_provider_that_forgets_to_hang_up_after_the_finish_is_not_waited_for(
+    ask, provider, monkeypatch
+):
+    monkeypatch.setattr(engine, "LAST_WORDS", 0.1)
+    reply = provider.says("one").sends_event(json.loads(FINISH[6:])).hangs()
+    answer = ask()
+    assert (answer.text, answer.error) == ("one", None)
+    assert awaited(reply.wait_for_disconnect)
+
+
+def test_a_connection_cut_before_the_first_token_is_a_failure(ask, provider):
+    provider.reply().begins().cuts()
+    assert ask().error == BROKE
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        wire.error(f"Overloaded {KEY}", code=503),
+        {"error": f"Overloaded {KEY}", "choices": [{"delta": {"content": ""}}]},
+        {"object": "error", "message": f"Overloaded {KEY}", "code": 503},
+        {"choices": [{"delta": {}, "finish_reason": "error"}]},
+    ],
+)
+def test_an_error_in_mid_stream_is_a_failure_that_keeps_the_text(chat, provider, event, caplog):
+    provider.sends_raw([said("one ") + said("two") + wire.event(event) + said("three")])
+    message = chat.run(MODEL)
+    assert (message.status, message.content) == ("failed", "one two")
+    assert message.error
+    assert KEY not in message.error + caplog.text
+
+
+@pytest.mark.parametrize("data", [f"Overloaded {KEY}", '{"message": "x"}', '["x"]'])
+def test_an_event_may_be_named_error(ask, provider, data):
+    provider.sends_raw([said("one"), f"event: error\ndata: {data}\n\n".encode(), FINISH])
+    answer = ask()
+    assert (answer.text, answer.error) == ("one", "The provider reported an error. Try again.")
+
+
+def test_after_the_first_token_nothing_is_asked_again(ask, provider):
+    provider.says("one").cuts()
+    assert ask().text == "one"
+    assert len(provider.requests) == 1
+
+
+# Silence.
+
+
+def test_silence_after_some_tokens_is_a_failure(ask, provider):
+    reply = provider.says("one ", "two").hangs()
+    started = time.monotonic()
+    answer = ask(READ_TIMEOUT=0.3)
+    assert 0.25 < time.monotonic() - started < 1.2
+    assert answer.text == "one two"
+    assert answer.error == "The model has said nothing for 0 seconds. Try again."
+    assert awaited(reply.wait_for_disconnect)
+
+
+def test_the_first_token_may_take_longer(ask, provider):
+    provider.reply().pauses(0.4).begins().pauses(0.4).says("Hello")
+    assert ask(READ_TIMEOUT=0.2).text == "Hello"
+
+
+def test_the_first_token_may_not_take_for_ever(ask, provider):
+    provider.hangs()
+    answer = ask(READ_TIMEOUT=0.06)
+    assert answer.text == ""
+    assert "nothing" in answer.error or "too long" in answer.error
+
+
+def test_a_provider_that_says_it_is_working_is_waited_for(ask, provider):
+    reply = provider.reply().begins()
+    for _ in range(8):
+        writes(reply, b": PROCESSING\n\n").pauses(0.1)
+    reply.says("Hello")
+    assert ask(READ_TIMEOUT=0.05).text == "Hello"
+
+
+def test_every_step_of_waiting_lets_the_caller_look_around(ask, provider, monkeypatch):
+    monkeypatch.setattr(engine, "IDLE", 0.02)
+    provider.reply().begins().pauses(0.2).says("Hello")
+    assert ask().steps.count("") >= 5
+
+
+# HTTP errors, each with a sentence of ours.
+
+TOO_LONG = "too long for the model"
+SENTENCES = [
+    (400, wire.error(f"Bad {KEY}"), "did not accept the request (error 400)"),
+    (400, wire.error("maximum context length is 128000", code="context_length_exceeded"), TOO_LONG),
+    (400, wire.error("the request exceeds the available context size", code=400), TOO_LONG),
+    (400, wire.error("prompt is too long: 210000 tokens > 200000 maximum"), TOO_LONG),
+    (400, [wire.error("API key not valid. Please pass a valid API key.")], "refused the API key"),
+    (400, HTML, "error 400"),
+    (401, wire.error(f"Incorrect API key provided: {KEY}"), "refused the API key"),
+    (401, "", "refused the API key"),
+    (402, {}, "used up its credit"),
+    (403, HTML, "does not let this key use the model"),
+    (404, {"error": f"model not found {KEY}"}, "does not know the model “gpt-4o-mini”"),
+    (404, HTML, "does not know the model"),
+    (413, HTML, "too much text"),
+    (422, wire.error("unprocessable"), "error 422"),
+    (
+        429,
+        wire.error("slow down", type="requests", code="rate_limit_exceeded"),
+        "too many requests",
+    ),
+    (429, wire.error("You exceeded your quota", code="insufficient_quota"), "used up its credit"),
+    (429, "", "too many requests"),
+    (500, wire.error("context deadline exceeded"), "having trouble (error 500)"),
+    (500, {"error": {"message": ["odd"], "code": {}}}, "having trouble (error 500)"),
+    (502, HTML, "having trouble (error 502)"),
+    (503, "", "having trouble (error 503)"),
+    (529, "\0{", "having trouble (error 529)"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "sentence"), SENTENCES)
+def test_an_http_error_becomes_a_helpful_sentence(ask, provider, caplog, status, body, sentence):
+    body = json.dumps(body) if isinstance(body, list) else body
+    provider.fails(status, body, times=3)
+    with caplog.at_level(logging.DEBUG, logger="provider"):
+        answer = ask()
+    assert sentence in answer.error
+    assert KEY not in answer.error + caplog.text
+    assert answer.text == ""
+
+
+def test_a_key_the_provider_quotes_reaches_no_page_and_no_log(chat, provider, caplog):
+    caplog.set_level(logging.INFO)
+    error = wire.error(f"Incorrect key {KEY}", type=KEY, code=KEY, param=KEY)
+    provider.fails(401, error, headers={"x-key": KEY})
+    message = chat.run(MODEL)
+    with current_app.test_request_context():
+        page = render_template("messages/_message.html", message=message, body=message.body)
+    assert message.status == "failed"
+    assert "refused the API key" in page
+    assert KEY not in page + caplog.text + repr(message.error)
+
+
+def test_a_refused_request_costs_nothing(chat, provider):
+    provider.fails(401)
+    message = chat.run(MODEL)
+    assert (message.prompt_token_usage, message.completion_token_usage) == (None, None)
+    assert (message.input_cost, message.output_cost) == (None, None)
+
+
+def test_a_provider_nobody_listens_at_cannot_be_reached(ask):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    answer = ask(OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")
+    assert answer.error == "The provider could not be reached. Try again in a moment."
+
+
+@pytest.mark.parametrize("url", ["http://provider.invalid/v1", "localhost:11434/v1", "ftp://x/"])
+def test_an_address_that_is_none_cannot_be_reached(ask, url):
+    assert ask(OPENAI_BASE_URL=url).error.startswith("The provider could not be reached.")
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_base_url_may_end_in_a_slash(ask, provider, slash):
+    provider.says("Hi")
+    assert ask(OPENAI_BASE_URL=provider.url + slash).text == "Hi"
+    assert provider.requests[0].path == "/v1/chat/completions"
+
+
+def test_the_request_says_what_it_should(ask, provider):
+    provider.says("Hi")
+    ask("What?")
+    asked = provider.requests[0]
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+    assert asked.json == {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "What?"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+# Asking again.
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 529])
+def test_a_busy_provider_is_asked_again(ask, provider, status):
+    provider.fails(status, times=2)
+    provider.says("Here now")
+    answer = ask()
+    assert (answer.text, answer.error) == ("Here now", None)
+    assert len(provider.requests) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+def test_what_would_fail_again_is_not_asked_again(ask, provider, status):
+    provider.fails(status)
+    assert ask().error
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize("how", [{}, {"reset": True}])
+def test_a_connection_cut_before_the_answer_began_is_tried_again(ask, provider, how):
+    provider.reply().cuts(**how)
+    provider.says("Here now")
+    assert ask().text == "Here now"
+
+
+@pytest.mark.parametrize("wait", ["0.3", "date"])
+def test_asking_again_waits_as_long_as_it_was_told(ask, provider, wait):
+    seconds = formatdate(time.time() + 2, usegmt=True) if wait == "date" else wait
+    provider.fails(429, headers={"retry-after": seconds})
+    provider.says("Here now")
+    assert ask().text == "Here now"
+    first, second = provider.requests
+    assert 0.28 < second.at - first.at < 2.3
+
+
+def test_a_provider_that_wants_an_hour_is_not_waited_for(ask, provider):
+    provider.fails(429, headers={"retry-after": "3600"})
+    started = time.monotonic()
+    assert "too many requests" in ask().error
+    assert time.monotonic() - started < 1
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize("wait", ["soon", "-5", "nan", ""])
+def test_a_senseless_retry_after_is_ignored(ask, provider, wait):
+    provider.fails(503, headers={"retry-after": wait})
+    provider.says("Here now")
+    assert ask().text == "Here now"
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_provider_that_refuses_stream_options_is_asked_without(ask, provider, status):
+    refusal = wire.error("Extra inputs are not permitted: stream_options", param="stream_options")
+    provider.fails(status, refusal)
+    provider.says("Fine then").without_usage()
+    answer = ask()
+    assert (answer.text, answer.error) == ("Fine then", None)
+    assert ["stream_options" in request.json for request in provider.requests] == [True, False]
+
+
+# Stopping.
+
+
+def stopped(completion, *waits):
+    """Read until `waits` are over, stop, and return the answer and how long leaving took."""
+    with completion:
+        answer = Answer(completion)
+        reading = gevent.spawn(answer.read)
+        for wait in waits:
+            awaited(wait)
+        asked = time.monotonic()
+        completion.stop()
+        reading.get(timeout=2)
+    return answer, asked
+
+
+def completion():
+    return engine.Completion(MODEL, [{"role": "user", "content": "Hello"}])
+
+
+@pytest.mark.parametrize("where", ["headers", "token", "middle"])
+def test_stopping_hangs_up_at_once_and_keeps_the_text(config, provider, where):
+    reply = provider.reply()
+    if where != "headers":
+        reply.begins()
+    if where == "middle":
+        reply.says("one ", "two")
+    reply.holds()
+    answer, asked = stopped(completion(), reply.wait_for_hold)
+    assert awaited(reply.wait_for_disconnect) - asked < 0.3
+    assert answer.error is None
+    assert answer.text == ("one two" if where == "middle" else "")
+
+
+def test_stopping_between_two_attempts_asks_no_more(config, provider):
+    reply = provider.fails(429, headers={"retry-after": "1"})
+    answer, asked = stopped(completion(), reply.wait_for_request, lambda: time.sleep(0.05))
+    assert time.monotonic() - asked < 0.5
+    assert answer.error is None
+    gevent.sleep(1)
+    assert len(provider.requests) == 1
+
+
+def test_a_caller_that_fails_hangs_up(config, provider):
+    reply = provider.says("one").hangs()
+    with pytest.raises(ZeroDivisionError), completion() as asked:
+        for more in asked:
+            assert not more or 1 / 0
+    assert awaited(reply.wait_for_disconnect)
+
+
+def test_fifty_stops_leave_no_connection_behind_and_the_pool_sound(config, provider):
+    for n in range(50):
+        reply = provider.says("one ").holds() if n % 2 else provider.reply().holds()
+        stopped(completion(), reply.wait_for_hold)
+        awaited(reply.wait_for_disconnect)
+    awaited(wait_for_connections, provider, 0)
+    for _ in range(3):
+        provider.says("Still here")
+        with completion() as asked:
+            assert Answer(asked).read().text == "Still here"
+        gevent.sleep(0.05)
+    awaited(wait_for_connections, provider, 1)
+
+
+def wait_for_connections(provider, count):
+    with provider.changed:
+        assert provider.changed.wait_for(lambda: len(provider.connections) <= count, 3)
+
+
+def test_a_connection_serves_one_reply_after_the_other(ask, provider):
+    seen = set()
+    for _ in range(5):
+        provider.says("Hi")
+        assert ask().text == "Hi"
+        gevent.sleep(0.05)
+        seen |= provider.connections
+    assert len(seen) == 1
+
+
+WORKER = """
+import sys, gevent, provider
+from flask import Flask
+app = Flask("worker")
+app.config.update(OPENAI_API_KEY="k", OPENAI_BASE_URL=sys.argv[1], READ_TIMEOUT=5)
+provider.init_app(app)
+
+def reply(stop):
+    with app.app_context(), provider.Completion("m", [{"role": "user", "content": "x"}]) as asked:
+        text = ""
+        for more in asked:
+            text += more
+            if stop and text:
+                asked.stop()
+        return text
+
+halves = [gevent.spawn(reply, True) for _ in range(50)]
+gevent.joinall(halves, timeout=10)
+print(reply(False))
+"""
+
+
+def test_a_patched_worker_stops_fifty_replies_and_goes_on(provider):
+    for _ in range(50):
+        provider.says("one ").holds()
+    provider.says("Still ", "here")
+    command = [sys.executable, "-c", "from gevent.monkey import patch_all; patch_all()" + WORKER]
+    where = Path(engine.__file__).parent
+    done = subprocess.run(
+        [*command, provider.url], cwd=where, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.strip() == "Still here", done.stderr
+    for request in provider.requests[:50]:
+        assert request.wait_for_disconnect()
+
+
+def test_a_shell_that_is_not_patched_gets_its_answer(ask, provider, monkeypatch):
+    monkeypatch.setattr("httpcore2._backends.sync.socket", socket)
+    provider.says("One ", "two")
+    assert ask(READ_TIMEOUT=1).text == "One two"
+    provider.says("one").cuts()
+    assert ask().error == BROKE
