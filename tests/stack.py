@@ -85,7 +85,10 @@ class Stack:
         known = self._rq_workers()
         worker = self._run("worker", command, **env)
         self.workers.append(worker)
-        wait_until(lambda: self._rq_workers() - known, 20, f"the worker:\n{self.log('worker')}")
+        try:
+            wait_until(lambda: self._rq_workers() - known, 20, "the worker")
+        except TimeoutError as error:
+            raise RuntimeError(f"no worker:\n{self.log('worker')}") from error
         return worker
 
     def _rq_workers(self):

@@ -56,12 +56,15 @@ class Tab:
         """Show frames as they come until `condition(tab)` holds; return what it returned."""
         deadline = time.monotonic() + timeout
         while not (result := condition(self)):
-            if not self._has_news(deadline - time.monotonic()):
+            if self._has_news(deadline - time.monotonic()):
+                self._show_next()
+            elif not (result := condition(self)):
                 raise TimeoutError(
                     f"socket {self.socket.code}, {self.shown} frames, the page shows:\n"
                     f"{self.page.html[-3000:]}"
                 )
-            self._show_next()
+            else:
+                break
         return result
 
     def _has_news(self, timeout):

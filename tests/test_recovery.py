@@ -1,0 +1,390 @@
+"""What breaks while a reply is written: processes, Redis, the database, connections."""
+
+import os
+import random
+import signal
+import sqlite3
+import string
+import time
+from contextlib import closing, contextmanager
+
+import psutil
+import pytest
+from rq import Queue
+
+from jobs import QUEUE
+from live import BACKLOG_BYTES
+from tests.services import wait_until
+from tests.stack import Stack
+from tests.tab import Tab, numbered, paced, prose, send, words
+
+# Seconds in which nobody may notice that a worker is gone, at most.
+INTERRUPTED_WITHIN = 15
+
+
+@pytest.fixture(scope="module")
+def ruin(provider_server):
+    """A stack whose parts these tests kill and bring back."""
+    stack = Stack(provider_server.url)
+    yield stack.start()
+    stack.close()
+
+
+@pytest.fixture
+def stack(ruin, provider):
+    """The ruin, whole again: one web, one worker."""
+    yield ruin
+    if not ruin.workers:
+        ruin.start_worker()
+    if not ruin.webs:
+        ruin.start_web()
+
+
+@pytest.fixture
+def ada(stack):
+    return stack.signup()
+
+
+@pytest.fixture
+def tab(ada):
+    return Tab(ada, ada.new_chat())
+
+
+def hold(provider, tab, count=20, **options):
+    """Have a reply of `count` words begin and hold; return its script."""
+    script = provider.says(*prose(count), hold=True, **options)
+    send(tab, options.get("when", "count"))
+    tab.wait_for_words(f"w{count - 1}")
+    return script
+
+
+def reconnect(tab, web):
+    """Open a tab's socket again, at a web that may be new."""
+    tab.person.url, tab.person.host = web.url, web.url.removeprefix("http://")
+    tab.connect()
+
+
+# The worker dies.
+
+
+class Wreck:
+    """Two workers with a reply each, of which one is killed and one suspended."""
+
+    def __init__(self, stack, provider):
+        self.stack, self.provider = stack, provider
+        ada = stack.signup()
+        self.tabs = [Tab(ada, ada.new_chat()) for _ in range(2)]
+        self.scripts = [
+            hold(provider, tab, when=f"chat {n}").says(" too late").holds()
+            for n, tab in enumerate(self.tabs)
+        ]
+        self.killed, self.suspended = [worker_of(stack, tab) for tab in self.tabs]
+
+    def happen(self):
+        """Let it happen; return once every page knows."""
+        os.killpg(self.suspended.pid, signal.SIGSTOP)
+        self.stack.kill_worker(index=self.stack.workers.index(self.killed))
+        died_at = time.monotonic()
+        for tab in self.tabs:
+            tab.wait_for_status("failed", timeout=INTERRUPTED_WITHIN + 10)
+        self.noticed_after = time.monotonic() - died_at
+        return self
+
+    @property
+    def books(self):
+        return Queue(QUEUE, connection=self.stack.redis.client())
+
+
+def worker_of(stack, tab):
+    """Return the process that runs the job of a tab's chat."""
+    with stack.redis.client() as client:
+        registry = Queue(QUEUE, connection=client).started_job_registry
+        jobs = [registry.job_class.fetch(id, client) for id in registry.get_job_ids(cleanup=False)]
+        (name,) = [job.worker_name for job in jobs if job.args[0] == tab.chat_id]
+        pid = int(client.hget(f"rq:worker:{name}", "pid"))
+    return next(worker for worker in stack.workers if worker.pid == pid)
+
+
+@pytest.fixture(scope="module")
+def wreck(provider_server):
+    """What is left when two workers are gone, and everybody knows it."""
+    provider_server.forget()
+    stack = Stack(provider_server.url, env={"WORKER_CONCURRENCY": "1"})
+    yield Wreck(stack.start(workers=2), provider_server).happen()
+    stack.close()
+
+
+def test_a_killed_workers_reply_ends_in_the_open_page_with_its_text(wreck):
+    tab = wreck.tabs[0]
+    assert wreck.noticed_after < INTERRUPTED_WITHIN
+    assert words(tab.text) == numbered(20)
+    assert "interrupted" in tab.reply.select_one(".message__error").get_text()
+    assert "Retry" in tab.reply.get_text()
+    assert tab.socket.code is None  # over the socket it had, nobody reloaded
+    assert tab.html == tab.reloaded()
+    run_abandoned_jobs(wreck)
+    assert [request.prompt for request in wreck.provider.requests] == ["chat 0", "chat 1"]
+    wreck.provider.says("at last")
+    assert tab.person.retry(tab.reply_id).status == 204
+    tab.wait_for_status("complete")
+    assert tab.html == tab.reloaded()
+
+
+def run_abandoned_jobs(wreck):
+    """Let as much time pass in RQ's books as it needs to see that a worker is dead."""
+    registry = wreck.books.started_job_registry
+    for entry in registry.connection.zrange(registry.key, 0, -1):
+        registry.connection.zadd(registry.key, {entry: 1})
+    wreck.stack.start_worker(WORKER_CONCURRENCY="2")
+    wait_until(lambda: wreck.books.finished_job_registry.get_job_count() == 2, 5, "both jobs")
+
+
+def test_a_worker_that_wakes_after_it_was_declared_dead_changes_nothing(wreck):
+    tab, script = wreck.tabs[1], wreck.scripts[1]
+    html = tab.html
+    assert words(tab.text) == numbered(20)
+    script.release()
+    script.wait_for_hold(2)
+    os.killpg(wreck.suspended.pid, signal.SIGCONT)
+    script.wait_for_disconnect()
+    # a frame that comes after whatever the sleeper may have sent
+    tab.person.post(f"/chats/{tab.chat_id}", title="What happened since")
+    tab.socket.wait_for("What happened since")
+    tab.show()
+    assert tab.html == html == tab.reloaded()
+
+
+def test_a_message_whose_worker_died_before_saving_it_is_not_lost(stack, tab, provider):
+    worker = stack.workers[0]
+    os.killpg(worker.pid, signal.SIGSTOP)
+    send(tab, "precious words")
+    with stack.redis.client() as client:
+        queue = Queue(QUEUE, connection=client)
+        wait_until(lambda: not queue.count, 2, "the worker to have the job, asleep as it is")
+        stack.kill_worker()
+        for job_id in queue.intermediate_queue.get_job_ids():
+            client.set(queue.intermediate_queue.get_first_seen_key(job_id), time.time() - 120)
+    stack.start_worker()
+    tab.wait_for_status("complete")
+    assert "precious words" in tab.page.messages[0].get_text()
+    assert len(provider.requests) == 1
+    assert tab.html == tab.reloaded()
+
+
+def test_after_a_power_cut_a_reply_is_ended_with_what_it_had_a_second_before(stack, tab, provider):
+    hold(provider, tab)
+    wait_until(lambda: "w19" in saved(stack, tab), 3, "a checkpoint")
+    web = stack.kill_web()
+    stack.kill_worker()
+    stack.redis.kill()
+    stack.redis.start()
+    with stack.redis.client() as client:
+        client.flushall()
+    stack.start_worker()
+    wait_until(lambda: status(stack, tab) == "failed", 12, "the new worker to notice")
+    reconnect(tab, stack.start_web(int(web.url.rsplit(":", 1)[1])))
+    tab.wait_for_status("failed")
+    assert words(tab.text) == numbered(20)
+    assert tab.html == tab.reloaded()
+    provider.says("as if nothing had happened")
+    send(tab)
+    tab.wait_for_status("complete", replies=2)
+
+
+def saved(stack, tab):
+    return row(stack, tab)[0]
+
+
+def status(stack, tab):
+    return row(stack, tab)[1]
+
+
+def row(stack, tab):
+    """Return (content, status) of a tab's reply as the database has it."""
+    with closing(sqlite3.connect(stack.folder / "chattable.db")) as database:
+        query = "SELECT content, status FROM messages WHERE id = ?"
+        return database.execute(query, [tab.reply_id]).fetchone()
+
+
+# The web dies.
+
+
+def test_pages_catch_up_with_a_web_that_was_killed_and_restarted(stack, tab, provider):
+    script = hold(provider, tab).says(*prose(20, start=20)).holds().says(*prose(20, start=40))
+    web = stack.kill_web()
+    tab.socket.wait_for_close()
+    script.release()
+    script.wait_for_hold(2)
+    reconnect(tab, stack.start_web(int(web.url.rsplit(":", 1)[1])))
+    tab.wait_for_words("w39")
+    assert words(tab.text) == numbered(40)
+    script.release()
+    tab.wait_for_status("complete")
+    assert words(tab.text) == numbered(60)
+    assert tab.html == tab.reloaded()
+
+
+# Redis dies.
+
+
+def restart_redis(stack, tabs):
+    """Kill Redis, bring it back, and reconnect whoever lost their socket."""
+    stack.redis.kill()
+    for tab in tabs:
+        assert tab.socket.wait_for_close() == 1012
+        tab.show()
+    stack.redis.start()
+    for tab in tabs:
+        tab.connect()
+
+
+def test_a_reply_goes_on_while_redis_restarts(stack, tab, provider):
+    paced(provider, prose(400), gap=0.008)
+    send(tab)
+    tab.wait_for_words("w50")
+    restart_redis(stack, [tab])
+    tab.wait_for_status("complete", timeout=15)
+    assert words(tab.text) == numbered(400)
+    assert tab.html == tab.reloaded()
+
+
+def test_a_reply_that_has_no_more_to_say_after_redis_restarted_ends_in_the_page(
+    stack, tab, provider
+):
+    script = hold(provider, tab)
+    restart_redis(stack, [tab])
+    script.release()
+    tab.wait_for_status("complete")
+    assert words(tab.text) == numbered(20)
+    assert tab.html == tab.reloaded()
+
+
+def test_stop_is_heard_after_redis_restarted(stack, tab, provider):
+    script = hold(provider, tab)
+    restart_redis(stack, [tab])
+    pressed_at = time.monotonic()
+    assert tab.person.stop(tab.reply_id).status == 204
+    # the worker may need a moment to find Redis again; what matters is that it does
+    assert script.wait_for_disconnect() - pressed_at < 3
+    tab.wait_for_status("stopped")
+    assert tab.html == tab.reloaded()
+
+
+def test_messages_are_shown_after_redis_restarted_between_two(stack, tab, provider):
+    provider.says("one")
+    send(tab, "first")
+    tab.wait_for_status("complete")
+    restart_redis(stack, [tab])
+    provider.says("two")
+    wait_until(lambda: tab.person.say(tab.chat_id, "second").status == 204, 10, "the next turn")
+    tab.wait_for_status("complete", replies=2)
+    assert tab.html == tab.reloaded()
+
+
+def test_a_reply_that_ends_while_redis_is_away_is_complete_when_it_is_back(stack, tab, provider):
+    script = hold(provider, tab).says("w20")
+    stack.redis.kill()
+    tab.socket.wait_for_close()
+    script.release()
+    wait_until(lambda: status(stack, tab) == "complete", 30, "the reply to be complete")
+    stack.redis.start()
+    tab.connect()
+    tab.wait_for_status("complete")
+    assert words(tab.text) == numbered(21)
+    assert tab.html == tab.reloaded()
+
+
+# The database is busy or away.
+
+
+@contextmanager
+def locked(stack):
+    """Lock the SQLite file against every other writer."""
+    database = sqlite3.connect(stack.folder / "chattable.db", isolation_level=None)
+    with closing(database):
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("ROLLBACK")
+
+
+def test_a_locked_database_costs_a_reply_nothing_but_time(stack, ada, provider):
+    tabs = [Tab(ada, ada.new_chat()) for _ in range(2)]
+    scripts = [hold(provider, tab, when=f"chat {n}").says("w20") for n, tab in enumerate(tabs)]
+    with locked(stack):
+        locked_at = time.monotonic()
+        scripts[0].release()
+        tabs[0].wait_for_words("w20")
+        ada.stop(tabs[1].reply_id)
+        # longer than a lease lasts: nobody may think the writers dead
+        time.sleep(max(0, INTERRUPTED_WITHIN - (time.monotonic() - locked_at)))
+    tabs[0].wait_for_status("complete", timeout=20)
+    tabs[1].wait_for_status("stopped", timeout=20)
+    assert words(tabs[0].text) == numbered(21)
+    assert words(tabs[1].text) == numbered(20)
+    assert all(tab.html == tab.reloaded() for tab in tabs)
+
+
+def test_stop_closes_the_connection_although_the_database_is_locked(stack, tab, provider):
+    script = hold(provider, tab)
+    with locked(stack):
+        pressed_at = time.monotonic()
+        assert tab.person.stop(tab.reply_id).status == 204
+        assert script.wait_for_disconnect() - pressed_at < 0.5
+    tab.wait_for_status("stopped")
+
+
+def test_a_restart_of_postgresql_in_mid_reply_loses_nothing(
+    make_stack, postgres_server, postgres_url, provider
+):
+    stack = make_stack(database_url=postgres_url)
+    ada = stack.signup()
+    tabs = [Tab(ada, ada.new_chat()) for _ in range(2)]
+    paced(provider, prose(400), gap=0.01, when="chat 0")
+    send(tabs[0], "chat 0")
+    script = hold(provider, tabs[1], when="chat 1")
+    postgres_server.stop()
+    script.release()
+    script.request.wait_for_answer()
+    postgres_server.start()
+    for tab, count in zip(tabs, [400, 20], strict=True):
+        tab.wait_for_status("complete", timeout=15)
+        assert words(tab.text) == numbered(count)
+        assert tab.html == tab.reloaded()
+
+
+# Connections.
+
+
+def test_sockets_that_stop_reading_cost_the_web_little_memory(stack, tab, provider):
+    sockets = [tab.person.socket(tab.chat_id, deflate=False) for _ in range(8)]
+    for socket in sockets:
+        socket.stop_reading()
+    web = psutil.Process(stack.webs[0].pid)
+    before = memory(web)
+    noise = "".join(random.Random(0).choices(string.ascii_letters, k=200_000))
+    script = provider.reply()
+    for _ in range(60):
+        script.says(f"{noise}\n\n").pauses(0.02)
+    script.says("the end")
+    send(tab)
+    tab.wait_until(lambda tab: tab.socket.code or tab.status == "complete", timeout=30)
+    assert memory(web) - before < len(sockets) * 4 * BACKLOG_BYTES
+    for socket in sockets:
+        socket.read_on()
+    assert {socket.wait_for_close() for socket in sockets} <= {1012, 1006}
+
+
+def memory(process):
+    return sum(part.memory_info().rss for part in [process, *process.children(recursive=True)])
+
+
+def test_deleting_a_chat_in_mid_reply_ends_everything_about_it(stack, tab, provider):
+    script = hold(provider, tab)
+    other = Tab(tab.person, tab.chat_id)
+    answer = tab.person.post(f"/chats/{tab.chat_id}/delete")
+    assert answer.status == 303
+    script.wait_for_disconnect(timeout=1)
+    assert tab.socket.wait_for_close() == other.socket.wait_for_close() == 1008
+    again = tab.person.socket(tab.chat_id, since=0)
+    assert again.wait_for_close() == 1008
+    assert tab.person.get(f"/chats/{tab.chat_id}").status == 404
