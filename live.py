@@ -381,7 +381,7 @@ _running = {}
 def lease(message_id, stop):
     """Hold the lease of a running reply; `stop` is called when somebody asks for its end."""
     _running[message_id] = stop
-    keeper = gevent.spawn(keep_renewing, current_app.extensions["redis"], message_id)
+    keeper = gevent.spawn(keep_renewing, current_app.extensions["redis"], message_id, stop)
     try:
         yield
     finally:
@@ -389,13 +389,18 @@ def lease(message_id, stop):
         del _running[message_id]
 
 
-def keep_renewing(connection, message_id):
-    """Say again and again that a reply is being written: one without a lease counts as dead."""
+def keep_renewing(connection, message_id, stop):
+    """Say again and again that a reply is being written: one without a lease counts as dead.
+
+    Call `stop` if it was asked for while nobody could hear it (Redis was being restarted).
+    """
     # Without monkey patching, a greenlet does not run while another one waits.
     lifetime = LEASE if is_module_patched("socket") else PATIENT_LEASE
     while True:
         try:
             connection.set(lease_key(message_id), 1, ex=lifetime)
+            if connection.exists(stop_key(message_id)):
+                stop()
         except RedisError as error:
             log.warning("message %s: lease not renewed, Redis is away: %s", message_id, error)
         gevent.sleep(RENEW)

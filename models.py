@@ -123,7 +123,7 @@ def persistent(work):
 
     @functools.wraps(work)
     def patiently(*args, **kwargs):
-        for delay in (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8, 15, 30):
+        for delay in (0.05, 0.1, 0.2, 0.5, 1, *[2] * 30):
             try:
                 return work(*args, **kwargs)
             except (OperationalError, InterfaceError) as error:
