@@ -182,7 +182,7 @@ def test_renaming_while_a_reply_streams_lasts(stack, provider):
     script.wait_for_hold()
     ada.post(f"/chats/{chat}", title="Numbers")
     script.release()
-    socket.wait_for('data-status="complete"')
+    socket.wait_for('data-role="assistant" data-status="complete"')
     socket.wait_for(f"chat-{chat}-cost")
     named = [parse(frame).title.get_text() for frame in socket.frames if "<title>" in frame]
     assert named == ["count · Chattable", "Numbers · Chattable"]
@@ -387,6 +387,6 @@ def test_a_watcher_is_told_when_the_chat_is_deleted(house, provider):
     chat = ada.new_chat()
     socket = ada.socket(chat)
     ada.say(chat, "hello")
-    socket.wait_for('data-status="complete"')
+    socket.wait_for('data-role="assistant" data-status="complete"')
     ada.request("DELETE", f"/chats/{chat}", headers={"X-CSRFToken": ada.csrf})
     assert socket.wait_for_close() == 1008

@@ -10,8 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Mapped, mapped_column
 
-import live
-import provider as model_provider
+import models
 from models import Chat, Chattable, Message, ReplyInProgress, User, db
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +34,7 @@ class Robot(Chattable, db.Model):
 
 @pytest.fixture
 def small_app(sqlite_url, redis_url, provider):
-    """An app that has nothing of ours but the models, in an open app context."""
+    """An app of somebody else's, prepared as the README says, in an open app context."""
     app = Flask("small")
     app.config.from_mapping(
         SQLALCHEMY_DATABASE_URI=sqlite_url,
@@ -44,8 +43,7 @@ def small_app(sqlite_url, redis_url, provider):
         OPENAI_BASE_URL=provider.url,
         READ_TIMEOUT=5,
     )
-    for extension in (db, live, model_provider):
-        extension.init_app(app)
+    models.init_app(app)
     with app.app_context():
         db.create_all()
         yield app
@@ -214,11 +212,23 @@ def test_a_chat_runs_from_the_shell(environment, provider):
 
 def test_the_readmes_lines_for_your_own_app_run_as_they_stand(environment, provider, tmp_path):
     section = re.search(r"## Use it in your own app\n(.*?)\n## ", README, re.DOTALL)[1]
-    if "<!-- lead" in section:
-        pytest.skip("this section of the README is not final yet")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     script = tmp_path / "own_app.py"
     script.write_text(code)
     provider.says("All ", "done.")
-    assert "Traceback" not in run([str(script)], environment, "")
-    assert provider.wait_for_request().answered_at
+    said = run([str(script)], environment, "")
+    assert "Traceback" not in said
+    assert "Moon base: gpt-5-mini begins" in said
+    assert re.search(r"^All done\. \d+ 0\.\d+$", said, re.MULTILINE)
+    asked = provider.wait_for_request().json
+    assert asked["model"] == "gpt-5-mini"
+    assert asked["messages"] == [{"role": "user", "content": "What is left to do?"}]
+
+
+def test_the_readmes_line_for_the_shell_runs_as_it_stands(environment, provider):
+    line = re.search(r"`(User\.query\S+)`", README)[1]
+    begin = IN_THE_SHELL.partition("chat =")[0] + "user.chats[0].say('user', 'Hi')\n"
+    given = f"{begin}print('said:', ({line}).content)\n"
+    provider.says("Hello.")
+    said = run(["-m", "flask", "--app", "app", "shell"], environment, given)
+    assert "said: Hello." in said, said

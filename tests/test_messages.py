@@ -329,7 +329,7 @@ def test_enqueued_twice_at_once_it_is_stored_and_billed_once(stack, provider):
         post.join()
     script.wait_for_hold()
     script.release()
-    socket.wait_for('data-status="complete"')
+    socket.wait_for('data-role="assistant" data-status="complete"')
     redis = stack.redis.client()
     wait_until(lambda: not redis.exists(f"chat:{chat}:turn"), 10, "the jobs' end")
     wait_until(lambda: not redis.exists(f"rq:queue:{jobs.QUEUE}"), 10, "the queue's end")
@@ -351,7 +351,7 @@ def test_a_second_message_while_a_reply_is_written_has_to_wait(stack, provider):
     assert answer.status == 409
     assert KEPT in parse(answer.text).select_one("[data-problem]").get_text()
     script.release()
-    socket.wait_for('data-status="complete"')
+    socket.wait_for('data-role="assistant" data-status="complete"')
     redis = stack.redis.client()
     wait_until(lambda: not redis.exists(f"chat:{chat}:turn"), 5, "the job's end")
     assert ada.say(chat, "second").status == 204
