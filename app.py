@@ -553,7 +553,6 @@ def read_draft():
     client_id = normal_uuid(request.form.get("client_id"))
     if not client_id:
         return None, EXPIRED
-    session["model"] = model
     return {"content": content, "model": model, "client_id": client_id}, None
 
 

@@ -198,11 +198,10 @@ class Completion:
         for chunk in chunks:
             self._chunks.append(chunk)
             self._heard_at = now = time.monotonic()
-            if not (self._spoke or self._thoughts):
-                self._wake.set()  # nobody waits a tick for the first word
-            elif now - asked > BLOCKED:
+            begun = self._spoke or self._thoughts
+            if now - asked > BLOCKED or not begun:
                 self._wake.set()
-                gevent.sleep(TICK)
+                gevent.sleep(TICK if begun else 0)  # nobody waits a tick for the first word
                 now = time.monotonic()
             asked = now
 

@@ -912,9 +912,11 @@ def test_a_patched_worker_stops_fifty_replies_and_goes_on(provider):
         assert request.wait_for_disconnect()
 
 
-def test_a_shell_that_is_not_patched_gets_its_answer(ask, provider, monkeypatch):
+def test_a_shell_that_is_not_patched_sees_the_answer_grow(ask, provider, monkeypatch):
     monkeypatch.setattr("httpcore2._backends.sync.socket", socket)
-    provider.says("One ", "two")
-    assert ask(READ_TIMEOUT=1).text == "One two"
+    provider.says("One ").pauses(0.1).says("two ").pauses(0.1).says("three")
+    answer = ask(READ_TIMEOUT=1)
+    assert [step for step in answer.steps if step][0] == "One "
+    assert answer.text == "One two three"
     provider.says("one").cuts()
     assert ask().error == BROKE
