@@ -71,14 +71,18 @@ def init_app(app):
 def client():
     """Return the app's OpenAI client, made on first use so that web processes never import it."""
     if current_app.extensions["provider"] is None:
+        import httpx2
         import openai
 
         config = current_app.config
+        # Each request looks at every idle connection: with a hundred of them, for 10 ms of CPU.
+        limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=10)
         current_app.extensions["provider"] = openai.OpenAI(
             api_key=(config["OPENAI_API_KEY"] or "none").strip(),
             base_url=config["OPENAI_BASE_URL"] or "https://api.openai.com/v1",
             # Longer than a completion waits: the client would ask again, at the reader's expense.
             timeout=openai.Timeout(config["READ_TIMEOUT"] * THINKING + 10, connect=10.0),
+            http_client=openai.DefaultHttpxClient(limits=limits),
         )
     return current_app.extensions["provider"]
 
