@@ -4,6 +4,8 @@ import shutil
 import signal
 
 import pytest
+from flask_login import FlaskLoginClient
+from jinja2 import FileSystemBytecodeCache
 from rq import SimpleWorker
 
 from tests.provider import Provider
@@ -63,8 +65,14 @@ def sqlite_url(tmp_path):
     return f"sqlite:///{tmp_path / 'chattable.db'}"
 
 
+@pytest.fixture(scope="session")
+def compiled_templates(tmp_path_factory):
+    """Keep compiled templates from one app to the next."""
+    return FileSystemBytecodeCache(tmp_path_factory.mktemp("templates"))
+
+
 @pytest.fixture
-def make_app(sqlite_url, redis_url, provider, tmp_path):
+def make_app(sqlite_url, redis_url, provider, tmp_path, compiled_templates):
     """Make the Flask app with an empty schema; keyword arguments override its configuration."""
     from app import create_app
     from models import db
@@ -84,6 +92,7 @@ def make_app(sqlite_url, redis_url, provider, tmp_path):
 
     def make(**config):
         app = create_app(defaults | config)
+        app.jinja_env.bytecode_cache = compiled_templates
         with app.app_context():
             db.create_all()
         made.append(app)
@@ -138,6 +147,21 @@ def sign_up(app):
         return person
 
     return sign
+
+
+@pytest.fixture
+def let_in(app):
+    """Log a new person in without the slow hashing of a password: `let_in(name, email)`."""
+    from models import User, db
+
+    def enter(name="Ada Lovelace", email="ada@example.com"):
+        with app.app_context():
+            user = User(name=name, email=email, password_hash="none")
+            db.session.add(user)
+            db.session.commit()
+            return FlaskLoginClient(app, app.response_class, user=user)
+
+    return enter
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ HTMX = {"HX-Request": "true"}
 
 
 @pytest.fixture
-def ada(sign_up):
+def ada(let_in):
     """Ada's browser: a logged-in test client."""
-    return sign_up()
+    return let_in()
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ def test_the_sidebar_marks_the_chat_that_is_open(ada, new_chat, say):
     assert [link.get_text() for link in page.select(".sidebar__chat[aria-current]")] == ["one"]
 
 
-def test_everybody_has_a_list_of_their_own(ada, new_chat, say, sign_up):
+def test_everybody_has_a_list_of_their_own(ada, new_chat, say, let_in):
     say(new_chat(), "mine")
-    bob = sign_up("Bob", "bob@example.com")
+    bob = let_in("Bob", "bob@example.com")
     say(new_chat(bob), "his")
     assert titles(ada) == ["mine"]
     assert titles(bob) == sidebar(bob) == ["his"]
@@ -290,9 +290,9 @@ def test_what_a_person_wrote_is_shown_as_it_was_written(ada, new_chat, say):
 # nobody else's
 
 
-def test_another_persons_chat_and_messages_do_not_exist(app, ada, new_chat, say, sign_up):
+def test_another_persons_chat_and_messages_do_not_exist(app, ada, new_chat, say, let_in):
     (message,) = say(new_chat(), "secret")
-    bob = sign_up("Bob", "bob@example.com")
+    bob = let_in("Bob", "bob@example.com")
     routes = [
         rule
         for rule in app.url_map.iter_rules()
@@ -314,9 +314,9 @@ def test_another_persons_chat_and_messages_do_not_exist(app, ada, new_chat, say,
     assert bodies(ada.get("/chats/1").text) == ["secret"]
 
 
-def test_a_message_is_found_in_its_own_chat_only(ada, new_chat, say, sign_up):
+def test_a_message_is_found_in_its_own_chat_only(ada, new_chat, say, let_in):
     say(new_chat(), "a", "b")
-    bob = sign_up("Bob", "bob@example.com")
+    bob = let_in("Bob", "bob@example.com")
     chat = new_chat(bob)
     say(chat, "c")
     assert bodies(bob.get(f"/chats/{chat}?before=99", headers=HTMX).text) == ["c"]

@@ -19,9 +19,9 @@ KEPT = "text is kept"
 
 
 @pytest.fixture
-def ada(sign_up):
+def ada(let_in):
     """Ada's browser: a logged-in test client."""
-    return sign_up()
+    return let_in()
 
 
 @pytest.fixture
