@@ -28,7 +28,10 @@ from pygments.util import ClassNotFound
 
 CARET = "\ua7f7"  # a rare letter: stands where the next character of a growing message will go
 HALF_LINK = "about:half"  # the address of a link whose address is still arriving
-COLOURED, WIDE = 100_000, 1_000  # characters of code, and of a line of it, beyond which Pygments may take seconds
+COLOURED, WIDE = (
+    100_000,
+    1_000,
+)  # characters of code, and of a line of it, beyond which Pygments may take seconds
 
 
 def render(text: str) -> Markup:
@@ -45,7 +48,10 @@ def render(text: str) -> Markup:
 LINK = re.compile(r"(?:https?://|mailto:)[^\s]", re.I)
 URL = r"(?<![\w/@.-])(?:https?://|www\.)\w[^\s<>\"`|]{0,2000}"
 URL_END = re.compile(r"[?!.,:;*_~'\])]$")
-TABLE = r"^ {0,3}(?P<table_head>(?=[^\n]*\|)[^\n]*)\n {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
+TABLE = (
+    r"^ {0,3}(?P<table_head>(?=[^\n]*\|)[^\n]*)\n"
+    r" {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
+)
 ALIGN = re.compile(r":?-+:?")
 DISPLAY = (  # may take several lines, none of them blank
     r"\$\$(?P<{0}1>(?:\\.|[^$\\\n]|\\?\n(?![ \t]*\n)){{1,4000}})\$\$"
@@ -85,7 +91,11 @@ class Renderer(mistune.HTMLRenderer):
 
     def list(self, text, ordered, start=None, **attrs):
         tag = "ol" if ordered else "ul"
-        return f'<{tag} start="{start}">{text}</{tag}>' if start is not None else f"<{tag}>{text}</{tag}>"
+        return (
+            f'<{tag} start="{start}">{text}</{tag}>'
+            if start is not None
+            else f"<{tag}>{text}</{tag}>"
+        )
 
     def task_list_item(self, text, checked=False):
         box = f'<input type="checkbox" disabled{" checked" * checked}> '
@@ -97,7 +107,8 @@ class Renderer(mistune.HTMLRenderer):
         body = escape(code, quote=False) if CARET in code else _coloured(code, language)
         button = '<button type="button" class="code__copy">Copy</button>'
         head = f'<div class="code__head"><span>{name or "text"}</span>{button}</div>'
-        return f'<div class="code">{head}<pre><code class="language-{name or "text"}">{body}</code></pre></div>'
+        code = f'<code class="language-{name or "text"}">{body}</code>'
+        return f'<div class="code">{head}<pre>{code}</pre></div>'
 
     def link(self, text, url, title=None):
         text = re.sub(r"</?a\b[^>]*>", "", text)  # an image in a link would be a link in a link
@@ -106,7 +117,8 @@ class Renderer(mistune.HTMLRenderer):
         if not LINK.match(url):
             return text
         title = f' title="{html.escape(title)}"' if title else ""
-        return f'<a href="{html.escape(url)}"{title} rel="noopener noreferrer nofollow" target="_blank">{text}</a>'
+        rel = 'rel="noopener noreferrer nofollow" target="_blank"'
+        return f'<a href="{html.escape(url)}"{title} {rel}>{text}</a>'
 
     def image(self, text, url, title=None):
         return self.link(text or escape(url, quote=False), url, title)
@@ -130,13 +142,15 @@ def _coloured(code, language):
         lexer = None if plain else get_lexer_by_name(language, stripnl=False)
     except ClassNotFound:
         lexer = None
-    return highlight(code, lexer, HtmlFormatter(nowrap=True)) if lexer else escape(code, quote=False)
+    return (
+        highlight(code, lexer, HtmlFormatter(nowrap=True)) if lexer else escape(code, quote=False)
+    )
 
 
 MATH_ATTRIBUTES = set(
-    "accent columnalign columnlines columnspacing depth display displaystyle fence form height largeop linebreak"
-    " linethickness lspace mathbackground mathcolor mathsize mathvariant maxsize minsize movablelimits notation"
-    " rowlines rowspacing rspace scriptlevel separator stretchy voffset width".split()
+    "accent columnalign columnlines columnspacing depth display displaystyle fence form height"
+    " largeop linebreak linethickness lspace mathbackground mathcolor mathsize mathvariant maxsize"
+    " minsize movablelimits notation rowlines rowspacing rspace scriptlevel separator stretchy voffset width".split()
 )
 
 
@@ -144,18 +158,24 @@ MATH_ATTRIBUTES = set(
 def _mathml(latex, display):
     """Turn LaTeX into MathML; LaTeX that cannot be turned is shown as it was written."""
     try:
-        if CARET in latex or re.search(r"\\(?:\w*def|\w*command|Declare)", latex):  # macros can grow without bound
+        if CARET in latex or re.search(
+            r"\\(?:\w*def|\w*command|Declare)", latex
+        ):  # macros can grow without bound
             raise ValueError(latex)
-        return _written(Converter(display="block" if display else "inline").convert_to_element(latex))
+        return _written(
+            Converter(display="block" if display else "inline").convert_to_element(latex)
+        )
     except Exception:  # the converter raises whatever its parser stumbles over
         return f'<code class="math">{escape(latex, quote=False)}</code>'
 
 
 def _written(math):
-    """Write a MathML tree, escaped (the converter's own writer unescapes) and with harmless attributes only."""
+    """Write a MathML tree with harmless attributes, escaped (the converter's writer is not)."""
     for element in math.iter():
         element.text = html.unescape(element.text or "")
-        element.attrib = {name: value for name, value in element.attrib.items() if name in MATH_ATTRIBUTES}
+        element.attrib = {
+            name: value for name, value in element.attrib.items() if name in MATH_ATTRIBUTES
+        }
     return tostring(math, encoding="unicode", short_empty_elements=False)
 
 
@@ -179,7 +199,12 @@ def _parse_url(inline, match, state):
         return None
     href = url if url.startswith("http") else "https://" + url
     text = {"type": "text", "raw": url}
-    token = {"type": "link", "children": [text], "attrs": {"url": escape_url(href)}, "_autolink": url}
+    token = {
+        "type": "link",
+        "children": [text],
+        "attrs": {"url": escape_url(href)},
+        "_autolink": url,
+    }
     state.append_token(token)
     return match.start() + len(url)
 
@@ -203,7 +228,12 @@ def _aligns(line):
     cells = _cells(line)
     if not all(ALIGN.fullmatch(cell) for cell in cells):
         return None
-    names = {(True, True): "center", (True, False): "left", (False, True): "right", (False, False): None}
+    names = {
+        (True, True): "center",
+        (True, False): "left",
+        (False, True): "right",
+        (False, False): None,
+    }
     return [names[cell[0] == ":", cell[-1] == ":"] for cell in cells]
 
 
@@ -226,19 +256,23 @@ def _parse_table(block, match, state):
 
 
 def _row(line, aligns, kind):
-    """Return a row's token with as many cells as the table has columns, or fewer while it is being written."""
+    """Return a row's token with the table's number of cells, or fewer while it is written."""
     cells = _cells(line)
     if CARET not in line:
         cells += [""] * (len(aligns) - len(cells))
     children = [
-        {"type": "table_cell", "text": cell, "attrs": {"align": align, "head": kind == "table_head"}}
+        {
+            "type": "table_cell",
+            "text": cell,
+            "attrs": {"align": align, "head": kind == "table_head"},
+        }
         for cell, align in zip(cells, aligns, strict=False)
     ]
     return {"type": kind, "children": children}
 
 
 def _dialect(md):
-    """Set the rules: no HTML at all (its text is escaped like any other), tables, math, bare links."""
+    """Set the rules: no HTML (its text is escaped like any other), tables, math, bare links."""
     md.block.specification["block_html"] = r"(?!)"
     lists = (md.block.rules, md.block.block_quote_rules, md.block.list_rules)
     for rules in lists:
@@ -248,7 +282,9 @@ def _dialect(md):
     md.block.register("table", TABLE, _parse_table)
     for rules in lists[1:]:
         rules[:] = ["block_math", *rules, "table"]
-    md.inline.register("inline_math", INLINE_MATH, _parse_math, before="escape", start_chars=("$", "\\"))
+    md.inline.register(
+        "inline_math", INLINE_MATH, _parse_math, before="escape", start_chars=("$", "\\")
+    )
 
 
 def _bare_links(md):
@@ -259,7 +295,7 @@ _renderer = Renderer()
 
 
 class Blocks(mistune.BlockParser):
-    """Keep the order of a quote and what is around it: mistune may move the blocks that end it before it."""
+    """Keep a quote where it is: mistune may move the blocks that end it before it."""
 
     def extract_block_quote(self, m, state):
         before, state.tokens = state.tokens, []
@@ -270,7 +306,9 @@ class Blocks(mistune.BlockParser):
 
 
 def _parser(*plugins):
-    return mistune.Markdown(_renderer, Blocks(), plugins=[strikethrough, mark, task_lists, _dialect, *plugins])
+    return mistune.Markdown(
+        _renderer, Blocks(), plugins=[strikethrough, mark, task_lists, _dialect, *plugins]
+    )
 
 
 _with_links, _without_links = _parser(_bare_links), _parser()
@@ -297,7 +335,8 @@ QUOTED = re.compile(r" {0,3}> ?[^\s>#`~*+\d-]")
 EMPTY_QUOTE = re.compile(r"^ {0,3}>[ \t]*\n\Z", re.M)
 UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
 UNDECIDED = re.compile(
-    r"[ \t>]*(?:[-+*]|\d{1,9}[.)]?|#{1,6}|[-=_*:| \t]+|`{3,}[^`\n]*|~{3,}[^\n]*|`+|~+|\$\$?|\\\[?)?[ \t]*$"
+    r"[ \t>]*(?:[-+*]|\d{1,9}[.)]?|#{1,6}|[-=_*:| \t]+|`{3,}[^`\n]*|~{3,}[^\n]*"
+    r"|`+|~+|\$\$?|\\\[?)?[ \t]*$"
 )
 DELIMITERS = " \t\n*_~=`$!\\|<&"
 TAIL = re.compile(
@@ -346,7 +385,8 @@ class Growth:
     sent. A tail that the next characters may turn into something else is held back.
     """
 
-    LONG = 6000  # characters rendered beyond which a paragraph is cut, and other regions are rendered less often
+    # Characters rendered beyond which a paragraph is cut, and other regions rendered less often.
+    LONG = 6000
 
     def __init__(self):
         self._head = []  # the HTML of the finished regions
@@ -356,11 +396,18 @@ class Growth:
         self._begin("block")
 
     def _begin(self, context):
-        self._context = context  # what the region is a part of: block, item, row, or text of a paragraph
+        self._context = (
+            context  # what the region is a part of: block, item, row, or text of a paragraph
+        )
         self._kind = context if context in ("row", "text") else None  # what its first line makes it
-        self._line = self._lines = 0  # where the first line begins that is not yet judged; its number
+        self._line = self._lines = (
+            0  # where the first line begins that is not yet judged; its number
+        )
         self._blank = False  # whether the line before it is blank
-        self._stem, self._after = [], ""  # the region's HTML up to where text goes; its closing tags
+        self._stem, self._after = (
+            [],
+            "",
+        )  # the region's HTML up to where text goes; its closing tags
         self._gap = ""  # the end of the source that is held back
         self._plain = False  # whether ordinary text can go to the end of the stem
         self._solid = 0  # where the last fence that is closed ends
@@ -425,12 +472,14 @@ class Growth:
         return self._append(self._new_code())
 
     def _new_code(self):
-        """Return the code not shown yet, without its indent, but for a line that may be the closing fence."""
+        """Return the code not shown yet, unindented, but for what may be the closing fence."""
         held = re.fullmatch(r"[ \t]*(?:`*|~*)[ \t]*", self._source[self._line :])
         start, end = self._code_shown, self._line if held else len(self._source)
         self._code_shown = max(start, end)
         margin = "\n" if self._source[start - 1] == "\n" else ""
-        return re.sub(rf"(?<=\n) {{0,{self._code[0]}}}", "", margin + self._source[start:end])[len(margin) :]
+        return re.sub(rf"(?<=\n) {{0,{self._code[0]}}}", "", margin + self._source[start:end])[
+            len(margin) :
+        ]
 
     def _code_ends(self):
         """Skip the complete lines of code; tell whether one of them ends it."""
@@ -454,7 +503,12 @@ class Growth:
 
     def _update(self, text):
         """Finish what is finished, render what is open, and return what differs."""
-        stem, depth, stack, mark = "".join(self._stem), self._depth, list(self._stack), len(self._head)
+        stem, depth, stack, mark = (
+            "".join(self._stem),
+            self._depth,
+            list(self._stack),
+            len(self._head),
+        )
         self._stem = [stem]
         while (cut := self._next_cut()) is not None:
             self._finish(*cut)
@@ -466,7 +520,7 @@ class Growth:
 
     @property
     def _can_wait(self):
-        return self.LONG < self._work and self.LONG / 4 < self._weight < self._rendered * 1.25
+        return self._work > self.LONG and self.LONG / 4 < self._weight < self._rendered * 1.25
 
     @property
     def _weight(self):
@@ -486,7 +540,10 @@ class Growth:
             return self._show("", text, False) if text else None
         half = HALF.search(text[-800:])
         if half:
-            text = text[: len(text) - len(half.group()) + half.end(1) - half.start()] + f"({HALF_LINK})"
+            text = (
+                text[: len(text) - len(half.group()) + half.end(1) - half.start()]
+                + f"({HALF_LINK})"
+            )
         self._show(self._translate(text + CARET + self._closers(text)) or "", text, not half)
 
     def _show(self, shown, text, plain):
@@ -502,12 +559,14 @@ class Growth:
 
     def _render_open_code(self):
         indent, _, start = self._code
-        stem, caret, rest = (self._translate(self._source[:start] + " " * indent + CARET) or "").rpartition(CARET)
+        stem, caret, rest = (
+            self._translate(self._source[:start] + " " * indent + CARET) or ""
+        ).rpartition(CARET)
         self._after, self._code_shown = rest.strip(), start
         self._stem = [stem + escape(self._new_code(), quote=False)]
 
     def _translate(self, source):
-        """Render the Markdown of a region to the HTML that goes into its context; None if it is no such region."""
+        """Render a region to the HTML that goes into its context; None if it is no such region."""
         if self._context == "text":
             source = QUOTE_MARK.sub("\n", source) if "blockquote" in self._tags else source
             shown = _inline(UNDERLINE.sub("", source.rstrip()))
@@ -522,7 +581,7 @@ class Growth:
         return shown[shown.index(">") + 1 : shown.rindex("<")] if blocks == [tag] else None
 
     def _visible(self):
-        """Return the source without the tail that the next characters may turn into something else."""
+        """Return the source without the tail that the next characters may change."""
         text = self._source.rstrip(DELIMITERS)
         if tail := TAIL.search(text[-260:]):
             text = text[: len(text) - len(tail.group())].rstrip(DELIMITERS)
@@ -569,18 +628,22 @@ class Growth:
         return None
 
     def _follows(self, line, complete):
-        """Tell what a line begins after the open region: a context, or None if it is part of the region."""
+        """Tell what a line begins after the open region: a context, or None if it is part of it."""
         if self._kind is None:
             return self._classify(line)
         if not self._lines:
             return None
-        if self._kind in ("row", "table") or self._kind == "paragraph" and self._lines == 1 and not self._blank:
-            if (context := self._follows_row(line, complete)) is not False:
+        first_line = self._kind == "paragraph" and self._lines == 1 and not self._blank
+        if first_line or self._kind in ("row", "table"):
+            context = self._follows_row(line, complete)
+            if context is not False:
                 return context
         if self._kind == "list":
             return self._follows_item(line)
         if self._kind == "math" and not self._blank and self._line - self._math < 4000:
-            return None if MATH_END.search(self._source, self._math, self._line) is None else "block"
+            return (
+                None if MATH_END.search(self._source, self._math, self._line) is None else "block"
+            )
         if self._kind == "indented":
             return None if line.startswith(("    ", "\t")) else "block"
         if self._blank:
@@ -598,7 +661,7 @@ class Growth:
         return "block" if self._kind in ("line", "fence") else None
 
     def _follows_quote(self, line):
-        """Tell what a line begins after a quote: a block, or a paragraph of the quote after plain paragraphs."""
+        """Tell what a line begins after a quote: a block, or another paragraph of it."""
         if not QUOTE.match(line):
             return "block" if FENCE.match(line) or RULE.match(line) or ITEM.match(line) else None
         plain = QUOTED.match(line) and EMPTY_QUOTE.search(self._source, 0, self._line)
@@ -613,7 +676,11 @@ class Growth:
 
     def _follows_item(self, line):
         marker = not RULE.match(line) and MARKER.match(line)
-        if marker and marker.group(2)[-1] == self._bullet[-1] and len(marker.group(1)) == self._indent:
+        if (
+            marker
+            and marker.group(2)[-1] == self._bullet[-1]
+            and len(marker.group(1)) == self._indent
+        ):
             return "item"
         inside = len(line) - len(line.lstrip(" ")) >= self._margin or "\t" in line[: self._margin]
         ends = not inside and (self._blank or marker or BREAK.match(line) or RULE.match(line))
@@ -650,8 +717,14 @@ class Growth:
             self._stack = []
             return self._begin("block")
         self._source = self._source[end:]
-        opened = {"item": [shown[-3:-1]], "row": ["table", "tbody"], "quote": ["blockquote"]}.get(context, [])
-        if context == self._context or self._context == "block" and not shown.endswith(_closing(opened)):
+        opened = {"item": [shown[-3:-1]], "row": ["table", "tbody"], "quote": ["blockquote"]}.get(
+            context, []
+        )
+        if (
+            context == self._context
+            or self._context == "block"
+            and not shown.endswith(_closing(opened))
+        ):
             self._head.append(shown)
         elif self._context == "block":
             self._stack = [(tag, len(self._head)) for tag in opened]
@@ -663,9 +736,11 @@ class Growth:
         self._begin(context)
 
     def _settle(self, text):
-        """Cut a long paragraph between two words where no markup is open: what is before is finished."""
+        """Finish a long paragraph's beginning: cut between two words, where no markup is open."""
         stem, source = "".join(self._stem), self._source.removesuffix(self._gap)
-        tags = {"paragraph": ["p"], "text": ["span"], "quote": ["blockquote", "p"]}.get(self._kind, [])
+        tags = {"paragraph": ["p"], "text": ["span"], "quote": ["blockquote", "p"]}.get(
+            self._kind, []
+        )
         tags = tags[self._context == "quote" :]
         between = self._plain and not self._gap.strip() and (self._gap + text)[:1].isspace()
         if not between or self._after != _closing(tags) or stem.count("<p>") > 1:
@@ -688,7 +763,11 @@ def _inline(source):
 def _table_row(aligns, source):
     """Render one row of a table whose delimiter row is given."""
     cells = _row(source, _aligns(aligns), "table_row")["children"]
-    return "<tr>" + "".join(_renderer.table_cell(_inline(cell["text"]), **cell["attrs"]) for cell in cells) + "</tr>"
+    return (
+        "<tr>"
+        + "".join(_renderer.table_cell(_inline(cell["text"]), **cell["attrs"]) for cell in cells)
+        + "</tr>"
+    )
 
 
 def _closing(tags):
@@ -698,22 +777,30 @@ def _closing(tags):
 def _split(shown):
     """Split HTML before the closing tags at its end."""
     end = len(shown)
-    while end and shown[end - 1] == ">" and shown.startswith("</", start := shown.rindex("<", 0, end)):
+    while (
+        end and shown[end - 1] == ">" and shown.startswith("</", start := shown.rindex("<", 0, end))
+    ):
         end = start
     return shown[:end], re.findall(r"</\w+>", shown[end:])
 
 
 def _difference(old, new, depth):
-    """Return the patches that turn HTML that ends open at a depth into new HTML; None if nothing is in common."""
+    """Return the patches from HTML open at a depth to new HTML; None if nothing is in common."""
     if new.startswith(old):
-        return [Patch(level, "beforeend", added) for level, added in _chunks(new[len(old) :], depth) if added]
+        return [
+            Patch(level, "beforeend", added)
+            for level, added in _chunks(new[len(old) :], depth)
+            if added
+        ]
     common = len(commonprefix((old, new)))
     starts = [start for start in _open_elements(old) if start <= common]
     if not starts:
         return None
     level = depth - len(_open_elements(old)) + len(starts)
     (_, first), *rest = _chunks(new[starts[-1] :], level - 1)
-    return [Patch(level, "outerHTML", first)] + [Patch(at, "beforeend", added) for at, added in rest if added]
+    return [Patch(level, "outerHTML", first)] + [
+        Patch(at, "beforeend", added) for at, added in rest if added
+    ]
 
 
 def _open_elements(shown):
@@ -753,12 +840,17 @@ def _closers(text):
                 return MATH_CLOSERS.get(run, run) + "".join(reversed(stack))
             position += end.end() if end else 0
         elif run[0] not in "\\$":
-            _toggle(stack, run, text[match.start() - 1 : match.start()] or " ", text[position : position + 1] or CARET)
+            _toggle(
+                stack,
+                run,
+                text[match.start() - 1 : match.start()] or " ",
+                text[position : position + 1] or CARET,
+            )
     return "".join(reversed(stack))
 
 
 def _toggle(stack, run, before, after):
-    """Close or open emphasis on the stack of open delimiters, as the characters around a run allow."""
+    """Close or open emphasis on the stack of delimiters, as the characters around a run allow."""
     within = before.isalnum() and after.isalnum()
     if within and run[0] == "_":
         return

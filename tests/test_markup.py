@@ -2,10 +2,11 @@
 
 import random
 import re
+from itertools import pairwise
 
 import html5lib
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import markup
@@ -37,7 +38,9 @@ class Page:
     def _at(self, depth):
         element = self.body
         for _ in range(depth):
-            element = [child for child in element.childNodes if child.nodeType == child.ELEMENT_NODE][-1]
+            element = [
+                child for child in element.childNodes if child.nodeType == child.ELEMENT_NODE
+            ][-1]
         return element
 
     def _insert(self, html, parent, before):
@@ -54,7 +57,9 @@ class Page:
     def text(self):
         """The text a reader sees, block by block, without the code's label and button."""
         broken = re.sub(
-            r'<div class="code__head">.*?</div>|</?(?:p|li|h\d|tr|t[hd]|pre|div|blockquote)\b', r"\n\g<0>", self.html
+            r'<div class="code__head">.*?</div>|</?(?:p|li|h\d|tr|t[hd]|pre|div|blockquote)\b',
+            r"\n\g<0>",
+            self.html,
         )
         bare = re.sub(r'<div class="code__head">.*?</div>|<[^>]*>', "", broken)
         return [line.strip() for line in bare.split("\n") if line.strip()]
@@ -86,7 +91,9 @@ def shown(text, sizes=1):
 
 
 def test_prose_is_rendered_as_commonmark():
-    assert render("a **b** _c_ `d`\ne") == "<p>a <strong>b</strong> <em>c</em> <code>d</code>\ne</p>"
+    assert (
+        render("a **b** _c_ `d`\ne") == "<p>a <strong>b</strong> <em>c</em> <code>d</code>\ne</p>"
+    )
 
 
 def test_underscores_within_a_word_stay():
@@ -94,7 +101,9 @@ def test_underscores_within_a_word_stay():
 
 
 def test_a_list_looks_the_same_tight_and_loose():
-    assert render("- a\n- b") == render("- a\n\n- b") == "<ul><li><p>a</p></li><li><p>b</p></li></ul>"
+    assert (
+        render("- a\n- b") == render("- a\n\n- b") == "<ul><li><p>a</p></li><li><p>b</p></li></ul>"
+    )
 
 
 def test_tasks_are_disabled_boxes():
@@ -108,14 +117,26 @@ def test_table_cells_are_aligned_by_class_and_short_rows_are_filled():
 
 
 @pytest.mark.parametrize(
-    "text", ["$5 and $10", "US$5 to US$6", "it is $5 (US$), not $6", "$HOME/$USER", "a $ b $ c", r"\$x$"]
+    "text",
+    ["$5 and $10", "US$5 to US$6", "it is $5 (US$), not $6", "$HOME/$USER", "a $ b $ c", r"\$x$"],
 )
 def test_money_is_not_math(text):
     assert "<math" not in render(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["$x^2$", r"\(x\)", "$$x$$", r"\[x\]", "$$\nx\n$$", "\\[\nx\n\\]", "- $$x$$", "> $x$", "$2x + 1 = 3$"]
+    "text",
+    [
+        "$x^2$",
+        r"\(x\)",
+        "$$x$$",
+        r"\[x\]",
+        "$$\nx\n$$",
+        "\\[\nx\n\\]",
+        "- $$x$$",
+        "> $x$",
+        "$2x + 1 = 3$",
+    ],
 )
 def test_math_becomes_mathml(text):
     assert "<math" in render(text) and "$" not in render(text)
@@ -129,7 +150,9 @@ def test_bad_latex_is_shown_as_it_was_written():
     assert r'<code class="math">\left(&lt;</code>' in render(r"$\left(<$")
 
 
-@pytest.mark.parametrize("macro", [r"\def\a{\b\b}", r"\newcommand{\a}{\b\b}", r"\DeclareMathOperator{\a}{b}"])
+@pytest.mark.parametrize(
+    "macro", [r"\def\a{\b\b}", r"\newcommand{\a}{\b\b}", r"\DeclareMathOperator{\a}{b}"]
+)
 def test_latex_macros_are_not_run(macro):
     assert "<math" not in render(f"${macro}$")
 
@@ -141,7 +164,9 @@ def test_code_is_coloured_by_class_and_can_be_copied():
 
 
 def test_code_in_an_unknown_language_is_plain_and_its_name_is_escaped():
-    assert '<code class="language-&quot;&gt;&lt;b&gt;">x &lt; y\n</code>' in render('```"><b>\nx < y\n```')
+    assert '<code class="language-&quot;&gt;&lt;b&gt;">x &lt; y\n</code>' in render(
+        '```"><b>\nx < y\n```'
+    )
 
 
 def test_code_that_would_take_pygments_seconds_stays_plain():
@@ -150,11 +175,17 @@ def test_code_that_would_take_pygments_seconds_stays_plain():
 
 def test_bare_addresses_become_links_without_the_full_stop():
     html = render("See https://a.b/c_(d). Or www.e.fg, **https://h.ij**!")
-    assert re.findall('href="(.*?)"', html) == ["https://a.b/c_(d)", "https://www.e.fg", "https://h.ij"]
+    assert re.findall('href="(.*?)"', html) == [
+        "https://a.b/c_(d)",
+        "https://www.e.fg",
+        "https://h.ij",
+    ]
 
 
 def test_links_open_outside_and_tell_nothing():
-    assert 'href="http://a.b" rel="noopener noreferrer nofollow" target="_blank">x</a>' in render("[x](http://a.b)")
+    assert 'href="http://a.b" rel="noopener noreferrer nofollow" target="_blank">x</a>' in render(
+        "[x](http://a.b)"
+    )
 
 
 def test_images_are_links_and_load_nothing():
@@ -209,7 +240,18 @@ ELEMENTS = set(
     "html head body div p h1 h2 h3 h4 h5 h6 br hr blockquote ul ol li input pre code span button a em strong del mark"
     " table thead tbody tr th td math".split()
 )
-ATTRIBUTES = {"class", "href", "title", "rel", "target", "type", "disabled", "checked", "start", "display"}
+ATTRIBUTES = {
+    "class",
+    "href",
+    "title",
+    "rel",
+    "target",
+    "type",
+    "disabled",
+    "checked",
+    "start",
+    "display",
+}
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -218,7 +260,11 @@ def test_no_attack_gets_an_element_attribute_or_address_through(attack):
         for element in Page(html).body.getElementsByTagName("*"):
             assert element.tagName in ELEMENTS or element.tagName.startswith("m")
             names = set(element.attributes.keys())
-            assert names <= ATTRIBUTES or element.tagName.startswith("m") and names <= markup.MATH_ATTRIBUTES
+            assert (
+                names <= ATTRIBUTES
+                or element.tagName.startswith("m")
+                and names <= markup.MATH_ATTRIBUTES
+            )
             assert re.match("https?://|mailto:|$", element.getAttribute("href"))
 
 
@@ -389,7 +435,7 @@ def test_the_shown_text_never_flickers_while_bold_is_typed():
     for letter in "plain **bold text** plain":
         growth.feed(letter)
         texts.append(re.sub("<[^>]*>", "", growth.html))
-    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:]))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
 
 
 def test_an_empty_feed_changes_nothing():
@@ -411,12 +457,20 @@ LONG = {
         + ("   " + CODE.replace("\n", "\n   ")) * (size // 80)
         + "\n   ```\n\n   So *it* is.\n"
     ),
-    "table": lambda size: "| Name | Value |\n|---|--:|\n" + "| some **bold** name | 12345 |\n" * (size // 30),
+    "table": lambda size: (
+        "| Name | Value |\n|---|--:|\n" + "| some **bold** name | 12345 |\n" * (size // 30)
+    ),
     "list": lambda size: "- **Lead in**: then the text of the item with `code`.\n" * (size // 54),
-    "nested list": lambda size: "- Top item\n  - nested **one** here\n    - deeper\n  - nested two\n" * (size // 62),
-    "one item": lambda size: "- Top item\n" + "  - nested **one** here\n    - deeper\n" * (size // 38),
+    "nested list": lambda size: (
+        "- Top item\n  - nested **one** here\n    - deeper\n  - nested two\n" * (size // 62)
+    ),
+    "one item": lambda size: (
+        "- Top item\n" + "  - nested **one** here\n    - deeper\n" * (size // 38)
+    ),
     "giant paragraph": lambda size: PROSE * (size // 97),
-    "markup everywhere": lambda size: "**a b** c `d` *e* [f](http://g.hi) ~~j~~ $k$ https://l.mn " * (size // 58),
+    "markup everywhere": lambda size: (
+        "**a b** c `d` *e* [f](http://g.hi) ~~j~~ $k$ https://l.mn " * (size // 58)
+    ),
     "lines": lambda size: "a short line of text\n" * (size // 21),
     "bare json": lambda size: (
         '{"items": [\n' + '  {"name_of": "thing", "list": [1, 2, 3], "x": "y_z"},\n' * (size // 56)
@@ -432,9 +486,13 @@ def cost(text, monkeypatch):
     rendered = []
     with monkeypatch.context() as patch:
         parser = markup._markdown
-        patch.setattr(markup, "_markdown", lambda source: rendered.append(len(source)) or parser(source))
+        patch.setattr(
+            markup, "_markdown", lambda source: rendered.append(len(source)) or parser(source)
+        )
         growth = Growth()
-        sent = sum(len(patch.html.encode()) for piece in pieces(text, 10) for patch in growth.feed(piece))
+        sent = sum(
+            len(patch.html.encode()) for piece in pieces(text, 10) for patch in growth.feed(piece)
+        )
     return sent / max(len(render(text).encode()), 1), sum(rendered) / len(text)
 
 
@@ -451,7 +509,9 @@ def test_twice_the_text_costs_twice_the_rendering(case, monkeypatch):
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_repetition_costs_no_more_as_it_grows(hostile, monkeypatch):
-    short, long = (cost(hostile * (size // len(hostile)), monkeypatch)[1] for size in (3_000, 6_000))
+    short, long = (
+        cost(hostile * (size // len(hostile)), monkeypatch)[1] for size in (3_000, 6_000)
+    )
     assert long < max(short * 1.4, 5)
 
 
@@ -495,7 +555,8 @@ STARTS = [
     "\n  ```\n  ",
 ]
 texts = st.lists(
-    st.sampled_from(WORDS) | st.just(" ") | st.sampled_from(MARKS) | st.sampled_from(STARTS), max_size=40
+    st.sampled_from(WORDS) | st.just(" ") | st.sampled_from(MARKS) | st.sampled_from(STARTS),
+    max_size=40,
 ).map("".join)
 sizes = st.integers(1, 30) | st.text("abcdef", min_size=1, max_size=3)
 
