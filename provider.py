@@ -78,7 +78,7 @@ def client():
         # Each request looks at every idle connection: with a hundred of them, for 10 ms of CPU.
         limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=10)
         current_app.extensions["provider"] = openai.OpenAI(
-            api_key=(config["OPENAI_API_KEY"] or "none").strip(),
+            api_key=(config["OPENAI_API_KEY"] or "").strip() or "none",
             base_url=config["OPENAI_BASE_URL"] or "https://api.openai.com/v1",
             # Longer than a completion waits: the client would ask again, at the reader's expense.
             timeout=openai.Timeout(config["READ_TIMEOUT"] * THINKING + 10, connect=10.0),
@@ -575,6 +575,8 @@ def explain(error, model):
     log.warning("model %s failed: %s", model, type(error).__name__)
     if isinstance(error, openai.APIStatusError):
         return explain_body(error.body, error.status_code, model)
+    if isinstance(error, UnicodeEncodeError):  # a header that is no ASCII: the key's
+        return ProviderError(sentence(401, "", model))
     if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
         return ProviderError("The provider took too long to answer. Try again.")
     if isinstance(error, openai.APIConnectionError):

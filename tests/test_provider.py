@@ -138,7 +138,7 @@ def small_stream():
     comment = ": ping é\n\n".encode()
     parts = [{"content": text} for text in ("é", "€", FLAG, "end")]
     events = [b"data: " + wire.compact({"choices": [{"delta": part}]}).encode() for part in parts]
-    finish = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}'
+    finish = b'data: {"choices":\ndata: [{"delta":{},"finish_reason":"stop"}]}'
     return comment + b"\n\n".join([*events, finish, b"data: [DONE]", b""])
 
 
@@ -715,6 +715,18 @@ def test_an_address_that_is_none_cannot_be_reached(ask, url):
     assert ask(OPENAI_BASE_URL=url).error.startswith("The provider could not be reached.")
 
 
+@pytest.mark.parametrize(("key", "sent"), [(None, "none"), (" ", "none"), (" sk-1\n", "sk-1")])
+def test_a_key_is_sent_without_the_blanks_around_it(ask, provider, key, sent):
+    provider.says("Hi")
+    assert ask(OPENAI_API_KEY=key).text == "Hi"
+    assert provider.requests[0].headers["authorization"] == f"Bearer {sent}"
+
+
+def test_a_key_that_cannot_be_sent_is_a_wrong_key(ask, caplog):
+    assert "refused the API key" in ask(OPENAI_API_KEY="“sk-secret”").error
+    assert "sk-" not in caplog.text
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_the_base_url_may_end_in_a_slash(ask, provider, slash):
     provider.says("Hi")
@@ -828,6 +840,15 @@ def test_stopping_hangs_up_at_once_and_keeps_the_text(config, provider, where):
     assert awaited(reply.wait_for_disconnect) - asked < 0.3
     assert answer.error is None
     assert answer.text == ("one two" if where == "middle" else "")
+
+
+def test_stopping_does_not_wait_for_a_busy_caller(config, provider):
+    reply = provider.says("one").holds()
+    with completion() as asked:
+        awaited(reply.wait_for_hold)
+        asked.stop()
+        assert awaited(reply.wait_for_disconnect)
+        assert Answer(asked).read().text == "one"
 
 
 def test_stopping_between_two_attempts_asks_no_more(config, provider):
