@@ -148,9 +148,10 @@ def _coloured(code, language):
 
 
 MATH_ATTRIBUTES = set(
-    "accent columnalign columnlines columnspacing depth display displaystyle fence form height"
-    " largeop linebreak linethickness lspace mathbackground mathcolor mathsize mathvariant maxsize"
-    " minsize movablelimits notation rowlines rowspacing rspace scriptlevel separator stretchy voffset width".split()
+    "accent columnalign columnlines columnspacing depth display displaystyle fence form"
+    " height largeop linebreak linethickness lspace mathbackground mathcolor mathsize"
+    " mathvariant maxsize minsize movablelimits notation rowlines rowspacing rspace"
+    " scriptlevel separator stretchy voffset width".split()
 )
 
 
