@@ -120,7 +120,7 @@ def read_settings(settings, instance):
         "RATELIMIT_STORAGE_URI": "memory://",
         "RATELIMIT_ENABLED": settings.get("RATELIMIT_ENABLED", "1") not in ("0", False),
         "OPENAI_API_KEY": settings.get("OPENAI_API_KEY"),
-        "OPENAI_BASE_URL": settings.get("OPENAI_BASE_URL"),
+        "OPENAI_BASE_URL": provider_url(settings),
         "MODELS": [name.strip() for name in settings.get("MODELS", "").split(",") if name.strip()],
         "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
@@ -175,6 +175,17 @@ def redis_url(settings, instance):
         # Platforms sign their Redis certificates themselves; the URL may ask for more.
         url += ("&" if "?" in url else "?") + "ssl_cert_reqs=none"
     return url
+
+
+def provider_url(settings):
+    """Return the provider's address, or None for OpenAI's own."""
+    url = settings.get("OPENAI_BASE_URL", "").strip() or None
+    try:
+        parts = urlsplit(url or "https://api.openai.com")
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    return url if usable else refuse("OPENAI_BASE_URL must be an http:// or https:// address.")
 
 
 def choice(settings, name, allowed):
