@@ -82,6 +82,8 @@ class Wreck:
 
     def happen(self):
         """Let it happen; return once every page knows."""
+        # with nothing left to save, only what it says next can tell the sleeper
+        wait_until(lambda: "w19" in saved(self.stack, self.tabs[1]), 5, "a checkpoint")
         os.killpg(self.suspended.pid, signal.SIGSTOP)
         self.stack.kill_worker(index=self.stack.workers.index(self.killed))
         died_at = time.monotonic()
@@ -381,9 +383,10 @@ def memory(process):
 def test_deleting_a_chat_in_mid_reply_ends_everything_about_it(stack, tab, provider):
     script = hold(provider, tab)
     other = Tab(tab.person, tab.chat_id)
+    wait_until(lambda: "w19" in saved(stack, tab), 5, "a checkpoint")
     answer = tab.person.post(f"/chats/{tab.chat_id}/delete")
     assert answer.status == 303
-    script.wait_for_disconnect(timeout=1)
+    script.wait_for_disconnect(timeout=0.5)
     assert tab.socket.wait_for_close() == other.socket.wait_for_close() == 1008
     again = tab.person.socket(tab.chat_id, since=0)
     assert again.wait_for_close() == 1008

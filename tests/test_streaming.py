@@ -129,10 +129,36 @@ def test_a_page_that_reconnects_ten_times_a_reply_ends_equal_to_a_fresh_load(ada
         assert tab.html == tab.reloaded()
 
 
+def test_many_tabs_that_come_at_once_in_mid_reply_miss_nothing(ada, provider):
+    tabs = [Tab(ada, ada.new_chat())]
+    tabs += [Tab(ada, tabs[0].chat_id) for _ in range(7)]
+    for tab in tabs:
+        tab.seen = shows_no_gap
+        tab.drop()
+    script = paced(provider, prose(500), gap=0.004)
+    send(tabs[0])
+    script.wait_for_request()
+    while not script.request.answered_at:
+        at_once(lambda n: tabs[n].connect(), len(tabs))
+        for tab in tabs:
+            tab.wait_for_words("w")
+            tab.drop()
+    for tab in tabs:
+        tab.connect()
+        tab.wait_for_status("complete")
+        assert tab.html == tab.reloaded()
+
+
+def shows_no_gap(tab):
+    shown = words(tab.text) if tab.reply else []
+    assert shown == numbered(len(shown))
+
+
 def test_whoever_comes_late_to_a_long_reply_gets_it_once_not_every_frame_of_it(tab, provider):
     early = Tab(tab.person, tab.chat_id)
     early.drop()
-    script = provider.reply()
+    # a short first frame: what is shown whole at the beginning is little
+    script = provider.reply().says("start ").pauses(0.1)
     for _ in range(12):
         script.says("lorem ipsum dolor sit amet, " * 40, "\n\n").pauses(0.1)
     script.says("w0 ").holds().says("w1")

@@ -68,7 +68,7 @@ class Books:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
     def wait_for(self, registry, count, timeout=5):
-        """Wait until a registry ("finished", "failed", "started") holds so many jobs; return them."""
+        """Wait until a registry ("finished", "failed", …) holds so many jobs; return them."""
         held = getattr(self.queue, f"{registry}_job_registry")
         wait_until(
             lambda: held.get_job_count(cleanup=False) >= count, timeout, f"{count} {registry}"
