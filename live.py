@@ -32,6 +32,7 @@ LIFETIME = 6 * 3600
 TURN = 900
 PING = 25
 SEND_TIMEOUT = 60
+FAREWELL = 1
 # A Redis that says nothing for so long is asked whether it lives; then it has as long to answer.
 SILENCE = 5
 # A socket this far behind is closed; it catches up when it can read again.
@@ -620,8 +621,10 @@ def serve(socket, chat_id, catch_up):
         # An upgraded socket must not be answered in HTTP, whatever the bug is.
         log.exception("chat %s: socket closed", chat_id)
     finally:
-        if socket.connected:
-            socket.close(code)
+        # To a reader that is stuck, not even this can be said.
+        with gevent.Timeout(FAREWELL, False):
+            if socket.connected:
+                socket.close(code)
 
 
 def follow(socket, watcher, seq):
