@@ -813,13 +813,16 @@ def test_a_provider_that_refuses_stream_options_is_asked_without(ask, provider, 
 # Stopping.
 
 
-def stopped(completion, *waits):
-    """Read until `waits` are over, stop, and return the answer and how long leaving took."""
+def stopped(completion, *waits, text=None):
+    """Read until `waits` are over and `text` is here; stop; return the answer and the moment."""
     with completion:
         answer = Answer(completion)
         reading = gevent.spawn(answer.read)
         for wait in waits:
             awaited(wait)
+        with gevent.Timeout(5):
+            while text not in (None, answer.text):
+                gevent.sleep(0.005)
         asked = time.monotonic()
         completion.stop()
         reading.get(timeout=2)
@@ -838,10 +841,11 @@ def test_stopping_hangs_up_at_once_and_keeps_the_text(config, provider, where):
     if where == "middle":
         reply.says("one ", "two")
     reply.holds()
-    answer, asked = stopped(completion(), reply.wait_for_hold)
+    text = "one two" if where == "middle" else ""
+    answer, asked = stopped(completion(), reply.wait_for_hold, text=text)
     assert awaited(reply.wait_for_disconnect) - asked < 0.3
     assert answer.error is None
-    assert answer.text == ("one two" if where == "middle" else "")
+    assert answer.text == text
 
 
 def test_stopping_does_not_wait_for_a_busy_caller(config, provider):

@@ -240,7 +240,7 @@ def test_two_workers_and_two_webs_share_the_work_and_ask_the_database_little(
     tabs = [Tab(ada, ada.new_chat()) for _ in range(6)]
     others = [Tab(elsewhere, tab.chat_id) for tab in tabs[::3]]
     for n, tab in enumerate(tabs):
-        paced(provider, prose(300), gap=0.012, when=f"chat {n}")
+        paced(provider, prose(600), gap=0.012, when=f"chat {n}")
         send(tab, f"chat {n}")
     for n, _ in enumerate(tabs):
         provider.wait_for_request(n + 1)
@@ -249,10 +249,10 @@ def test_two_workers_and_two_webs_share_the_work_and_ask_the_database_little(
     statements = Count(postgres_server)
     with statements:
         for tab in tabs:
-            tab.wait_for_status("complete", timeout=20)
+            tab.wait_for_status("complete", timeout=40)
     for tab in tabs + others:
         tab.wait_for_status("complete")
-        assert words(tab.text) == numbered(300)
+        assert words(tab.text) == numbered(600)
         assert tab.html == tab.reloaded()
     assert statements.per_second / len(tabs) < 2
 
