@@ -391,3 +391,20 @@ def test_deleting_a_chat_in_mid_reply_ends_everything_about_it(stack, tab, provi
     again = tab.person.socket(tab.chat_id, since=0)
     assert again.wait_for_close() == 1008
     assert tab.person.get(f"/chats/{tab.chat_id}").status == 404
+
+
+def test_a_connection_that_has_idled_serves_a_checkpoint(
+    make_app, postgres_url, provider, monkeypatch
+):
+    import models
+
+    monkeypatch.setattr(models, "IDLE", 0)
+    monkeypatch.setattr(models, "CHECKPOINT", 0)
+    app = make_app(DATABASE_URL=postgres_url)
+    provider.reply().says("one ").pauses(0.2).says("two ").pauses(0.2).says("three")
+    with app.app_context():
+        ada = models.User.sign_up("Ada", "ada@example.com", "correct horse battery")
+        ada.chats.append(models.Chat())
+        models.db.session.commit()
+        reply = ada.chats[0].run("gpt-4o-mini")
+        assert (reply.status, reply.content) == ("complete", "one two three")
