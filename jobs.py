@@ -104,9 +104,12 @@ def turn(chat_id, token):
 
 def reply(chat, model, after):
     """Run the reply to a message, unless another run of the same job does."""
+    chat_id = chat.id
     try:
         chat.run(model)
     except ReplyInProgress:
+        if db.session.get(Chat, chat_id) is None:
+            return None  # deleted meanwhile
         while chat.running_reply:
             db.session.commit()
             gevent.sleep(TURN_POLL)

@@ -65,6 +65,7 @@ if key_frame ~= '' then
 else
   redis.call('APPEND', text, more)
   redis.call('RPUSH', patches, frame)
+  redis.call('EXPIRE', patches, lifetime)
 end
 redis.call('PUBLISH', channel, number .. ' ' .. frame)
 return redis.call('EXISTS', stop)
