@@ -162,7 +162,11 @@ def test_a_message_whose_worker_died_before_saving_it_is_not_lost(stack, tab, pr
     send(tab, "precious words")
     with stack.redis.client() as client:
         queue = Queue(QUEUE, connection=client)
-        wait_until(lambda: not queue.count, 2, "the worker to have the job, asleep as it is")
+        try:
+            wait_until(lambda: not queue.count, 2, "the worker to have the job, asleep as it is")
+        except TimeoutError:
+            os.killpg(worker.pid, signal.SIGCONT)  # it slept between two looks at the queue
+            raise
         stack.kill_worker()
         for job_id in queue.intermediate_queue.get_job_ids():
             client.set(queue.intermediate_queue.get_first_seen_key(job_id), time.time() - 120)
