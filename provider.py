@@ -2,19 +2,38 @@
 
 import json
 import logging
+import random
+import re
 import time
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import gevent
 import jiter
 from flask import current_app
 from gevent.event import Event
+from geventhttpclient import HTTPClient
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 
+OPENAI = "https://api.openai.com/v1"
 # Seconds. A reply is looked at this often: the rhythm in which a page grows.
 TICK = 0.075
-# A read that took this long waited for the network: all that had arrived has been read.
-BLOCKED = 0.001
+CONNECT_TIMEOUT = 10
+MODELS_TIMEOUT = 30
+# Before each time that a busy provider is asked again, if it does not say itself.
+RETRY_DELAYS = (0.5, 1)
+LONGEST_RETRY_DELAY = 60
+# HTTP statuses of a provider that may answer if it is asked again; so may 500 and above.
+BUSY = {408, 409, 429}
+# More than replies that run in one process.
+MOST_CONNECTIONS = 1000
+# Bytes.
+BLOCK = 65_536
 # While nothing arrives, the caller gets to look around this often.
 IDLE = 0.1
 # Once the model has finished, only its usage is still to come.
@@ -30,6 +49,10 @@ FINISH_NOTES = {
     "content_filter": FILTERED,
     "safety": FILTERED,
 }
+TOO_LATE = "The provider took too long to answer. Try again."
+NOT_REACHED = "The provider could not be reached. Try again in a moment."
+NOT_UNDERSTOOD = "The provider's answer could not be understood. Try again."
+BROKEN_OFF = "The connection to the provider broke off. Try again."
 GARBLED = "A part of the answer could not be read."
 HTTP_ERRORS = {str(status) for status in range(400, 600)}
 # How providers say that the context window is full.
@@ -64,43 +87,198 @@ class Usage:
 
 
 def init_app(app):
-    """Keep one client per app: its pool saves a TLS handshake for each reply."""
-    app.extensions["provider"] = None
-
-
-def client():
-    """Return the app's OpenAI client, made on first use so that web processes never import it."""
-    if current_app.extensions["provider"] is None:
-        import httpx2
-        import openai
-
-        config = current_app.config
-        # Each request looks at every idle connection: with a hundred of them, for 10 ms of CPU.
-        limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=10)
-        current_app.extensions["provider"] = openai.OpenAI(
-            api_key=(config["OPENAI_API_KEY"] or "").strip() or "none",
-            base_url=config["OPENAI_BASE_URL"] or "https://api.openai.com/v1",
-            # Longer than a completion waits: the client would ask again, at the reader's expense.
-            timeout=openai.Timeout(config["READ_TIMEOUT"] * THINKING + 10, connect=10.0),
-            http_client=openai.DefaultHttpxClient(limits=limits),
-        )
-    return current_app.extensions["provider"]
+    """Keep one client per app: a kept connection saves a TLS handshake for each reply."""
+    config = app.config
+    app.extensions["provider"] = Client(
+        config.get("OPENAI_BASE_URL") or OPENAI,
+        (config.get("OPENAI_API_KEY") or "").strip() or "none",
+        # Longer than a completion waits.
+        config["READ_TIMEOUT"] * THINKING + 10,
+    )
 
 
 def warm_up():
-    """Import and build what a first reply would otherwise wait for."""
-    client()
+    """Import what a first reply would otherwise wait for."""
     costs("gpt-4o-mini", Usage(prompt=1, completion=1))
 
 
 def list_models():
     """Return the ids of the chat models the provider lists, sorted.
 
-    Raises `openai.OpenAIError` when the provider cannot be asked.
+    Raises `ProviderError`, `Refused` or ValueError when the provider does not tell.
     """
     other = ("embed", "whisper", "tts", "dall-e", "image", "moderation", "realtime", "transcribe")
-    ids = {model.id for model in client().models.list(timeout=30)}
-    return sorted(name for name in ids if not any(word in name for word in other))
+    client = current_app.extensions["provider"]
+    with gevent.Timeout(MODELS_TIMEOUT, ProviderError(TOO_LATE)), client.get("/models") as response:
+        listed = decode(b"".join(arriving(response)))
+    models = fields(listed).get("data") or listed
+    ids = {plain(fields(model).get("id")) for model in (models if type(models) is list else ())}
+    return sorted(name for name in ids if name and not any(word in name for word in other))
+
+
+# HTTP. A general client takes every chunk of a stream through a parser in Python, seven times the
+# CPU of this one's, and knows no way to take just what has arrived.
+
+
+class Refused(Exception):
+    """An HTTP error: its `status`, its `body` (decoded JSON, else text) and when to ask again."""
+
+    def __init__(self, response):
+        self.status = response.status_code
+        self.retry_after = retry_after(response)
+        self.body = ""
+        with suppress(OSError, HTTPParseError):
+            self.body = response.read(BLOCK)
+        with suppress(ValueError):
+            self.body = decode(self.body)
+        if isinstance(self.body, bytes):
+            self.body = self.body.decode(errors="replace")
+
+
+class Client:
+    """One provider's address, key and kept connections. `timeout` (s): the longest silence."""
+
+    def __init__(self, url, key, timeout):
+        self._url, self._key, self._timeout = urlsplit(url), key, timeout
+        self._http = None
+
+    def get(self, path):
+        """Return the open response to a request; asks again while the provider is busy.
+
+        Raises `Refused` for an HTTP error, `ProviderError` when nobody answers.
+        """
+        return self._request("GET", path)
+
+    def post(self, path, data):
+        """Return the open response to a request with a JSON body; otherwise like `get`."""
+        return self._request("POST", path, json.dumps(data).encode())
+
+    def _request(self, method, path, body=b""):
+        for delay in RETRY_DELAYS:
+            try:
+                return self._try(method, path, body)
+            except Refused as refusal:
+                if refusal.status not in BUSY and refusal.status < 500:
+                    raise
+                if refusal.retry_after:
+                    delay = refusal.retry_after
+                if delay > LONGEST_RETRY_DELAY:
+                    raise
+            except (OSError, HTTPConnectionClosed) as error:
+                log.warning("asking the provider again: %s", type(error).__name__)
+            gevent.sleep(delay * random.uniform(1, 1.25))
+        try:
+            return self._try(method, path, body)
+        except TimeoutError as error:
+            raise ProviderError(TOO_LATE) from error
+        except (OSError, HTTPConnectionClosed) as error:
+            raise ProviderError(NOT_REACHED) from error
+
+    def _try(self, method, path, body):
+        self._http = self._http or self._connect()
+        try:
+            response = self._http.request(method, self._url.path.rstrip("/") + path, body)
+        except HTTPConnectionClosed:
+            raise
+        except HTTPParseError as error:
+            raise ProviderError(NOT_UNDERSTOOD) from error
+        if response.status_code == 200:
+            return response
+        with response:
+            raise Refused(response)
+
+    def _connect(self):
+        if not re.fullmatch("[!-~]+", self._key):
+            raise ProviderError(sentence(401, "", None))
+        headers = {
+            "Authorization": f"Bearer {self._key}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "Chattable",
+        }
+        try:
+            return HTTPClient.from_url(
+                self._url.geturl(),
+                headers=headers,
+                concurrency=MOST_CONNECTIONS,
+                connection_timeout=CONNECT_TIMEOUT,
+                network_timeout=self._timeout,
+                **proxy_for(self._url),
+            )
+        except ValueError as error:
+            raise ProviderError(NOT_REACHED) from error
+
+
+def proxy_for(url):
+    """Return how to reach `url` as the environment says (`HTTPS_PROXY`, `NO_PROXY`)."""
+    proxy = getproxies().get(url.scheme)
+    if not proxy or proxy_bypass(url.hostname):
+        return {}
+    proxy = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    return {
+        "proxy_host": proxy.hostname,
+        "proxy_port": proxy.port or 80,
+        "proxy_user": proxy.username,
+        "proxy_password": proxy.password,
+    }
+
+
+def retry_after(response):
+    """Return the seconds after which a busy provider wants to be asked again, or None."""
+    told = response.get("retry-after")
+    try:
+        seconds = float(told)
+    except (TypeError, ValueError):
+        try:
+            seconds = parsedate_to_datetime(told).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    return seconds if seconds > 0 else None
+
+
+def arriving(response):
+    """Yield the bytes of a body, all that has arrived each time. Raises `ProviderError`."""
+    encoding = response.get("content-encoding", "identity")
+    # Not asked for, but some send it all the same.
+    unpack = zlib.decompressobj(wbits=47).decompress if encoding in ("gzip", "deflate") else bytes
+    failure = None
+    try:
+        while not failure:
+            if response._body_buffer:
+                yield unpack(response._body_buffer)
+                response._body_buffer.clear()
+            if response.message_complete:
+                return
+            failure = receive(response)
+        yield unpack(response._body_buffer)
+    except zlib.error:
+        failure = NOT_UNDERSTOOD
+    raise ProviderError(failure)
+
+
+def receive(response):
+    """Wait for more of a body, take all that is there; return what went wrong, or None.
+
+    The library's own `read` waits until a block is full.
+    """
+    sock, patience = response._sock, response._sock.gettimeout()
+    try:
+        data = sock.recv(BLOCK)
+        response.feed(data)
+        if not data and not response.message_complete:
+            return BROKEN_OFF
+        # TLS comes in records. Whatever is wrong, the next wait tells.
+        sock.settimeout(0)
+        with suppress(OSError):
+            while not response.message_complete and (data := sock.recv(BLOCK)):
+                response.feed(data)
+    except TimeoutError:
+        return TOO_LATE
+    except (OSError, HTTPParseError):
+        return BROKEN_OFF
+    finally:
+        sock.settimeout(patience)
+    return None
 
 
 class Completion:
@@ -126,7 +304,7 @@ class Completion:
         self._reader = self._error = self._failure = None
         self._ended = self._done = self._spoke = self._usage_is_stale = False
         self._read_timeout = current_app.config["READ_TIMEOUT"]
-        self._client = client()
+        self._client = current_app.extensions["provider"]
 
     def __enter__(self):
         self._heard_at = time.monotonic()
@@ -179,35 +357,28 @@ class Completion:
             self._wake.set()
 
     def _ask(self):
-        # The client asks again by itself while a provider is busy; what has begun it never repeats.
-        from openai import APIStatusError
-
         try:
             self._receive(stream_options={"include_usage": True})
-        except APIStatusError as error:
+        except Refused as refusal:
             # Some providers refuse the option instead of ignoring it.
-            if "stream_options" not in str(error.body):
+            if "stream_options" not in str(refusal.body):
                 raise
             self._receive()
 
     def _receive(self, **options):
-        create = self._client.chat.completions.with_streaming_response.create
-        with create(model=self.model, messages=self.messages, stream=True, **options) as response:
+        asked = {"model": self.model, "messages": self.messages, "stream": True, **options}
+        with self._client.post("/chat/completions", asked) as response:
             self._heard_at = time.monotonic()
-            self._collect(response.iter_bytes())
+            self._collect(arriving(response))
 
-    def _collect(self, chunks):
+    def _collect(self, pieces):
         """Take what has arrived, wake the caller, sleep a tick: batching comes for free."""
-        asked = time.monotonic()
-        for chunk in chunks:
-            self._chunks.append(chunk)
-            self._heard_at = now = time.monotonic()
-            begun = self._spoke or self._thoughts
-            if now - asked > BLOCKED or not begun:
-                self._wake.set()
-                gevent.sleep(TICK if begun else 0)  # nobody waits a tick for the first word
-                now = time.monotonic()
-            asked = now
+        for piece in pieces:
+            self._chunks.append(piece)
+            self._heard_at = time.monotonic()
+            self._wake.set()
+            # Nobody waits a tick for the first word.
+            gevent.sleep(TICK if self._spoke or self._thoughts else 0)
 
     def _hang_up(self):
         # After [DONE] the body's last bytes are about to come: read them and the connection
@@ -236,9 +407,7 @@ class Completion:
             raise explain(self._error, self.model) if self._error else self._no_end()
 
     def _no_end(self):
-        if self._events.understood:
-            return ProviderError("The connection to the provider broke off. Try again.")
-        return ProviderError("The provider's answer could not be understood. Try again.")
+        return ProviderError(BROKEN_OFF if self._events.understood else NOT_UNDERSTOOD)
 
     def _silent_too_long(self):
         limit = self._read_timeout * (1 if self._spoke else THINKING)
@@ -568,23 +737,12 @@ def list_prices(model, usage):
 
 
 def explain(error, model):
-    """Return the `ProviderError` for an exception of the client; anything else is a bug, raised."""
-    import httpx2
-    import openai
-
+    """Return the `ProviderError` for what ended a request; a bug is raised as it is."""
     log.warning("model %s failed: %s", model, type(error).__name__)
-    if isinstance(error, openai.APIStatusError):
-        return explain_body(error.body, error.status_code, model)
-    if isinstance(error, UnicodeEncodeError):  # a header that is no ASCII: the key's
-        return ProviderError(sentence(401, "", model))
-    if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
-        return ProviderError("The provider took too long to answer. Try again.")
-    if isinstance(error, openai.APIConnectionError):
-        return ProviderError("The provider could not be reached. Try again in a moment.")
-    if isinstance(error, httpx2.HTTPError | OSError):
-        return ProviderError("The connection to the provider broke off. Try again.")
-    if isinstance(error, openai.OpenAIError):
-        return ProviderError("The provider's answer could not be understood. Try again.")
+    if isinstance(error, Refused):
+        return explain_body(error.body, error.status, model)
+    if isinstance(error, ProviderError):
+        return error
     raise error
 
 
@@ -623,6 +781,8 @@ def sentence(status, words, model):
         return f"The provider does not let this key use the model “{model}”. Pick another one."
     if status == 413:
         return "This is too much text for the provider. Shorten it or start a new chat."
+    if status and 300 <= status < 400:
+        return "The provider has moved. Check OPENAI_BASE_URL, then try again."
     if status and 400 <= status < 500:
         return f"The provider did not accept the request (error {status}). Try another model."
     if status:

@@ -7,14 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from decimal import Decimal
 from email.utils import formatdate
 from pathlib import Path
-from types import SimpleNamespace
 
 import genai_prices
 import gevent
-import gevent.socket
 import pytest
 from flask import Flask, current_app, render_template
 
@@ -56,12 +55,9 @@ class Answer:
 
 
 @pytest.fixture(autouse=True)
-def as_in_the_worker(monkeypatch):
-    """Wait cooperatively on sockets, as in the worker, which is monkey-patched; tick fast."""
-    monkeypatch.setattr("httpcore2._backends.sync.socket", gevent.socket)
-    patient = SimpleNamespace(sleep=gevent.sleep, time=time.time)
-    monkeypatch.setattr("openai._base_client.time", patient)
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
+def in_a_hurry(monkeypatch):
+    """Do not wait longer than a test needs."""
+    monkeypatch.setattr(engine, "RETRY_DELAYS", (0.02, 0.04))
     monkeypatch.setattr(engine, "TICK", 0.005)
 
 
@@ -717,6 +713,19 @@ def test_an_address_that_is_none_cannot_be_reached(ask, url):
     assert ask(OPENAI_BASE_URL=url).error.startswith("The provider could not be reached.")
 
 
+def test_a_provider_is_asked_through_the_proxy_of_the_environment(ask, provider, monkeypatch):
+    proxy = provider.url.removesuffix("/v1").replace("//", "//ada:secret@")
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    provider.says("Hi")
+    assert ask(OPENAI_BASE_URL="http://models.example/v1").text == "Hi"
+    asked = provider.requests[0]
+    assert asked.path == "http://models.example/v1/chat/completions"
+    assert asked.headers["proxy-authorization"] == f"Basic {b64encode(b'ada:secret').decode()}"
+    assert ask(OPENAI_BASE_URL=provider.url).error is None
+    assert provider.requests[1].path == "/v1/chat/completions"
+
+
 @pytest.mark.parametrize(("key", "sent"), [(None, "none"), (" ", "none"), (" sk-1\n", "sk-1")])
 def test_a_key_is_sent_without_the_blanks_around_it(ask, provider, key, sent):
     provider.says("Hi")
@@ -941,8 +950,7 @@ def test_a_patched_worker_stops_fifty_replies_and_goes_on(provider):
         assert request.wait_for_disconnect()
 
 
-def test_a_shell_that_is_not_patched_sees_the_answer_grow(ask, provider, monkeypatch):
-    monkeypatch.setattr("httpcore2._backends.sync.socket", socket)
+def test_a_shell_that_is_not_patched_sees_the_answer_grow(ask, provider):
     provider.says("One ").pauses(0.1).says("two ").pauses(0.1).says("three")
     answer = ask(READ_TIMEOUT=1)
     assert [step for step in answer.steps if step][0] == "One "
