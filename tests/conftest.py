@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from contextlib import closing
 
 import pytest
 from flask_login import FlaskLoginClient
@@ -11,13 +12,22 @@ from rq import SimpleWorker
 from tests.provider import Provider
 from tests.services import Missing, Postgres, Redis
 from tests.stack import Stack
+from tests.tab import Tab
+
+# A file stays in one process, with the costly parts its tests share: the longest begins first.
+LONGEST = ["recovery", "browser", "worker", "serve", "markup", "streaming", "migrations"]
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take longest first; xdist deals them out in this order."""
+    places = {f"tests.test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.module.__name__, len(places)))
 
 
 @pytest.fixture(scope="session")
 def provider_server():
-    server = Provider()
-    yield server
-    server.close()
+    with closing(Provider()) as server:
+        yield server
 
 
 @pytest.fixture
@@ -30,9 +40,8 @@ def provider(provider_server):
 
 @pytest.fixture(scope="session")
 def redis_server():
-    server = Redis()
-    yield server
-    server.close()
+    with closing(Redis()) as server:
+        yield server
 
 
 @pytest.fixture
@@ -49,8 +58,8 @@ def postgres_server():
         server = Postgres()
     except Missing as reason:
         pytest.skip(str(reason))
-    yield server
-    server.close()
+    with closing(server):
+        yield server
 
 
 @pytest.fixture
@@ -176,11 +185,8 @@ def user(app, client, sign_up):
 
 @pytest.fixture(scope="session")
 def shared_stack(provider_server):
-    stack = Stack(provider_server.url)
-    try:
+    with closing(Stack(provider_server.url)) as stack:
         yield stack.start()
-    finally:
-        stack.close()
 
 
 @pytest.fixture
@@ -204,6 +210,18 @@ def make_stack(provider):
     yield make
     for stack in made:
         stack.close()
+
+
+@pytest.fixture
+def ada(stack):
+    """Ada: a person of the test's own."""
+    return stack.signup()
+
+
+@pytest.fixture
+def tab(ada):
+    """A tab of Ada's with an empty chat."""
+    return Tab(ada, ada.new_chat())
 
 
 @pytest.fixture(scope="session")

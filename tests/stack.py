@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,10 +55,10 @@ class Stack:
     def start(self, webs=1, workers=1):
         """Migrate the database and start so many processes; wait until the web answers."""
         self.release()
-        for _ in range(workers):
-            self.start_worker()
-        for _ in range(webs):
-            self.start_web()
+        with ThreadPoolExecutor() as pool:
+            parts = [self.start_worker] * workers + [self.start_web] * webs
+            for part in [pool.submit(start) for start in parts]:
+                part.result()
         return self
 
     def release(self):
@@ -71,7 +72,7 @@ class Stack:
         web = self._run("web", PORT=str(port), **env)
         web.url = f"http://127.0.0.1:{port}"
         self.webs.append(web)
-        wait_until(lambda: self._is_up(web), 20, f"the web to answer:\n{self.log('web')}")
+        wait_until(lambda: self._is_up(web), 30, f"the web to answer:\n{self.log('web')}")
         return web
 
     def _is_up(self, web):
@@ -82,19 +83,21 @@ class Stack:
 
     def start_worker(self, command=None, **env):
         """Start a worker process; wait until RQ says that it works; return the process."""
-        known = self._rq_workers()
         worker = self._run("worker", command, **env)
         self.workers.append(worker)
         try:
-            wait_until(lambda: self._rq_workers() - known, 20, "the worker")
+            wait_until(lambda: self._works(worker), 30, "the worker")
         except TimeoutError as error:
             raise RuntimeError(f"no worker:\n{self.log('worker')}") from error
         return worker
 
-    def _rq_workers(self):
+    def _works(self, worker):
+        if worker.poll() is not None:
+            raise RuntimeError(f"the worker ended:\n{self.log('worker')}")
+        working = {(b"%d" % worker.pid, state) for state in (b"idle", b"busy")}
         with self.redis.client() as client:
             keys = client.smembers("rq:workers")
-            return {key for key in keys if client.hget(key, "state") in (b"idle", b"busy")}
+            return any(tuple(client.hmget(key, "pid", "state")) in working for key in keys)
 
     @property
     def url(self):

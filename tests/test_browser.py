@@ -57,6 +57,13 @@ class Person:
         expect(self.page).to_have_url(re.compile("/chats$"))
         return self
 
+    def is_signed_up(self, session):
+        """Come with the cookies of somebody who has signed up."""
+        cookies = [{"name": name, "value": value} for name, value in session.cookies.items()]
+        self.page.context.add_cookies([cookie | {"url": session.url} for cookie in cookies])
+        self.email = session.email
+        return self
+
     @property
     def box(self):
         return self.page.get_by_role("textbox", name="Message")
@@ -127,15 +134,16 @@ def person(page):
 
 
 @pytest.fixture
-def ada(person):
+def ada(person, stack):
     """Ada, signed up."""
-    return person.sign_up()
+    return person.is_signed_up(stack.signup())
 
 
 # a chat, from the beginning
 
 
-def test_a_person_signs_up_and_chats(ada, provider):
+def test_a_person_signs_up_and_chats(person, provider):
+    ada = person.sign_up()
     provider.says("Hello, ", "**Ada**!").uses(812, 240)
     expect(ada.page.get_by_text("No chats yet")).to_be_visible()
     ada.page.get_by_role("link", name="Start a chat").click()
@@ -550,7 +558,7 @@ def phone(browser, stack):
     """Ada, signed up, on a telephone: 390 pixels and a finger."""
     context = browser.new_context(base_url=stack.url, **PHONE)
     context.set_default_timeout(10_000)
-    person = Person(context.new_page(), sends="button").sign_up()
+    person = Person(context.new_page(), sends="button").is_signed_up(stack.signup())
     yield person
     assert person.complaints == []
     context.close()

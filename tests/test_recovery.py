@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import string
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import psutil
 import pytest
@@ -25,9 +25,8 @@ INTERRUPTED_WITHIN = 15
 @pytest.fixture(scope="module")
 def ruin(provider_server):
     """A stack whose parts these tests kill and bring back."""
-    stack = Stack(provider_server.url)
-    yield stack.start()
-    stack.close()
+    with closing(Stack(provider_server.url)) as stack:
+        yield stack.start()
 
 
 @pytest.fixture
@@ -38,16 +37,6 @@ def stack(ruin, provider):
         ruin.start_worker()
     if not ruin.webs:
         ruin.start_web()
-
-
-@pytest.fixture
-def ada(stack):
-    return stack.signup()
-
-
-@pytest.fixture
-def tab(ada):
-    return Tab(ada, ada.new_chat())
 
 
 def hold(provider, tab, count=20, **options):
@@ -111,9 +100,8 @@ def worker_of(stack, tab):
 def wreck(provider_server):
     """What is left when two workers are gone, and everybody knows it."""
     provider_server.forget()
-    stack = Stack(provider_server.url, env={"WORKER_CONCURRENCY": "1"})
-    yield Wreck(stack.start(workers=2), provider_server).happen()
-    stack.close()
+    with closing(Stack(provider_server.url, env={"WORKER_CONCURRENCY": "1"})) as stack:
+        yield Wreck(stack.start(workers=2), provider_server).happen()
 
 
 def test_a_killed_workers_reply_ends_in_the_open_page_with_its_text(wreck):
@@ -157,24 +145,61 @@ def test_a_worker_that_wakes_after_it_was_declared_dead_changes_nothing(wreck):
 
 
 def test_a_message_whose_worker_died_before_saving_it_is_not_lost(stack, tab, provider):
-    worker = stack.workers[0]
-    os.killpg(worker.pid, signal.SIGSTOP)
-    send(tab, "precious words")
-    with stack.redis.client() as client:
-        queue = Queue(QUEUE, connection=client)
-        try:
-            wait_until(lambda: not queue.count, 2, "the worker to have the job, asleep as it is")
-        except TimeoutError:
-            os.killpg(worker.pid, signal.SIGCONT)  # it slept between two looks at the queue
-            raise
+    with stack.redis.client() as client, asleep_at_the_queue(stack, client) as worker:
+        send(tab, "precious words")
+        worker.gets_its_job()
         stack.kill_worker()
-        for job_id in queue.intermediate_queue.get_job_ids():
-            client.set(queue.intermediate_queue.get_first_seen_key(job_id), time.time() - 120)
+        books = worker.queue.intermediate_queue
+        (job_id,) = books.get_job_ids()
+        client.set(books.get_first_seen_key(job_id), time.time() - 120)
     stack.start_worker()
     tab.wait_for_status("complete")
     assert "precious words" in tab.page.messages[0].get_text()
     assert len(provider.requests) == 1
     assert tab.html == tab.reloaded()
+
+
+@contextmanager
+def asleep_at_the_queue(stack, client):
+    """Suspend the only worker while it waits for a job; in the end it wakes, or is dead."""
+    sleeper = Sleeper(stack.workers[0], client)
+    try:
+        sleeper.sleeps()
+        yield sleeper
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            sleeper.process.resume()
+
+
+class Sleeper:
+    """A worker to suspend in its wait for a job, so that Redis gives it one in its sleep."""
+
+    def __init__(self, worker, client):
+        self.process, self.client = psutil.Process(worker.pid), client
+        self.queue = Queue(QUEUE, connection=client)
+
+    def sleeps(self):
+        """Suspend it; try again when it was awake for the end of its wait, a second each."""
+        while True:
+            wait_until(self.waits, 10, "the worker to wait for a job")
+            self.process.suspend()
+            wait_until(lambda: self.process.status() == psutil.STATUS_STOPPED, 5, "its sleep")
+            if self.waits():
+                return
+            self.process.resume()
+
+    def waits(self):
+        """Tell whether Redis holds it in a BLMOVE."""
+        clients = self.client.client_list()
+        return any(each["cmd"] == "blmove" and "b" in each["flags"] for each in clients)
+
+    def gets_its_job(self):
+        """See that Redis gave it the job in the queue; give it again if its wait had run out."""
+        while job_ids := self.queue.job_ids:
+            self.client.delete(self.queue.key)
+            self.process.resume()
+            self.sleeps()
+            self.queue.push_job_id(*job_ids)
 
 
 def test_after_a_power_cut_a_reply_is_ended_with_what_it_had_a_second_before(stack, tab, provider):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,9 @@ JOB_TIMEOUT = 2
 @pytest.fixture(scope="module")
 def crew(provider_server):
     """A stack whose workers these tests may end; its second web has little patience with jobs."""
-    crew = Stack(provider_server.url, env={"SHUTDOWN_GRACE": str(GRACE)})
-    crew.start(workers=0).start_web(JOB_TIMEOUT=str(JOB_TIMEOUT))
-    yield crew
-    crew.close()
+    with closing(Stack(provider_server.url, env={"SHUTDOWN_GRACE": str(GRACE)})) as crew:
+        crew.start(workers=0).start_web(JOB_TIMEOUT=str(JOB_TIMEOUT))
+        yield crew
 
 
 @pytest.fixture
