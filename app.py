@@ -135,6 +135,7 @@ def read_settings(settings, instance):
         "MAX_FORM_MEMORY_SIZE": 8_000_000,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "PERMANENT_SESSION_LIFETIME": timedelta(days=365),
+        "SESSION_REFRESH_EACH_REQUEST": False,
         "WTF_CSRF_TIME_LIMIT": None,
         "WTF_CSRF_SSL_STRICT": False,
         "WTF_CSRF_ENABLED": settings.get("WTF_CSRF_ENABLED", True),
@@ -587,14 +588,15 @@ def refuse_draft(template, sentence, status, chat=None):
 
 def send_to_worker(chat, draft):
     """Enqueue a draft; return False if a reply is running. Raises `RedisError`."""
-    session["model"] = draft["model"]
+    if session.get("model") != draft["model"]:
+        session["model"] = draft["model"]
     job = jobs.create_message_and_stream
     return enqueue_turn(chat, draft["client_id"], job, *draft.values())
 
 
 def enqueue_turn(chat, token, job, *args):
     """Enqueue a job as the chat's next turn, unless the turn is taken: one reply at a time."""
-    if chat.running_reply or not live.take_turn(chat.id, token):
+    if chat.replying or not live.take_turn(chat.id, token):
         return False
     try:
         jobs.enqueue(job, chat, *args)

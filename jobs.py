@@ -5,10 +5,11 @@ import logging
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import gevent
 from flask import current_app
+from gevent.lock import Semaphore
 from gevent.pool import Pool
 from redis.exceptions import RedisError
 from rq import Queue, Retry
@@ -30,6 +31,9 @@ MODELS_REFRESH = 600
 MODELS_RETRY = 15
 TURN_POLL = 0.2
 LAST_WORDS = 3
+# Greenlets that look for a job at the same time, and jobs that begin.
+MOST_LOOKING = 8
+BEGINNING = Semaphore(4)
 
 log = logging.getLogger(__name__)
 
@@ -63,22 +67,43 @@ def enqueue(job, chat, *args):
 
 def create_message_and_stream(chat_id, content, model, client_id):
     """Save a person's message, then stream the reply to everyone watching."""
-    with turn(chat_id, client_id) as chat:
+    with turn(chat_id, client_id) as (chat, begun):
         if chat is None:
             return
-        title = chat.title
-        message = chat.say("user", content, client_id=client_id)
-        if message.repeated and chat.answered(message.id):
-            return
-        if chat.title != title:
+        # A job that was enqueued twice, or runs again, must not have the answer billed again.
+        first = live.claim(client_id)
+        if first and answer(chat, content, model, client_id, begun):
+            live.broadcast_cost(chat)
+        else:
+            begun()
+            go_on(chat, content, model, client_id)
+
+
+def answer(chat, content, model, client_id, begun):
+    """Stream the reply, asked for while the database writes; return whether it was ours."""
+    title = chat.title
+    with chat.ask(model, content) as completion:
+        messages = chat.exchange(content, client_id, model)
+        begun()
+        if messages and chat.title != title:
             live.broadcast_title(chat)
+        if messages:
+            messages[1].receive(completion)
+    return bool(messages)
+
+
+def go_on(chat, content, model, client_id):
+    """Do what another run of the same job, which may have died, has left to do."""
+    message = chat.say("user", content, client_id=client_id)
+    if message and not chat.answered(message.id):
         reply(chat, model, after=message.id)
 
 
 def retry_reply(chat_id, message_id, model):
     """Ask again for a reply that has ended; the new one takes the old one's place."""
-    with turn(chat_id, retry_token(message_id)) as chat:
+    with turn(chat_id, retry_token(message_id)) as (chat, begun):
         old = db.session.get(Message, message_id)
+        begun()
         if chat is None or old is None:
             return
         if not old.superseded:
@@ -93,11 +118,19 @@ def retry_token(message_id):
 
 @contextmanager
 def turn(chat_id, token):
-    """Wait for a turn in the chat, so that replies never interleave; gives the chat or None."""
+    """Wait for a turn in the chat, so that replies never interleave, and for a place to begin.
+
+    Gives the chat (or None) and a function to call once the reply has begun: a few begin at a
+    time, or those that stream would have to wait for a hundred others' turn at the database.
+    """
     while not live.take_turn(chat_id, token):
         gevent.sleep(TURN_POLL)
     try:
-        yield db.session.get(Chat, chat_id)
+        with ExitStack() as place:
+            place.enter_context(BEGINNING)
+            chat = db.session.get(Chat, chat_id)
+            # The owner announces messages; read now, it costs no transaction of its own.
+            yield chat if chat and chat.chattable else None, place.close
     finally:
         live.end_turn(chat_id, token)
 
@@ -110,7 +143,7 @@ def reply(chat, model, after):
     except ReplyInProgress:
         if db.session.get(Chat, chat_id) is None:
             return None  # deleted meanwhile
-        while chat.running_reply:
+        while chat.replying:
             db.session.commit()
             gevent.sleep(TURN_POLL)
         return None if chat.answered(after) else reply(chat, model, after)
@@ -156,13 +189,35 @@ class Worker(BaseWorker):
         self.app = app
         self.grace = grace
         self.pool = Pool(concurrency)
+        self._looking = 0
         self._greenlets = {}
-        self._heartbeat_due = 0.0
+        self._heartbeat_due = self._suspension_due = 0.0
         self.max_connection_wait_time = 2.0
 
     def execute_job(self, job, queue):
         """Start the job in the pool and come back at once for the next one."""
+        self._look_for_more()
         self.pool.spawn(self._perform, job, queue)
+
+    def _look_for_more(self):
+        # Where many replies run, each command to Redis waits for all of them: jobs that come
+        # together are taken together, not one after the other.
+        for _ in range(2 if self.pool else 0):
+            if self._looking < MOST_LOOKING and self.pool.free_count() > 1:
+                self._looking += 1
+                self.pool.spawn(self._take)
+
+    def _take(self):
+        """Take one more job, if there is one, and run it."""
+        try:
+            dequeued = super().dequeue_job_and_maintain_ttl(None)
+        finally:
+            self._looking -= 1
+        if dequeued and self._stop_requested:
+            self._give_back(*dequeued)
+        elif dequeued:
+            self._look_for_more()
+            self._perform(*dequeued)
 
     def _perform(self, job, queue):
         execution = None
@@ -207,6 +262,12 @@ class Worker(BaseWorker):
         if pipeline is not None or time.monotonic() > self._heartbeat_due:
             self._heartbeat_due = time.monotonic() + 1
             super().heartbeat(timeout, pipeline)
+
+    def check_for_suspension(self, burst):
+        """Look once a second whether RQ was told to take no jobs for now."""
+        if time.monotonic() > self._suspension_due:
+            super().check_for_suspension(burst)
+            self._suspension_due = time.monotonic() + 1
 
     def get_heartbeat_ttl(self, job, working_time=0.0):
         """Return how long (s) an execution outlives its worker: so late is it seen as abandoned."""

@@ -5,6 +5,7 @@ import logging
 import os
 import textwrap
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -64,6 +65,8 @@ IDLE = 5.0
 # What a stale page, or Redis, still knows of a deleted chat must not fit a new one.
 NEVER_REUSE_IDS = {"sqlite_autoincrement": True}
 RUNNING = ("pending", "streaming")
+# Above any id.
+LAST = 2**31 - 1
 OUT_OF_TIME = "The reply took too long and was ended. Try again, or ask for less at once."
 INTERRUPTED = "The reply was interrupted. What had arrived is kept; try again to get a new one."
 
@@ -76,6 +79,34 @@ class Base(DeclarativeBase):
 
 # Objects stay as they are after a commit: reading them again would cost a reply its connection.
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
+
+
+@functools.cache
+def green_connection():
+    """Return psycopg's connection, but waiting in gevent's hub: its own way takes twice the CPU."""
+    import psycopg
+
+    class GreenConnection(psycopg.Connection):
+        def wait(self, gen, interval=0.1, timeout=None):
+            if timeout is not None:
+                return super().wait(gen, interval, timeout)
+            hub = gevent.get_hub()
+            try:
+                # Both count alike: 1 to read, 2 to write.
+                events = next(gen)
+                while True:
+                    with closing(hub.loop.io(self.pgconn.socket, events)) as watcher:
+                        hub.wait(watcher)
+                    events = gen.send(events)
+            except StopIteration as end:
+                return end.value
+
+    return GreenConnection
+
+
+@event.listens_for(Engine, "do_connect")
+def connect(dialect, _record, args, options):
+    return green_connection().connect(*args, **options) if dialect.driver == "psycopg" else None
 
 
 @event.listens_for(Engine, "connect")
@@ -279,6 +310,12 @@ NEXT_REVISION = text(
 ).bindparams(bindparam("now", type_=Moment), bindparam("title", type_=String))
 
 
+HISTORY = text(
+    "SELECT role, content FROM messages WHERE chat_id = :chat_id AND id < :before_id"
+    " AND NOT superseded AND content <> '' AND status NOT IN ('pending', 'streaming') ORDER BY id"
+)
+
+
 class Chat(db.Model):
     """A conversation. At most one reply in it is being written at any time."""
 
@@ -336,6 +373,12 @@ class Chat(db.Model):
             select(Message).where(Message.chat_id == self.id, Message.status.in_(RUNNING))
         )
 
+    @property
+    def replying(self):
+        """Whether a reply is being written."""
+        running = select(Message.id).where(Message.chat_id == self.id, Message.status.in_(RUNNING))
+        return db.session.scalar(running) is not None
+
     def page(self, before=None):
         """Return (messages, older): the last `PAGE` messages, oldest first, as of this moment.
 
@@ -361,29 +404,32 @@ class Chat(db.Model):
 
     def history(self, before_id=None):
         """Return what the provider is told: the conversation up to `before_id`, without blanks."""
-        query = select(Message.role, Message.content).where(
-            Message.chat_id == self.id,
-            ~Message.superseded,
-            Message.content != "",
-            Message.status.not_in(RUNNING),
-        )
-        if before_id:
-            query = query.where(Message.id < before_id)
-        rows = db.session.execute(query.order_by(Message.id))
+        rows = db.session.execute(HISTORY, {"chat_id": self.id, "before_id": before_id or LAST})
         return [{"role": role, "content": content} for role, content in rows]
 
     @persistent
     def say(self, role, content, client_id=None):
-        """Save a message and return it; the one already there if its `client_id` is known."""
+        """Save a message and return it; the one already there if its `client_id` is known.
+
+        None if the chat has been deleted meanwhile.
+        """
         message = Message(role=role, content=content, client_id=client_id, status="complete")
-        title = opening_words(content) if self.title == NEW_CHAT else None
-        return self._add(message, title) or self._said_before(client_id)
+        return message if self._add(message) else self._said_before(client_id)
+
+    @persistent
+    def exchange(self, content, client_id, model):
+        """Save what a person said and begin the reply to it; return both messages.
+
+        None if one of them cannot be: it was said before, or a reply is being written.
+        """
+        said = Message(role="user", content=content, client_id=client_id, status="complete")
+        # With its content, for both to go in one INSERT.
+        reply = Message(role="assistant", content="", model=model, status="pending")
+        return (said, reply) if self._add(said, reply) else None
 
     def _said_before(self, client_id):
         mine = select(Message).where(Message.chat_id == self.id)
-        message = db.session.scalars(mine.where(Message.client_id == client_id)).one()
-        message.repeated = True
-        return message
+        return db.session.scalar(mine.where(Message.client_id == client_id))
 
     def run(self, model):
         """Ask `model` for the next reply, stream it into a new message and return that.
@@ -391,10 +437,17 @@ class Chat(db.Model):
         Raises `ReplyInProgress` if a reply is being written already. A provider that fails
         raises nothing: the message ends as "failed" and says why in `error`.
         """
-        with provider.Completion(model, self.history()) as completion:
-            message = self.begin_reply(model)
+        history = self.history()
+        # Before the provider is asked: who may not write the reply must not have it billed.
+        message = self.begin_reply(model)
+        with provider.Completion(model, history) as completion:
             message.receive(completion)
         return message
+
+    def ask(self, model, content):
+        """Return the `Completion`, a context that asks at once, of the answer to `content`."""
+        said = {"role": "user", "content": content}
+        return provider.Completion(model, [*self.history(), said])
 
     def ends_with(self, message):
         """Return whether a message is the last one of the conversation."""
@@ -412,26 +465,33 @@ class Chat(db.Model):
 
     @persistent
     def begin_reply(self, model):
-        message = self._add(Message(role="assistant", model=model, status="pending"))
-        if message is None:
+        message = Message(role="assistant", model=model, status="pending")
+        if not self._add(message):
             raise ReplyInProgress
         return message
 
-    def _add(self, message, title=None):
-        """Save a new message and tell the hook; None if a unique index says no."""
-        message.revision = self.next_revision(title)
-        message.chat_id = self.id
-        db.session.add(message)
+    def _add(self, *messages):
+        """Save new messages and tell the hook; return False if a unique index says no."""
+        title = self._first_title(messages[0])
+        revision = self.next_revision(title)
+        for message in messages:
+            message.revision, message.chat_id = revision, self.id
+        db.session.add_all(messages)
         try:
             db.session.commit()
         except IntegrityError:
             db.session.rollback()
-            return None
-        set_committed_value(message, "chat", self)
+            return False
         if title:
             set_committed_value(self, "title", title)
-        self.chattable.on_message_create(message)
-        return message
+        for message in messages:
+            set_committed_value(message, "chat", self)
+            self.chattable.on_message_create(message)
+        return True
+
+    def _first_title(self, message):
+        untitled = self.title == NEW_CHAT and message.content
+        return opening_words(message.content) if untitled else None
 
     def next_revision(self, title=None):
         """Count one more change (in the transaction at hand) and return its number."""
@@ -497,9 +557,6 @@ class Message(db.Model):
 
     chat: Mapped[Chat] = relationship(back_populates="messages")
 
-    # Whether it was there already when it was said (again).
-    repeated = False
-
     @property
     def running(self):
         return self.status in RUNNING
@@ -563,8 +620,6 @@ class Message(db.Model):
         # A reply must not hold a database connection while it streams.
         db.session.commit()
         saved = Checkpoint()
-        if live.stop_requested(self.id):
-            completion.stop()
         for more in completion:
             if self.broadcast.lost and not saved.still_ours(self):
                 return completion.stop()

@@ -21,8 +21,10 @@ from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 
 OPENAI = "https://api.openai.com/v1"
-# Seconds. A reply is looked at this often: the rhythm in which a page grows.
+# Seconds. A reply is looked at this often: the rhythm in which a page grows. Each other one in the
+# process adds a little: frames cost more than tokens, and nobody reads ten words a second.
 TICK = 0.075
+TICK_EACH = 0.0005
 CONNECT_TIMEOUT = 10
 MODELS_TIMEOUT = 30
 # Before each time that a busy provider is asked again, if it does not say itself.
@@ -290,6 +292,9 @@ class Completion:
     greenlet.
     """
 
+    # In this process.
+    running = 0
+
     def __init__(self, model, messages):
         self.model = model
         self.messages = messages
@@ -348,11 +353,13 @@ class Completion:
     # The reader: its own greenlet, so that killing it can never hurt what the caller is doing.
 
     def _read(self):
+        Completion.running += 1
         try:
             self._ask()
         except Exception as error:  # the caller's greenlet raises or explains it
             self._error = error
         finally:
+            Completion.running -= 1
             self._ended = True
             self._wake.set()
 
@@ -378,7 +385,7 @@ class Completion:
             self._heard_at = time.monotonic()
             self._wake.set()
             # Nobody waits a tick for the first word.
-            gevent.sleep(TICK if self._spoke or self._thoughts else 0)
+            gevent.sleep(rhythm() if self._spoke or self._thoughts else 0)
 
     def _hang_up(self):
         # After [DONE] the body's last bytes are about to come: read them and the connection
@@ -477,6 +484,12 @@ class Completion:
             completion, self.usage.estimated = max(completion or 0, estimate), True
         self.usage.prompt, self.usage.completion = prompt, completion
         return self.usage
+
+
+def rhythm():
+    """Return how long (s) a reply waits before it looks again, while so many run."""
+    running = Completion.running
+    return TICK + TICK_EACH * max(running, 2 * running - 100)
 
 
 class EventReader:

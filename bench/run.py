@@ -55,6 +55,7 @@ PARTS = [
     Part("code-3000", count=3000, rate=400, kind="code"),
     Part("sql", log_sql=True),
     Part("idle-1000", idle=1000),
+    Part("idle-2000", idle=2000),
     Part("idle-3000", idle=3000),
 ]
 # A process imports much of what it needs with its first reply.

@@ -720,7 +720,7 @@ def test_a_provider_is_asked_through_the_proxy_of_the_environment(ask, provider,
     provider.says("Hi")
     assert ask(OPENAI_BASE_URL="http://models.example/v1").text == "Hi"
     asked = provider.requests[0]
-    assert asked.path == "http://models.example/v1/chat/completions"
+    assert asked.path == "http://models.example:80/v1/chat/completions"
     assert asked.headers["proxy-authorization"] == f"Basic {b64encode(b'ada:secret').decode()}"
     assert ask(OPENAI_BASE_URL=provider.url).error is None
     assert provider.requests[1].path == "/v1/chat/completions"
