@@ -198,12 +198,21 @@ class Bench:
         listen = {"since": 0, "prompt": None}
         readers = [listen | {"chat": chats[index % 100]} for index in range(part.idle)]
         load = self._load(person, readers, timeout=1)
+        self._settle()
         with Watch(self.servers()) as watch:
             time.sleep(5)
         tell(load, "go")
         expect(load, "done")
         load.stdout.readline()
         return table.idle_row(part, before, watch, load.not_opened)
+
+    def _settle(self):
+        """Wait until the sockets that were opened have all been brought up to date."""
+        spent = 1
+        while spent > 0.1:
+            with Watch(self.servers()) as watch:
+                time.sleep(1)
+            spent = sum(watch.cpu.values())
 
     def _load(self, person, readers, timeout):
         load = self._spawn(
