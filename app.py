@@ -596,7 +596,7 @@ def send_to_worker(chat, draft):
 
 def enqueue_turn(chat, token, job, *args):
     """Enqueue a job as the chat's next turn, unless the turn is taken: one reply at a time."""
-    if chat.replying or not live.take_turn(chat.id, token):
+    if not live.take_turn(chat.id, token):
         return False
     try:
         jobs.enqueue(job, chat, *args)

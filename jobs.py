@@ -128,9 +128,7 @@ def turn(chat_id, token):
     try:
         with ExitStack() as place:
             place.enter_context(BEGINNING)
-            chat = db.session.get(Chat, chat_id)
-            # The owner announces messages; read now, it costs no transaction of its own.
-            yield chat if chat and chat.chattable else None, place.close
+            yield Chat.with_owner(chat_id), place.close
     finally:
         live.end_turn(chat_id, token)
 

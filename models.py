@@ -343,6 +343,17 @@ class Chat(db.Model):
         primaryjoin="and_(Message.chat_id == Chat.id, Message.superseded == false())",
     )
 
+    @classmethod
+    def with_owner(cls, chat_id):
+        """Return a chat, its `chattable` read by the same query; None if one of them is gone."""
+        for kind, owner in cls.owners.items():
+            its = and_(owner.id == cls.chattable_id, cls.chattable_type == kind)
+            found = select(cls, owner).join(owner, its).where(cls.id == chat_id)
+            for chat, chattable in db.session.execute(found):
+                chat.chattable = chattable
+                return chat
+        return None
+
     @functools.cached_property
     def chattable(self):
         """The user (or other `Chattable`) this chat belongs to."""
