@@ -115,7 +115,13 @@ def read_settings(settings, instance):
     return {
         "SECRET_KEY": secret_key(settings, instance),
         "SQLALCHEMY_DATABASE_URI": database_url(settings, instance),
-        "SQLALCHEMY_ENGINE_OPTIONS": {"pool_size": 8, "max_overflow": 0, "pool_timeout": 60},
+        # The last used first: one that idles has to be tested before it is used again.
+        "SQLALCHEMY_ENGINE_OPTIONS": {
+            "pool_size": 8,
+            "max_overflow": 0,
+            "pool_timeout": 60,
+            "pool_use_lifo": True,
+        },
         "REDIS_URL": redis_url(settings, instance),
         "RATELIMIT_STORAGE_URI": "memory://",
         "RATELIMIT_ENABLED": settings.get("RATELIMIT_ENABLED", "1") not in ("0", False),

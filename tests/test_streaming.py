@@ -6,9 +6,14 @@ import threading
 import time
 import uuid
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, Request, TextMessage
+from wsproto.extensions import PerMessageDeflate
 
+import live
 from tests.page import Page
 from tests.tab import Tab, numbered, paced, prose, send, words
 
@@ -405,3 +410,19 @@ def test_a_message_sent_twice_is_saved_and_answered_once(tab, provider):
     tab.wait_for_status("complete", replies=2)
     assert [request.prompt for request in provider.requests] == ["hi", "next"]
     assert len(tab.page.messages) == 4
+
+
+def test_a_socket_that_rested_goes_on():
+    """What follows a rest is understood, though its compressor has forgotten what came before."""
+    page, server = WSConnection(ConnectionType.CLIENT), WSConnection(ConnectionType.SERVER)
+    hello = Request("localhost", "/", extensions=[PerMessageDeflate()])
+    server.receive_data(page.send(hello))
+    page.receive_data(server.send(AcceptConnection(extensions=[PerMessageDeflate()])))
+    frame = "<p>What was said is said again.</p>"
+    sent = [server.send(TextMessage(frame)), server.send(TextMessage(frame))]
+    live.rest(SimpleNamespace(ws=server))
+    sent.append(server.send(TextMessage(frame)))
+    page.receive_data(b"".join(sent))
+    heard = [event.data for event in page.events() if isinstance(event, TextMessage)]
+    assert heard == [frame] * 3
+    assert len(sent[1]) < len(sent[2]) == len(sent[0])
