@@ -695,7 +695,10 @@ def up():
 # The command line.
 
 
-@click.command("db", context_settings={"ignore_unknown_options": True}, add_help_option=False)
+AS_THEY_ARE = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.command("db", context_settings=AS_THEY_ARE, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def migrate(context, arguments):

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from rq import Queue, Retry
 from rq.command import parse_payload
 from rq.exceptions import StopRequested
+from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 from sqlalchemy.exc import SQLAlchemyError
@@ -76,7 +77,7 @@ def create_message_and_stream(chat_id, content, model, client_id):
             live.broadcast_cost(chat)
         else:
             begun()
-            go_on(chat, content, model, client_id)
+            go_on(chat_id, content, model, client_id)
 
 
 def answer(chat, content, model, client_id, begun):
@@ -92,9 +93,10 @@ def answer(chat, content, model, client_id, begun):
     return bool(messages)
 
 
-def go_on(chat, content, model, client_id):
+def go_on(chat_id, content, model, client_id):
     """Do what another run of the same job, which may have died, has left to do."""
-    message = chat.say("user", content, client_id=client_id)
+    chat = db.session.get(Chat, chat_id)
+    message = chat and chat.say("user", content, client_id=client_id)
     if message and not chat.answered(message.id):
         reply(chat, model, after=message.id)
 
@@ -120,8 +122,8 @@ def retry_token(message_id):
 def turn(chat_id, token):
     """Wait for a turn in the chat, so that replies never interleave, and for a place to begin.
 
-    Gives the chat (or None) and a function to call once the reply has begun: a few begin at a
-    time, or those that stream would have to wait for a hundred others' turn at the database.
+    Gives the chat (or None) and a function to call once the reply has begun, or may have to wait:
+    a few begin at a time, or those that stream would wait for a hundred others at the database.
     """
     while not live.take_turn(chat_id, token):
         gevent.sleep(TURN_POLL)
@@ -188,6 +190,7 @@ class Worker(BaseWorker):
         self.grace = grace
         self.pool = Pool(concurrency)
         self._looking = 0
+        self._told_to_wait = False
         self._greenlets = {}
         self._heartbeat_due = self._suspension_due = 0.0
         self.max_connection_wait_time = 2.0
@@ -207,8 +210,10 @@ class Worker(BaseWorker):
 
     def _take(self):
         """Take one more job, if there is one, and run it."""
+        dequeued = None
         try:
-            dequeued = super().dequeue_job_and_maintain_ttl(None)
+            if not self._suspended():
+                dequeued = super().dequeue_job_and_maintain_ttl(None)
         finally:
             self._looking -= 1
         if dequeued and self._stop_requested:
@@ -235,6 +240,7 @@ class Worker(BaseWorker):
     def dequeue_job_and_maintain_ttl(self, timeout, max_idle_time=None):
         """Wait for a job and for a place in the pool, a second at a time; notice a shutdown."""
         while not self._stop_requested:
+            self.check_for_suspension(burst=False)
             if self.pool.wait_available(timeout=1) and not self._stop_requested:
                 dequeued = super().dequeue_job_and_maintain_ttl(timeout and 1, max_idle_time=1)
                 if dequeued and self._stop_requested:
@@ -262,10 +268,15 @@ class Worker(BaseWorker):
             super().heartbeat(timeout, pipeline)
 
     def check_for_suspension(self, burst):
-        """Look once a second whether RQ was told to take no jobs for now."""
-        if time.monotonic() > self._suspension_due:
+        if self._suspended():
             super().check_for_suspension(burst)
+
+    def _suspended(self):
+        """Return whether RQ was told to take no jobs for now, as it was up to a second ago."""
+        if time.monotonic() > self._suspension_due:
+            self._told_to_wait = bool(is_suspended(self.connection))
             self._suspension_due = time.monotonic() + 1
+        return self._told_to_wait
 
     def get_heartbeat_ttl(self, job, working_time=0.0):
         """Return how long (s) an execution outlives its worker: so late is it seen as abandoned."""
@@ -293,8 +304,8 @@ class Worker(BaseWorker):
             greenlet.kill(JobStopped("stopped by command"), block=False)
 
     def handle_job_failure(self, job, queue, *args, **kwargs):
-        """Record a job that raised here, for good: only one whose worker died is run again."""
-        if kwargs.get("execution"):
+        """Record a job that raised, for good: one whose worker or Redis died runs again."""
+        if kwargs.get("execution") and not isinstance(sys.exception(), RedisError):
             job.retries_left = 0
         if isinstance(sys.exception(), JobStopped):
             self._stopped_job_id = job.id

@@ -99,6 +99,7 @@ def swift(connection_class):
     """Return the class with a quicker look, before each command, whether Redis has hung up.
 
     gevent's poll takes a turn around the hub, behind everybody else, also when it need not wait.
+    (Nothing is left over in its buffer: redis-py drops a connection whose answer was not read.)
     """
 
     class SwiftConnection(connection_class):

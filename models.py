@@ -425,7 +425,8 @@ class Chat(db.Model):
         None if the chat has been deleted meanwhile.
         """
         message = Message(role=role, content=content, client_id=client_id, status="complete")
-        return message if self._add(message) else self._said_before(client_id)
+        known = select(Message).where(Message.chat_id == self.id, Message.client_id == client_id)
+        return message if self._add(message) else db.session.scalar(known)
 
     @persistent
     def exchange(self, content, client_id, model):
@@ -437,10 +438,6 @@ class Chat(db.Model):
         # With its content, for both to go in one INSERT.
         reply = Message(role="assistant", content="", model=model, status="pending")
         return (said, reply) if self._add(said, reply) else None
-
-    def _said_before(self, client_id):
-        mine = select(Message).where(Message.chat_id == self.id)
-        return db.session.scalar(mine.where(Message.client_id == client_id))
 
     def run(self, model):
         """Ask `model` for the next reply, stream it into a new message and return that.
@@ -456,7 +453,10 @@ class Chat(db.Model):
         return message
 
     def ask(self, model, content):
-        """Return the `Completion`, a context that asks at once, of the answer to `content`."""
+        """Return the `Completion`, a context that asks at once, of the answer to `content`.
+
+        For whoever is sure to be the only one that asks: unlike `run`, this may be billed in vain.
+        """
         said = {"role": "user", "content": content}
         return provider.Completion(model, [*self.history(), said])
 

@@ -10,21 +10,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import gevent
 import jiter
 from flask import current_app
 from gevent.event import Event
+from gevent.lock import DummySemaphore
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 
 OPENAI = "https://api.openai.com/v1"
 # Seconds. A reply is looked at this often: the rhythm in which a page grows. Each other one in the
-# process adds a little: frames cost more than tokens, and nobody reads ten words a second.
+# process adds a little, twice as much from `MANY` on: frames cost more than tokens do.
 TICK = 0.075
 TICK_EACH = 0.0005
+MANY = 100
 CONNECT_TIMEOUT = 10
 MODELS_TIMEOUT = 30
 # Before each time that a busy provider is asked again, if it does not say itself.
@@ -32,8 +34,8 @@ RETRY_DELAYS = (0.5, 1)
 LONGEST_RETRY_DELAY = 60
 # HTTP statuses of a provider that may answer if it is asked again; so may 500 and above.
 BUSY = {408, 409, 429}
-# More than replies that run in one process.
-MOST_CONNECTIONS = 1000
+# Idle connections that wait for the next request.
+KEPT_CONNECTIONS = 10
 # Bytes.
 BLOCK = 65_536
 # While nothing arrives, the caller gets to look around this often.
@@ -128,13 +130,16 @@ class Refused(Exception):
     def __init__(self, response):
         self.status = response.status_code
         self.retry_after = retry_after(response)
-        self.body = ""
-        with suppress(OSError, HTTPParseError):
-            self.body = response.read(BLOCK)
-        with suppress(ValueError):
-            self.body = decode(self.body)
-        if isinstance(self.body, bytes):
-            self.body = self.body.decode(errors="replace")
+        body = b""
+        with suppress(ProviderError):
+            for piece in arriving(response):
+                body += piece
+                if len(body) > BLOCK:
+                    break
+        try:
+            self.body = decode(body)
+        except ValueError:
+            self.body = body.decode(errors="replace")
 
 
 class Client:
@@ -184,6 +189,8 @@ class Client:
             raise
         except HTTPParseError as error:
             raise ProviderError(NOT_UNDERSTOOD) from error
+        except (RuntimeError, ValueError) as error:  # a proxy that refuses; an address that is none
+            raise ProviderError(NOT_REACHED) from error
         if response.status_code == 200:
             return response
         with response:
@@ -199,10 +206,9 @@ class Client:
             "User-Agent": "Chattable",
         }
         try:
-            return HTTPClient.from_url(
+            return Http.from_url(
                 self._url.geturl(),
                 headers=headers,
-                concurrency=MOST_CONNECTIONS,
                 connection_timeout=CONNECT_TIMEOUT,
                 network_timeout=self._timeout,
                 **proxy_for(self._url),
@@ -211,23 +217,40 @@ class Client:
             raise ProviderError(NOT_REACHED) from error
 
 
+class Http(HTTPClient):
+    """The library's client, but any number of requests at once and few connections kept."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, concurrency=KEPT_CONNECTIONS, **options)
+        pool = self._pool = self._connection_pool
+        # Its permits are lost with readers that are killed; the worker limits itself.
+        pool._semaphore = DummySemaphore()
+        # How often it repeats a GET that got no answer; `Client` does that, and waits in between.
+        pool.size = 0
+        self._keep, pool.return_socket = pool.return_socket, self._keep_or_close
+
+    def _keep_or_close(self, sock):
+        full = self._pool._socket_queue.full()
+        self._pool.release_socket(sock) if full else self._keep(sock)
+
+
 def proxy_for(url):
     """Return how to reach `url` as the environment says (`HTTPS_PROXY`, `NO_PROXY`)."""
-    proxy = getproxies().get(url.scheme)
+    proxy = getproxies().get(url.scheme) or getproxies().get("all")
     if not proxy or proxy_bypass(url.hostname):
         return {}
     proxy = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     return {
         "proxy_host": proxy.hostname,
         "proxy_port": proxy.port or 80,
-        "proxy_user": proxy.username,
-        "proxy_password": proxy.password,
+        "proxy_user": proxy.username and unquote(proxy.username),
+        "proxy_password": proxy.password and unquote(proxy.password),
     }
 
 
 def retry_after(response):
     """Return the seconds after which a busy provider wants to be asked again, or None."""
-    told = response.get("retry-after")
+    told = str(response.get("retry-after"))
     try:
         seconds = float(told)
     except (TypeError, ValueError):
@@ -489,7 +512,7 @@ class Completion:
 def rhythm():
     """Return how long (s) a reply waits before it looks again, while so many run."""
     running = Completion.running
-    return TICK + TICK_EACH * max(running, 2 * running - 100)
+    return TICK + TICK_EACH * max(running, 2 * running - MANY)
 
 
 class EventReader:

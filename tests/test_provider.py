@@ -682,6 +682,20 @@ def test_an_http_error_becomes_a_helpful_sentence(ask, provider, caplog, status,
     assert answer.text == ""
 
 
+def test_an_http_error_that_breaks_off_is_explained_by_its_status(ask, provider):
+    for _ in range(3):
+        script = provider.fails(503, b"{", headers={"content-length": "100"})
+        script.steps.append(lambda exchange: exchange.drop())
+    assert "having trouble (error 503)" in ask().error
+    assert len(provider.requests) == 3
+
+
+def test_a_compressed_error_is_read(ask, provider):
+    body = gzip.compress(json.dumps(wire.error("prompt is too long")).encode())
+    provider.fails(400, body, headers={"content-encoding": "gzip"})
+    assert TOO_LONG in ask().error
+
+
 def test_a_key_the_provider_quotes_reaches_no_page_and_no_log(chat, provider, caplog):
     caplog.set_level(logging.INFO)
     error = wire.error(f"Incorrect key {KEY}", type=KEY, code=KEY, param=KEY)
@@ -708,22 +722,33 @@ def test_a_provider_nobody_listens_at_cannot_be_reached(ask):
     assert answer.error == "The provider could not be reached. Try again in a moment."
 
 
-@pytest.mark.parametrize("url", ["http://provider.invalid/v1", "localhost:11434/v1", "ftp://x/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://provider.invalid/v1", "localhost:11434/v1", "ftp://x/", "http://.x.com"),
+        *("http://localhost//v1", "http://localhost/a b", "http://localhost/€"),
+    ],
+)
 def test_an_address_that_is_none_cannot_be_reached(ask, url):
     assert ask(OPENAI_BASE_URL=url).error.startswith("The provider could not be reached.")
 
 
 def test_a_provider_is_asked_through_the_proxy_of_the_environment(ask, provider, monkeypatch):
-    proxy = provider.url.removesuffix("/v1").replace("//", "//ada:secret@")
+    proxy = provider.url.removesuffix("/v1").replace("//", "//ada:s%40cret@")
     monkeypatch.setenv("HTTP_PROXY", proxy)
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
     provider.says("Hi")
     assert ask(OPENAI_BASE_URL="http://models.example/v1").text == "Hi"
     asked = provider.requests[0]
     assert asked.path == "http://models.example:80/v1/chat/completions"
-    assert asked.headers["proxy-authorization"] == f"Basic {b64encode(b'ada:secret').decode()}"
+    assert asked.headers["proxy-authorization"] == f"Basic {b64encode(b'ada:s@cret').decode()}"
     assert ask(OPENAI_BASE_URL=provider.url).error is None
     assert provider.requests[1].path == "/v1/chat/completions"
+
+
+def test_a_proxy_that_refuses_is_a_provider_out_of_reach(ask, provider, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", provider.url.removesuffix("/v1"))
+    assert "could not be reached" in ask(OPENAI_BASE_URL="https://models.example/v1").error
 
 
 @pytest.mark.parametrize(("key", "sent"), [(None, "none"), (" ", "none"), (" sk-1\n", "sk-1")])
@@ -912,6 +937,23 @@ def test_a_connection_serves_one_reply_after_the_other(ask, provider):
         gevent.sleep(0.05)  # the reader meets the end of the body
         seen |= provider.connections
     assert len(seen) == 1
+
+
+def test_few_idle_connections_are_kept(config, provider):
+    replies = [provider.says("one") for _ in range(30)]
+    for reply in replies:
+        reply.holds()
+    reading = [gevent.spawn(read, completion()) for _ in replies]
+    awaited(provider.wait_for_request, len(replies))
+    provider.release()
+    gevent.joinall(reading, timeout=5)
+    assert [greenlet.value for greenlet in reading] == ["one"] * len(replies)
+    awaited(wait_for_connections, provider, engine.KEPT_CONNECTIONS)
+
+
+def read(asked):
+    with asked:
+        return Answer(asked).read().text
 
 
 WORKER = """

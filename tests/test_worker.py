@@ -12,6 +12,7 @@ import pytest
 from rq import Queue
 from rq.command import send_stop_job_command
 from rq.job import Job
+from rq.suspension import resume, suspend
 
 from bench.sql import Count
 from jobs import QUEUE
@@ -261,3 +262,20 @@ def stack_shares(jobs):
     """Return how many of the jobs each worker has."""
     names = [job.worker_name for job in jobs]
     return [names.count(name) for name in set(names)]
+
+
+def test_a_busy_worker_that_is_suspended_takes_no_more(books, tabs, provider):
+    busy, *others = tabs
+    script = provider.says(*prose(20), hold=True)
+    send(busy)
+    busy.wait_for_words("w19")
+    suspend(books.client)
+    wait_until(lambda: "suspended" in books.info(), 5, "the worker to notice")
+    for tab in others:
+        send(tab)
+    script.release()
+    busy.wait_for_status("complete")
+    assert books.queue.count == len(others)
+    resume(books.client)
+    for tab in others:
+        tab.wait_for_status("complete")
