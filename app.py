@@ -602,13 +602,15 @@ def send_to_worker(chat, draft):
 
 def enqueue_turn(chat, token, job, *args):
     """Enqueue a job as the chat's next turn, unless the turn is taken: one reply at a time."""
-    if not live.take_turn(chat.id, token):
+    turn = live.take_turn(chat.id, token)
+    if not turn:
         return False
+    enqueued = False
     try:
-        jobs.enqueue(job, chat, *args)
-    except RedisError:
-        live.end_turn(chat.id, token)
-        raise
+        enqueued = jobs.enqueue(job, chat, token, *args)
+    finally:
+        if not enqueued and turn == "taken":
+            live.end_turn(chat.id, token)
     return True
 
 

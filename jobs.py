@@ -14,7 +14,8 @@ from gevent.pool import Pool
 from redis.exceptions import RedisError
 from rq import Queue, Retry
 from rq.command import parse_payload
-from rq.exceptions import StopRequested
+from rq.exceptions import DuplicateJobError, NoSuchJobError, StopRequested
+from rq.job import Job, JobStatus
 from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
@@ -25,6 +26,7 @@ import provider
 from models import Chat, Message, ReplyInProgress, db
 
 QUEUE = "replies"
+BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 # Seconds.
 SWEEP = 2.5
 ORPHANED = 5
@@ -46,21 +48,35 @@ def queue():
     return Queue(QUEUE, connection=live.redis())
 
 
-def enqueue(job, chat, *args):
-    """Hand a job to a worker. Raises `RedisError` when there is no Redis to take it.
+def enqueue(job, chat, token, *args):
+    """Hand a job to a worker; return False if it was sent before: then once is enough.
 
-    A job whose worker was killed runs again: each of them is safe to run twice.
+    Raises `RedisError` when there is no Redis to take it. A job whose worker was killed runs
+    again: each of them is safe to run twice.
     """
-    return queue().enqueue(
-        job,
-        chat.id,
-        *args,
-        job_timeout=current_app.config["JOB_TIMEOUT"],
-        retry=Retry(max=2),
-        result_ttl=60,
+    options = {
+        "job_id": f"{chat.id}-{token}",
+        "job_timeout": current_app.config["JOB_TIMEOUT"],
+        "retry": Retry(max=2),
+        "result_ttl": 60,
         # The default description would show what people write to whoever looks at the queue.
-        description=f"{job.__name__} in chat {chat.id}",
-    )
+        "description": f"{job.__name__} in chat {chat.id}",
+    }
+    try:
+        queue().enqueue(job, chat.id, *args, unique=True, **options)
+    except DuplicateJobError:
+        if not broken_off(options["job_id"]):
+            return False
+        queue().enqueue(job, chat.id, *args, **options)
+    return True
+
+
+def broken_off(job_id):
+    """Return whether a job has ended without doing its work."""
+    try:
+        return Job.fetch(job_id, connection=live.redis()).get_status() in BROKEN_OFF
+    except NoSuchJobError:
+        return False
 
 
 # The jobs.
@@ -71,7 +87,7 @@ def create_message_and_stream(chat_id, content, model, client_id):
     with turn(chat_id, client_id) as (chat, begun):
         if chat is None:
             return
-        # A job that was enqueued twice, or runs again, must not have the answer billed again.
+        # A job that runs again must not have the answer billed again.
         first = live.claim(client_id)
         if first and answer(chat, content, model, client_id, begun):
             live.broadcast_cost(chat)

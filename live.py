@@ -438,11 +438,17 @@ def leased(message_ids):
 
 
 def take_turn(chat_id, token):
-    """Return whether the chat's next turn belongs to `token`: one at a time, first come."""
+    """Take the chat's next turn, one at a time, first come.
+
+    Return "taken", "held" if it was before, None if somebody else has it.
+    """
     with redis().pipeline(transaction=False) as pipeline:
         pipeline.set(turn_key(chat_id), token, nx=True, ex=TURN)
         pipeline.get(turn_key(chat_id))
-        return pipeline.execute()[1] == token.encode()
+        taken, holder = pipeline.execute()
+    if holder != token.encode():
+        return None
+    return "taken" if taken else "held"
 
 
 def claim(token):

@@ -425,8 +425,7 @@ class Chat(db.Model):
         None if the chat has been deleted meanwhile.
         """
         message = Message(role=role, content=content, client_id=client_id, status="complete")
-        known = select(Message).where(Message.chat_id == self.id, Message.client_id == client_id)
-        return message if self._add(message) else db.session.scalar(known)
+        return message if self._add(message) else Message.said(message.chat_id, client_id)
 
     @persistent
     def exchange(self, content, client_id, model):
@@ -682,6 +681,12 @@ class Message(db.Model):
         for name, value in values.items() if ended else ():
             set_committed_value(self, name, value)
         return bool(ended)
+
+    @classmethod
+    def said(cls, chat_id, client_id):
+        """Return the message of a chat that a browser gave this id, or None."""
+        query = select(cls).where(cls.chat_id == chat_id, cls.client_id == client_id)
+        return db.session.scalar(query)
 
     @classmethod
     def running_ids(cls):
