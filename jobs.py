@@ -159,7 +159,7 @@ def reply(chat, model, after):
     except ReplyInProgress:
         if db.session.get(Chat, chat_id) is None:
             return None  # deleted meanwhile
-        while chat.replying:
+        while chat.running_reply:
             db.session.commit()
             gevent.sleep(TURN_POLL)
         return None if chat.answered(after) else reply(chat, model, after)

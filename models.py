@@ -384,12 +384,6 @@ class Chat(db.Model):
             select(Message).where(Message.chat_id == self.id, Message.status.in_(RUNNING))
         )
 
-    @property
-    def replying(self):
-        """Whether a reply is being written."""
-        running = select(Message.id).where(Message.chat_id == self.id, Message.status.in_(RUNNING))
-        return db.session.scalar(running) is not None
-
     def page(self, before=None):
         """Return (messages, older): the last `PAGE` messages, oldest first, as of this moment.
 

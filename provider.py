@@ -253,7 +253,7 @@ def retry_after(response):
     told = str(response.get("retry-after"))
     try:
         seconds = float(told)
-    except (TypeError, ValueError):
+    except ValueError:
         try:
             seconds = parsedate_to_datetime(told).timestamp() - time.time()
         except (TypeError, ValueError):
