@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import gevent
+from flask import abort
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
 from markupsafe import Markup, escape
@@ -216,32 +217,25 @@ class Chattable:
 
     def chats_by_recency(self, limit=None):
         """Return my chats (at most `limit`), the latest active first."""
-        latest_first = self._chats.order_by(Chat.updated_at.desc(), Chat.id.desc())
-        return list(db.session.scalars(latest_first.limit(limit)))
+        return list(db.session.scalars(MY_LATEST_CHATS.limit(limit), self._me))
 
     def costs_by_chat(self):
         """Return {chat id: dollars spent in it}; a chat without a known price is left out."""
-        mine = self._chats.with_only_columns(Chat.id)
-        query = select(Message.chat_id, SPENT).where(Message.chat_id.in_(mine))
-        rows = db.session.execute(query.group_by(Message.chat_id))
+        rows = db.session.execute(COSTS_OF_MY_CHATS, self._me)
         return {chat_id: dollars(total) for chat_id, total in rows if total is not None}
 
     def chat_or_404(self, chat_id):
         """Return one of my chats; anybody else's does not exist."""
-        return db.one_or_404(self._chats.where(Chat.id == chat_id))
+        return db.session.scalar(MY_CHAT, {**self._me, "chat_id": chat_id}) or abort(404)
 
     def message_or_404(self, message_id):
         """Return a message of one of my chats; anybody else's does not exist."""
-        mine = self._chats.with_only_columns(Chat.id)
-        return db.one_or_404(
-            select(Message).where(Message.id == message_id, Message.chat_id.in_(mine))
-        )
+        mine = {**self._me, "message_id": message_id}
+        return db.session.scalar(MY_MESSAGE, mine) or abort(404)
 
     @property
-    def _chats(self):
-        return select(Chat).where(
-            Chat.chattable_type == type(self).__name__, Chat.chattable_id == self.id
-        )
+    def _me(self):
+        return {"kind": type(self).__name__, "owner_id": self.id}
 
 
 @event.listens_for(Chattable, "mapper_configured", propagate=True)
@@ -346,10 +340,9 @@ class Chat(db.Model):
     @classmethod
     def with_owner(cls, chat_id):
         """Return a chat, its `chattable` read by the same query; None if one of them is gone."""
-        for kind, owner in cls.owners.items():
-            its = and_(owner.id == cls.chattable_id, cls.chattable_type == kind)
-            found = select(cls, owner).join(owner, its).where(cls.id == chat_id)
-            for chat, chattable in db.session.execute(found):
+        for owner in cls.owners.values():
+            found = db.session.execute(with_chat(owner), {"chat_id": chat_id})
+            for chat, chattable in found:
                 chat.chattable = chattable
                 return chat
         return None
@@ -366,7 +359,7 @@ class Chat(db.Model):
     @property
     def cost(self):
         """Dollars spent in this chat so far (Decimal), or None if no price is known."""
-        total = db.session.scalar(select(SPENT).where(Message.chat_id == self.id))
+        total = db.session.scalar(COST_OF_CHAT, {"chat_id": self.id})
         return None if total is None else dollars(total)
 
     @property
@@ -668,9 +661,7 @@ class Message(db.Model):
 
     def _end(self, **values):
         values |= {"finished_at": now(), "revision": self.chat.next_revision()}
-        table = Message.__table__
-        mine = update(table).where(table.c.id == self.id, table.c.status.in_(RUNNING))
-        ended = db.session.execute(mine.values(values)).rowcount
+        ended = db.session.execute(END, {**values, "message_id": self.id}).rowcount
         db.session.commit()
         for name, value in values.items() if ended else ():
             set_committed_value(self, name, value)
@@ -718,10 +709,32 @@ APPEND = text(
 )
 
 
+# Queries that every page or every reply asks are built once, here: to build one takes SQLAlchemy
+# as long as a database takes to answer it.
+MY_CHATS = select(Chat).where(
+    Chat.chattable_type == bindparam("kind"), Chat.chattable_id == bindparam("owner_id")
+)
+MY_LATEST_CHATS = MY_CHATS.order_by(Chat.updated_at.desc(), Chat.id.desc())
+MY_CHAT = MY_CHATS.where(Chat.id == bindparam("chat_id"))
+OF_MY_CHATS = Message.chat_id.in_(MY_CHATS.with_only_columns(Chat.id))
+MY_MESSAGE = select(Message).where(Message.id == bindparam("message_id"), OF_MY_CHATS)
 # In picodollars; None where no message has a known cost.
 SPENT = func.sum(
     type_coerce(Message.input_cost, BigInteger) + type_coerce(Message.output_cost, BigInteger)
 )
+COST_OF_CHAT = select(SPENT).where(Message.chat_id == bindparam("chat_id"))
+COSTS_OF_MY_CHATS = select(Message.chat_id, SPENT).where(OF_MY_CHATS).group_by(Message.chat_id)
+# The values come with the message: a reply ends once, whoever ends it.
+END = update(Message.__table__).where(
+    Message.__table__.c.id == bindparam("message_id"), Message.__table__.c.status.in_(RUNNING)
+)
+
+
+@functools.cache
+def with_chat(owner):
+    """Return the query for a chat and the `owner` (a class) it belongs to."""
+    its = and_(owner.id == Chat.chattable_id, Chat.chattable_type == owner.__name__)
+    return select(Chat, owner).join(owner, its).where(Chat.id == bindparam("chat_id"))
 
 
 def dollars(picodollars):
