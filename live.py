@@ -1,5 +1,6 @@
 """The hall between worker and page: render a frame, publish it, catch a page up, fan frames out."""
 
+import functools
 import json
 import logging
 import time
@@ -182,7 +183,8 @@ def broadcast_message(message):
         if message.role == "assistant" and not message.superseded:
             # The turn ends with the announcement: who sees it may send the next message.
             forget.append(turn_key(message.chat_id))
-    announce(message.chat_id, frame, forget)
+    # A process may end with its last reply.
+    announce(message.chat_id, frame, forget, wait=message.retryable)
 
 
 def broadcast_title(chat):
@@ -200,13 +202,23 @@ def broadcast_deletion(chat_id):
     announce(chat_id, "", forget=reply_keys(chat_id))
 
 
-def announce(chat_id, frame, forget=()):
+def announce(chat_id, frame, forget=(), wait=False):
+    """Have a frame sent to every page of a chat, in order, and the keys of what is over forgotten.
+
+    `wait` until it is; else the caller goes on, and what it sends next may go along.
+    """
     keys, values = [seq_key(chat_id), *forget], [channel(chat_id), frame, LIFETIME]
-    try:
-        current_app.extensions["outbox"].send(ANNOUNCE, keys, values)
-    except RedisError as error:
-        # Nobody is misled: the pages' sockets break with Redis and catch up from the database.
-        log.warning("chat %s: not announced, Redis is away: %s", chat_id, error)
+    sent = current_app.extensions["outbox"].post(ANNOUNCE, keys, values)
+    sent.rawlink(functools.partial(note_silence, chat_id))
+    # Without monkey patching, nothing is sent while nobody waits.
+    if wait or not is_module_patched("socket"):
+        sent.wait()
+
+
+def note_silence(chat_id, sent):
+    # Nobody is misled: the pages' sockets break with Redis and catch up from the database.
+    if sent.exception:
+        log.warning("chat %s: not announced, Redis is away: %s", chat_id, sent.exception)
 
 
 class Outbox:
@@ -220,12 +232,16 @@ class Outbox:
 
     def send(self, script, keys, values):
         """Run a script and return its answer. Raises `RedisError`."""
+        return self.post(script, keys, values).get()
+
+    def post(self, script, keys, values):
+        """Have a script run, after those that were posted before; return an `AsyncResult`."""
         answer = AsyncResult()
         self._waiting.append((script, keys, values, answer))
         if not self._sending:
             self._sending = True
             gevent.spawn(self._send_all)
-        return answer.get()
+        return answer
 
     def _send_all(self):
         try:
@@ -253,7 +269,7 @@ class Outbox:
                 for script, keys, values, _ in batch:
                     pipeline.evalsha(self._sha(script), len(keys), *keys, *values)
                 return pipeline.execute(raise_on_error=False)
-        except RedisError as error:
+        except Exception as error:  # whoever waits for an answer has to hear of it, whatever it is
             return [error] * len(batch)
 
     def _sha(self, script):
