@@ -63,7 +63,10 @@ def enqueue(job, chat, token, *args):
         "description": f"{job.__name__} in chat {chat.id}",
     }
     try:
-        queue().enqueue(job, chat.id, *args, unique=True, **options)
+        # RQ's list of queues can wait, a worker has the job meanwhile.
+        with live.redis().pipeline() as later:
+            queue().enqueue(job, chat.id, *args, unique=True, pipeline=later, **options)
+            later.execute()
     except DuplicateJobError:
         if not broken_off(options["job_id"]):
             return False
@@ -208,7 +211,7 @@ class Worker(BaseWorker):
         self._looking = 0
         self._told_to_wait = False
         self._greenlets = {}
-        self._heartbeat_due = self._suspension_due = 0.0
+        self._suspension_due = 0.0
         self.max_connection_wait_time = 2.0
 
     def execute_job(self, job, queue):
@@ -278,9 +281,8 @@ class Worker(BaseWorker):
             super().set_state(state, pipeline)
 
     def heartbeat(self, timeout=None, pipeline=None):
-        """Tell RQ once a second, not several times a job, that this worker is alive."""
-        if pipeline is not None or time.monotonic() > self._heartbeat_due:
-            self._heartbeat_due = time.monotonic() + 1
+        """Leave to `keep_heartbeats` what RQ would say several times a job, each a round trip."""
+        if pipeline is not None:
             super().heartbeat(timeout, pipeline)
 
     def check_for_suspension(self, burst):
@@ -345,10 +347,11 @@ class Worker(BaseWorker):
         super().teardown()
 
     def keep_heartbeats(self):
-        """Tell RQ for ever that what runs here is alive."""
+        """Tell RQ for ever that this worker and what runs in it are alive."""
         while True:
             gevent.sleep(self.job_monitoring_interval)
             try:
+                super().heartbeat()
                 for execution in list(self.executions.values()):
                     self.maintain_heartbeats(execution.job, execution)
             except RedisError as error:
