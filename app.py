@@ -117,7 +117,7 @@ def read_settings(settings, instance):
         "SQLALCHEMY_DATABASE_URI": database_url(settings, instance),
         # The last used first: one that idles has to be tested before it is used again.
         "SQLALCHEMY_ENGINE_OPTIONS": {
-            "pool_size": 8,
+            "pool_size": 6,
             "max_overflow": 0,
             "pool_timeout": 60,
             "pool_use_lifo": True,

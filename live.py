@@ -13,8 +13,9 @@ from flask import current_app
 from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
 from gevent.monkey import get_original, is_module_patched
+from gevent.queue import LifoQueue
 from markupsafe import Markup
-from redis import ConnectionPool, Redis
+from redis import BlockingConnectionPool, ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -32,6 +33,8 @@ PATIENT_LEASE = 600
 LIFETIME = 6 * 3600
 # A turn outlasts this only while its reply is running; the database knows that.
 TURN = 900
+# In each process, besides the relay's: small Redis plans allow twenty in all.
+CONNECTIONS = 5
 PING = 25
 SEND_TIMEOUT = 60
 FAREWELL = 1
@@ -87,9 +90,17 @@ log = logging.getLogger(__name__)
 def init_app(app):
     """Connect the app to Redis; no command is sent before it is needed."""
     url = app.config["REDIS_URL"]
-    pool = ConnectionPool.from_url(
-        url, protocol=2, socket_connect_timeout=2, socket_timeout=10, health_check_interval=30
-    )
+    options = {
+        "protocol": 2,
+        "socket_connect_timeout": 2,
+        "socket_timeout": 10,
+        "health_check_interval": 30,
+        # Hundreds of replies may want a word with Redis at once: they wait for each other.
+        "max_connections": CONNECTIONS,
+        "queue_class": LifoQueue,
+        "timeout": 10,
+    }
+    pool = BlockingConnectionPool.from_url(url, **options)
     pool.connection_class = swift(pool.connection_class)
     app.extensions["redis"] = connection = Redis(connection_pool=pool)
     app.extensions["relay"] = Relay(url)

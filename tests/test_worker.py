@@ -192,6 +192,26 @@ def test_a_worker_takes_no_more_jobs_than_it_has_places(crew, books, provider):
     list(hired)
 
 
+@pytest.fixture
+def small_plan(books):
+    """As many connections to Redis as small plans of platforms allow."""
+    books.client.config_set("maxclients", 20)
+    yield books.client
+    books.client.config_set("maxclients", 10_000)
+
+
+def test_twenty_connections_to_redis_are_enough_for_a_burst(crew, worker, small_plan, provider):
+    ada = crew.signup()
+    tabs = [Tab(ada, ada.new_chat()) for _ in range(30)]
+    worker.send_signal(signal.SIGSTOP)
+    for tab in tabs:
+        send(tab)
+    worker.send_signal(signal.SIGCONT)
+    for tab in tabs:
+        tab.wait_for_status("complete")
+    assert small_plan.info("stats")["rejected_connections"] == 0
+
+
 # The end of a worker.
 
 
