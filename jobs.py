@@ -305,7 +305,7 @@ class Worker(BaseWorker):
         self.pubsub.subscribe(**{live.STOPS: self._stop_reply})
 
     def _stop_reply(self, message):
-        live.stop_running(int(message["data"]))
+        self.app.extensions["leases"].stop(int(message["data"]))
 
     def handle_payload(self, message):
         """Obey RQ's commands; its own "stop-job" knows one job at a time only."""
@@ -342,7 +342,7 @@ class Worker(BaseWorker):
     def teardown(self):
         """Let replies finish, stop the rest with their text kept, and leave RQ's books in order."""
         if not self.pool.join(timeout=self.grace):
-            live.stop_running()
+            self.app.extensions["leases"].stop()
             self.pool.join(timeout=LAST_WORDS)
         super().teardown()
 

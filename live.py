@@ -105,6 +105,7 @@ def init_app(app):
     app.extensions["redis"] = connection = Redis(connection_pool=pool)
     app.extensions["relay"] = Relay(url)
     app.extensions["outbox"] = Outbox(connection)
+    app.extensions["leases"] = Leases(connection)
 
 
 def swift(connection_class):
@@ -424,38 +425,57 @@ def stop_key(message_id):
 
 # Leases, turns, stops.
 
-_running = {}
 
+class Leases:
+    """The replies written in this process: each holds a lease, one without it counts as dead."""
 
-@contextmanager
-def lease(message_id, stop):
-    """Hold the lease of a running reply; `stop` is called when somebody asks for its end."""
-    _running[message_id] = stop
-    keeper = gevent.spawn(keep_renewing, current_app.extensions["redis"], message_id, stop)
-    try:
-        yield
-    finally:
-        keeper.kill(block=False)
-        del _running[message_id]
+    def __init__(self, connection):
+        self._connection = connection
+        self._stops = {}
+        self._keeper = None
 
-
-def keep_renewing(connection, message_id, stop):
-    """Say again and again that a reply is being written: one without a lease counts as dead.
-
-    Call `stop` if it was asked for while nobody could hear it (Redis was being restarted).
-    """
-    # Without monkey patching, a greenlet does not run while another one waits.
-    lifetime = LEASE if is_module_patched("socket") else PATIENT_LEASE
-    while True:
+    @contextmanager
+    def hold(self, message_id, stop):
+        """Hold the lease of a reply; `stop` is called when somebody asks for its end."""
+        self._stops[message_id] = stop
+        # For all of them, or many replies would want many connections at the same moment.
+        self._keeper = self._keeper or gevent.spawn(self._keep)
         try:
-            with connection.pipeline(transaction=False) as pipeline:
-                pipeline.set(lease_key(message_id), 1, ex=lifetime)
-                pipeline.exists(stop_key(message_id))
-                if pipeline.execute()[1]:
-                    stop()
-        except RedisError as error:
-            log.warning("message %s: lease not renewed, Redis is away: %s", message_id, error)
-        gevent.sleep(RENEW)
+            yield
+        finally:
+            del self._stops[message_id]
+
+    def stop(self, message_id=None):
+        """Stop one reply that is written here, or all of them."""
+        for id, stop in list(self._stops.items()):
+            if message_id in (None, id):
+                stop()
+
+    def _keep(self):
+        while self._stops:
+            try:
+                self._renew(list(self._stops))
+            except RedisError as error:
+                log.warning("leases not renewed, Redis is away: %s", error)
+            gevent.sleep(RENEW)
+
+    def _renew(self, message_ids):
+        """Say that they live; stop what was to stop while nobody heard (Redis was restarted)."""
+        # Without monkey patching, a greenlet does not run while another one waits.
+        lifetime = LEASE if is_module_patched("socket") else PATIENT_LEASE
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for id in message_ids:
+                pipeline.set(lease_key(id), 1, ex=lifetime)
+            pipeline.mget([stop_key(id) for id in message_ids])
+            *_, told = pipeline.execute()
+        for id, stop in zip(message_ids, told, strict=True):
+            if stop:
+                self.stop(id)
+
+
+def lease(message_id, stop):
+    """Return the context in which a reply is written; `stop` ends it from outside."""
+    return current_app.extensions["leases"].hold(message_id, stop)
 
 
 def leased(message_ids):
@@ -496,13 +516,6 @@ def request_stop(message_id):
     """Ask whoever writes a reply to stop. The key is for one that has not started yet."""
     redis().set(stop_key(message_id), 1, ex=LIFETIME)
     redis().publish(STOPS, message_id)
-
-
-def stop_running(message_id=None):
-    """Stop one reply written in this process, or all of them."""
-    for id, stop in list(_running.items()):
-        if message_id in (None, id):
-            stop()
 
 
 # The relay: one subscription per web process, fanned out to its sockets.
