@@ -92,21 +92,16 @@ def create_message_and_stream(chat_id, content, model, client_id):
             return
         # A job that runs again must not have the answer billed again.
         first = live.claim(client_id)
-        if first and answer(chat, content, model, client_id, begun):
-            live.broadcast_cost(chat)
-        else:
+        if not (first and answer(chat, content, model, client_id, begun)):
             begun()
             go_on(chat_id, content, model, client_id)
 
 
 def answer(chat, content, model, client_id, begun):
     """Stream the reply, asked for while the database writes; return whether it was ours."""
-    title = chat.title
     with chat.ask(model, content) as completion:
         messages = chat.exchange(content, client_id, model)
         begun()
-        if messages and chat.title != title:
-            live.broadcast_title(chat)
         if messages:
             messages[1].receive(completion)
     return bool(messages)
@@ -115,7 +110,14 @@ def answer(chat, content, model, client_id, begun):
 def go_on(chat_id, content, model, client_id):
     """Do what another run of the same job, which may have died, has left to do."""
     chat = db.session.get(Chat, chat_id)
-    message = chat and chat.say("user", content, client_id=client_id)
+    if chat is None:
+        return
+    message = Message.said(chat_id, client_id)
+    if message:
+        # Who saved it may have died before telling.
+        chat.chattable.on_message_update(message)
+    else:
+        message = chat.say("user", content, client_id=client_id)
     if message and not chat.answered(message.id):
         reply(chat, model, after=message.id)
 
@@ -166,7 +168,6 @@ def reply(chat, model, after):
             db.session.commit()
             gevent.sleep(TURN_POLL)
         return None if chat.answered(after) else reply(chat, model, after)
-    live.broadcast_cost(chat)
 
 
 # The worker.
@@ -360,7 +361,8 @@ class Worker(BaseWorker):
 
 def work(app):
     """Run a worker in this process until SIGTERM or SIGINT."""
-    provider.warm_up()
+    with app.app_context():
+        provider.warm_up()
     # What is here now stays: collections need not walk it a hundred times a minute.
     gc.collect()
     gc.freeze()
@@ -411,7 +413,7 @@ def interrupt_orphans(missing):
 
 def keep_models(app):
     """Fetch the provider's list of models now and then; pages read it from Redis."""
-    if app.config["MODELS"]:
+    if app.config.get("MODELS"):
         return
     while True:
         try:

@@ -63,6 +63,8 @@ NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
 CHECKPOINT = 1.0
 IDLE = 5.0
+# Seconds, but the replies that one worker writes at once.
+LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
 # What a stale page, or Redis, still knows of a deleted chat must not fit a new one.
 NEVER_REUSE_IDS = {"sqlite_autoincrement": True}
 RUNNING = ("pending", "streaming")
@@ -141,12 +143,13 @@ def init_app(app):
 
     An app of your own needs nothing else. `SQLALCHEMY_DATABASE_URI` is read from its
     configuration, and so are `REDIS_URL`, `OPENAI_API_KEY`, `OPENAI_BASE_URL` (else from the
-    environment) and `READ_TIMEOUT` (s).
+    environment) and what `LIMITS` names.
     """
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         app.config.setdefault(name, os.environ.get(name))
     app.config.setdefault("REDIS_URL", os.environ.get("REDIS_URL", "redis://localhost:6379"))
-    app.config.setdefault("READ_TIMEOUT", 60)
+    for name, value in LIMITS.items():
+        app.config.setdefault(name, value)
     for extension in (db, live, provider):
         extension.init_app(app)
 
@@ -288,12 +291,15 @@ class User(Chattable, UserMixin, db.Model):
 
     def on_message_create(self, message):
         live.broadcast_message(message)
+        if message.role == "user" and message.chat.title == opening_words(message.content):
+            live.broadcast_title(message.chat)
 
     def on_message_update(self, message):
         if message.running:
             message.broadcast.update(message)
         else:
             live.broadcast_message(message)
+            live.broadcast_cost(message.chat)
 
 
 # As text, like `APPEND` below: SQLAlchemy takes longer to write such a statement than a database

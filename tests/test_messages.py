@@ -10,6 +10,7 @@ import pytest
 from rq.registry import FailedJobRegistry
 
 import jobs
+import live
 from models import Chat, Message, db
 from tests.page import parse
 from tests.services import wait_until
@@ -129,23 +130,36 @@ def test_a_price_nobody_knows_is_said_so(make_app, provider, redis_url):
     assert usage == "8 input tokens [price unknown] / 2 output tokens [price unknown]"
 
 
-def test_both_hooks_show_the_messages_on_open_pages(app, chat, send, run_jobs, provider):
-    with app.app_context():
-        watching = app.extensions["redis"].pubsub(ignore_subscribe_messages=True)
-        watching.subscribe(f"chat:{chat}")
-        watching.get_message(timeout=2)
-    provider.says("Hello, ", "Ada!")
-    send("Hi there")
-    run_jobs()
-    frames = []
-    while message := watching.get_message(timeout=0.2):
-        frames.append(message["data"].decode())
-    shown = [re.findall(r'data-role="(\w+)" data-status="(\w+)"', frame) for frame in frames]
-    states = [state for frame in shown for state in frame]
-    assert states[:2] == [("user", "complete"), ("assistant", "pending")]
-    assert states[-1] == ("assistant", "complete")
-    assert any("Hello, " in frame for frame in frames)
+@pytest.fixture
+def frames(app, chat):
+    """Return the frames that open pages of the chat have got since the last call: `frames()`."""
+    watching = app.extensions["redis"].pubsub(ignore_subscribe_messages=True)
+    watching.subscribe(f"chat:{chat}")
+    watching.get_message(timeout=2)
+
+    def read():
+        messages = iter(lambda: watching.get_message(timeout=0.2), None)
+        return [message["data"].decode() for message in messages]
+
+    yield read
     watching.close()
+
+
+def states(frames):
+    """Return the (role, status) of the articles in frames."""
+    return re.findall(r'data-role="(\w+)" data-status="(\w+)"', "".join(frames))
+
+
+def test_both_hooks_show_messages_title_and_cost_on_open_pages(frames, send, run_jobs, provider):
+    provider.says("Hello, ", "Ada!").uses(1000, 100)
+    send("Hi there", model="gpt-4o-mini")
+    run_jobs()
+    shown = frames()
+    assert states(shown)[:2] == [("user", "complete"), ("assistant", "pending")]
+    assert states(shown)[-1] == ("assistant", "complete")
+    assert any("Hello, " in frame for frame in shown)
+    assert any("<title>Hi there" in frame for frame in shown)
+    assert "$0.0002" in shown[-1]
 
 
 def test_the_conversation_so_far_is_what_the_provider_is_told(send, run_jobs, provider):
@@ -295,6 +309,20 @@ def test_a_job_that_runs_twice_stores_and_bills_once(
     run_jobs()
     assert [(message.id, message.content, message.status) for message in messages()] == before
     assert len(provider.requests) == 1
+
+
+def test_a_message_whose_worker_died_before_telling_is_shown_when_the_job_runs_again(
+    app, chat, frames, send, run_jobs
+):
+    client_id = str(uuid.uuid4())
+    with app.app_context():
+        said = {"role": "user", "content": "Hello", "client_id": client_id, "status": "complete"}
+        db.session.add(Message(chat_id=chat, **said))
+        db.session.commit()
+        live.claim(client_id)
+    send("Hello", client_id=client_id)
+    run_jobs()
+    assert states(frames())[0] == ("user", "complete")
 
 
 def test_the_same_text_with_another_id_is_another_message(send, run_jobs, messages):
