@@ -31,6 +31,7 @@ from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, current_user, login_user, logout_user
 from flask_sock import Sock
 from flask_wtf.csrf import CSRFError, CSRFProtect
+from gevent.event import Event
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from redis import ConnectionPool
 from redis.exceptions import RedisError
@@ -132,6 +133,8 @@ def read_settings(settings, instance):
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         **{name: whole_number(settings, name, usual) for name, usual in models.LIMITS.items()},
+        # Pages listen; `live.serve` closes the socket of one that speaks.
+        "SOCK_SERVER_OPTIONS": {"event_class": Event, "max_message_size": 1000},
         "SEND_FILE_MAX_AGE_DEFAULT": timedelta(days=365),
         "COMPRESS_ALGORITHM": ["br", "gzip"],
         "MAX_CONTENT_LENGTH": 8_000_000,

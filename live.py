@@ -678,6 +678,8 @@ def serve(socket, chat_id, catch_up):
     try:
         # Subscribe before reading, or a frame can fall between the two.
         with current_app.extensions["relay"].watch(channel(chat_id)) as watcher:
+            # The page has left, or has spoken: no page of ours does.
+            socket.event.rawlink(lambda _: watcher.close(NOT_YOURS))
             seq, frames = catch_up()
             for frame in frames:
                 send(socket, TextMessage(frame))

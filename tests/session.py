@@ -160,6 +160,10 @@ class Socket:
         """Wait until the server has closed the socket; return the close code."""
         return self._wait(lambda: self.code, timeout, "the close")
 
+    def say(self, text):
+        """Send a message, as no page does."""
+        self._send(websocket.TEXT, text.encode())
+
     def stop_reading(self):
         """Leave what comes in the kernel's buffers, as a stalled client does."""
         self._reading.clear()

@@ -13,7 +13,7 @@ import pytest
 from rq import Queue
 
 from jobs import QUEUE
-from live import BACKLOG_BYTES
+from live import BACKLOG_BYTES, PING, SILENCE
 from tests.services import wait_until
 from tests.stack import Stack
 from tests.tab import Tab, numbered, paced, prose, send, words
@@ -403,6 +403,23 @@ def test_sockets_that_stop_reading_cost_the_web_little_memory(stack, tab, provid
     for socket in sockets:
         socket.read_on()
     assert {socket.wait_for_close() for socket in sockets} <= {1012, 1006}
+
+
+def test_a_page_that_speaks_is_shown_out(tab):
+    tab.socket.say("let me in")
+    assert tab.socket.wait_for_close() == 1008
+
+
+def test_the_web_forgets_a_page_that_has_left(stack, tab):
+    with stack.redis.client() as client:
+        watched = [(f"chat:{tab.chat_id}".encode(), 1)]
+        assert client.pubsub_numsub(f"chat:{tab.chat_id}") == watched
+        tab.drop()
+        wait_until(
+            lambda: client.pubsub_numsub(f"chat:{tab.chat_id}") != watched,
+            PING - SILENCE,
+            "the web to stop listening",
+        )
 
 
 def memory(process):
