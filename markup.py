@@ -53,14 +53,15 @@ TABLE = (
     r" {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
 )
 ALIGN = re.compile(r":?-+:?")
+# What opens math cannot be inside it, or each one that is never closed is looked through anew.
 DISPLAY = (  # may take several lines, none of them blank
     r"\$\$(?P<{0}1>(?:\\.|[^$\\\n]|\\?\n(?![ \t]*\n)){{1,4000}})\$\$"
-    r"|\\\[(?P<{0}2>(?:[^\\\n]|\\[^\]\n]|\\?\n(?![ \t]*\n)){{1,4000}})\\\]"
+    r"|\\\[(?P<{0}2>(?:[^\\\n]|\\[^][\n]|\\?\n(?![ \t]*\n)){{1,4000}})\\\]"
 )
 BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_") + r")[ \t]*(?:\n|$)"
 INLINE_MATH = (
     DISPLAY.format("math_")
-    + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^)\n]){1,1000})\\\)"
+    + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
     + r"|(?<![\w$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){1,500})(?<!\s)\$(?![\w$])"
 )
 PRICE = re.compile(r"\d.*?(?<![\\{a-zA-Z])[A-Za-z]{2}")  # "$5 (US$)": money, not math
@@ -331,7 +332,7 @@ BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
 QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 QUOTE = re.compile(r" {0,3}>")
 OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4})|\A[ >]*\n", re.M)
-MATH_END = re.compile(r"(?:\$\$.|\\\[).*?(?:\$\$|\\\])", re.S)
+MATH_WHOLE = re.compile(r" {0,3}(?:\$\$.|\\\[).*?(?:\$\$|\\\])", re.S)
 QUOTED = re.compile(r" {0,3}> ?[^\s>#`~*+\d-]")
 EMPTY_QUOTE = re.compile(r"^ {0,3}>[ \t]*\n\Z", re.M)
 UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
@@ -643,7 +644,7 @@ class Growth:
             return self._follows_item(line)
         if self._kind == "math" and not self._blank and self._line - self._math < 4000:
             return (
-                None if MATH_END.search(self._source, self._math, self._line) is None else "block"
+                None if MATH_WHOLE.match(self._source, self._math, self._line) is None else "block"
             )
         if self._kind == "indented":
             return None if line.startswith(("    ", "\t")) else "block"

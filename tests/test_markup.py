@@ -142,6 +142,11 @@ def test_math_becomes_mathml(text):
     assert "<math" in render(text) and "$" not in render(text)
 
 
+@pytest.mark.parametrize("text", [r"\[ a \[ b \]", r"\( a \( b \)"])
+def test_math_begins_at_the_last_sign_that_opens_it(text):
+    assert render(text).count("<mi>") == 1
+
+
 def test_math_symbols_are_characters():
     assert ">∫<" in render(r"$\int x$") and ">lim\u2006sup<" in render(r"$\limsup x$")
 
