@@ -10,18 +10,19 @@ list, so that what is shown of a growing message need not change when more of it
 
 import html
 import re
+import time
 from functools import lru_cache
 from os.path import commonprefix
 from typing import NamedTuple
 from xml.etree.ElementTree import tostring
 
 import mistune
+import pygments
 from latex2mathml.converter import Converter
 from markupsafe import Markup
 from mistune.plugins.formatting import mark, strikethrough
 from mistune.plugins.task_lists import task_lists
 from mistune.util import escape, escape_url, unescape
-from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
@@ -31,7 +32,10 @@ HALF_LINK = "about:half"  # the address of a link whose address is still arrivin
 COLOURED, WIDE = (
     100_000,
     1_000,
-)  # characters of code, and of a line of it, beyond which Pygments may take seconds
+)  # characters of code, and of a line of it, beyond which it is not coloured
+# Seconds of CPU that colouring may take, in all and for each character: several times the usual,
+# but some lexers can be made to take minutes, and every other reply would wait.
+PATIENCE, PATIENCE_EACH = 0.2, 10e-6
 
 
 def render(text: str) -> Markup:
@@ -137,15 +141,25 @@ class Renderer(mistune.HTMLRenderer):
 
 @lru_cache(maxsize=64)
 def _coloured(code, language):
-    """Colour code by Pygments' short classes; code in an unknown language stays plain."""
-    plain = not language or len(code) > COLOURED or max(map(len, code.split("\n"))) > WIDE
+    """Colour code by Pygments' short classes; what it does not know, or is slow at, stays plain."""
+    plain = escape(code, quote=False)
+    if not language or len(code) > COLOURED or max(map(len, code.split("\n"))) > WIDE:
+        return plain
     try:
-        lexer = None if plain else get_lexer_by_name(language, stripnl=False)
-    except ClassNotFound:
-        lexer = None
-    return (
-        highlight(code, lexer, HtmlFormatter(nowrap=True)) if lexer else escape(code, quote=False)
-    )
+        tokens = pygments.lex(code, get_lexer_by_name(language, stripnl=False))
+        tokens = _in_time(tokens, PATIENCE + PATIENCE_EACH * len(code))
+        return pygments.format(tokens, HtmlFormatter(nowrap=True))
+    except (ClassNotFound, TimeoutError):
+        return plain
+
+
+def _in_time(tokens, seconds):
+    """Give tokens on; raise TimeoutError when they have taken so much CPU."""
+    end = time.thread_time() + seconds
+    for token in tokens:
+        if time.thread_time() > end:
+            raise TimeoutError
+        yield token
 
 
 MATH_ATTRIBUTES = set(

@@ -162,6 +162,13 @@ def test_latex_macros_are_not_run(macro):
     assert "<math" not in render(f"${macro}$")
 
 
+def test_code_that_takes_long_to_colour_stays_plain(monkeypatch):
+    monkeypatch.setattr(markup, "PATIENCE", -1)
+    assert '<code class="language-python">slow = "&lt;"\n</code>' in render(
+        '```python\nslow = "<"\n```'
+    )
+
+
 def test_code_is_coloured_by_class_and_can_be_copied():
     html = render("```python\nif x:\n```")
     assert '<code class="language-python"><span class="k">if</span>' in html
