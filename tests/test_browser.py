@@ -16,6 +16,12 @@ LIST = """() => {
   for (const time of list.querySelectorAll("time")) time.textContent = "";
   return list.innerHTML;
 }"""
+# Headless tabs are never hidden by themselves.
+HIDE = """([hidden, event]) => new Promise((resolve) => {
+  document.addEventListener(event, resolve, { once: true });
+  Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+})"""
 GAP = "() => document.documentElement.scrollHeight - innerHeight - scrollY"
 RICH = [
     "# Head\n\nSome **bold *and* text**, ",
@@ -119,6 +125,12 @@ class Person:
             return self.shown(tab)
         finally:
             tab.close()
+
+    def hide(self, hidden=True):
+        """Let the page think that its tab is hidden, or seen again; wait until it has acted."""
+        self.page.evaluate(
+            HIDE, [hidden, "htmx:ws:close" if hidden else "htmx:after:ws:connection"]
+        )
 
     def gap(self):
         """Return how many pixels of the page lie below the window."""
@@ -233,6 +245,26 @@ def test_after_streaming_the_page_equals_a_fresh_load(ada, provider, reload_at):
         script.release()
     ada.wait_for("complete")
     expect(ada.body).to_contain_text("The end.")
+    assert ada.shown() == ada.fresh()
+
+
+def test_a_tab_that_was_hidden_catches_up_when_it_is_seen_again(ada, provider):
+    script = provider.reply().says("one ").holds().says("two ").holds().says("three")
+    ada.begin("count")
+    expect(ada.body).to_have_text("one")
+    ada.hide()
+    script.release()
+    script.wait_for_hold(2)
+    expect(ada.body).to_have_text("one")
+    ada.hide(False)
+    expect(ada.body).to_have_text("one two")
+    ada.hide()
+    script.release()
+    other = Person(ada.page.context.new_page())
+    other.page.goto(ada.page.url)
+    other.wait_for("complete")
+    ada.hide(False)
+    ada.wait_for("complete")
     assert ada.shown() == ada.fresh()
 
 
