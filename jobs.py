@@ -115,7 +115,7 @@ def go_on(chat_id, content, model, client_id):
     message = Message.said(chat_id, client_id)
     if message:
         # Who saved it may have died before telling.
-        chat.chattable.on_message_update(message)
+        chat.chattable.on_message_create(message)
     else:
         message = chat.say("user", content, client_id=client_id)
     if message and not chat.answered(message.id):

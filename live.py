@@ -189,10 +189,11 @@ def spine(message, depth):
 def broadcast_message(message):
     """Show a message that was created or has ended on every page of its chat."""
     frame = removal(message) if message.superseded else article_frame(article(message))
-    forget = reply_keys(message.chat_id)
-    if not message.running:
+    # Not for a person's message: it may be told again while a reply to it runs.
+    forget = reply_keys(message.chat_id) if message.role == "assistant" else []
+    if message.retryable:
         forget += [lease_key(message.id), stop_key(message.id)]
-        if message.role == "assistant" and not message.superseded:
+        if not message.superseded:
             # The turn ends with the announcement: who sees it may send the next message.
             forget.append(turn_key(message.chat_id))
     # A process may end with its last reply.
@@ -249,6 +250,8 @@ class Outbox:
     def post(self, script, keys, values):
         """Have a script run, after those that were posted before; return an `AsyncResult`."""
         answer = AsyncResult()
+        # Here, for what cannot be encoded to be nobody else's failure.
+        values = [value.encode() if isinstance(value, str) else value for value in values]
         self._waiting.append((script, keys, values, answer))
         if not self._sending:
             self._sending = True

@@ -213,7 +213,10 @@ class Chattable:
     """
 
     def on_message_create(self, message):
-        """Called after a message in one of my chats was saved for the first time."""
+        """Called after a message in one of my chats was saved for the first time.
+
+        And again for a person's message whose worker died before its job was done.
+        """
 
     def on_message_update(self, message):
         """Called whenever a message has grown (at each flush) and once it has ended."""
@@ -299,7 +302,7 @@ class User(Chattable, UserMixin, db.Model):
             message.broadcast.update(message)
         else:
             live.broadcast_message(message)
-            live.broadcast_cost(message.chat)
+            message.chat.show_cost()
 
 
 # As text, like `APPEND` below: SQLAlchemy takes longer to write such a statement than a database
@@ -500,6 +503,11 @@ class Chat(db.Model):
         """Count one more change (in the transaction at hand) and return its number."""
         change = {"id": self.id, "title": title, "now": now()}
         return db.session.scalar(NEXT_REVISION, change)
+
+    @persistent
+    def show_cost(self):
+        """Show what I have cost so far on every page of mine."""
+        live.broadcast_cost(self)
 
     @persistent
     def rename(self, title):

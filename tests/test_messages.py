@@ -314,15 +314,39 @@ def test_a_job_that_runs_twice_stores_and_bills_once(
 def test_a_message_whose_worker_died_before_telling_is_shown_when_the_job_runs_again(
     app, chat, frames, send, run_jobs
 ):
-    client_id = str(uuid.uuid4())
+    send("Hello", client_id=left_by_a_dead_worker(app, chat))
+    run_jobs()
+    shown = frames()
+    assert states(shown)[0] == ("user", "complete")
+    assert any("<title>Hello" in frame for frame in shown)
+
+
+def left_by_a_dead_worker(app, chat_id, *replies):
+    """Store a person's message that nobody was told of, and replies; return its client id."""
+    said = {"role": "user", "content": "Hello", "client_id": str(uuid.uuid4())}
     with app.app_context():
-        said = {"role": "user", "content": "Hello", "client_id": client_id, "status": "complete"}
-        db.session.add(Message(chat_id=chat, **said))
+        db.session.get(Chat, chat_id).title = "Hello"
+        db.session.add(Message(chat_id=chat_id, status="complete", **said))
+        db.session.add_all(replies)
         db.session.commit()
-        live.claim(client_id)
+        live.claim(said["client_id"])
+    return said["client_id"]
+
+
+def test_a_job_that_runs_again_forgets_nothing_of_the_reply_its_worker_left(
+    app, chat, send, run_jobs, messages
+):
+    reply = Message(chat_id=chat, role="assistant", status="streaming", content="saved ", model="m")
+    client_id = left_by_a_dead_worker(app, chat, reply)
+    reply_id = messages()[-1].id
+    redis = app.extensions["redis"]
+    redis.set(f"chat:{chat}:text", "saved and shown")
+    redis.set(f"chat:{chat}:key", f"{reply_id} <p>saved and shown</p>")
     send("Hello", client_id=client_id)
     run_jobs()
-    assert states(frames())[0] == ("user", "complete")
+    with app.app_context():
+        Message.interrupt(reply_id)
+    assert messages()[-1].content == "saved and shown"
 
 
 def test_the_same_text_with_another_id_is_another_message(send, run_jobs, messages):
