@@ -89,7 +89,7 @@ def create_message_and_stream(chat_id, content, model, client_id):
     """Save a person's message, then stream the reply to everyone watching."""
     with turn(chat_id, client_id) as (chat, begun):
         if chat is None:
-            return
+            return log.info("chat %s was deleted before its message was saved", chat_id)
         # A job that runs again must not have the answer billed again.
         first = live.claim(client_id)
         if not (first and answer(chat, content, model, client_id, begun)):
@@ -111,7 +111,7 @@ def go_on(chat_id, content, model, client_id):
     """Do what another run of the same job, which may have died, has left to do."""
     chat = db.session.get(Chat, chat_id)
     if chat is None:
-        return
+        return log.info("chat %s was deleted before its message was saved", chat_id)
     message = Message.said(chat_id, client_id)
     if message:
         # Who saved it may have died before telling.
@@ -128,7 +128,7 @@ def retry_reply(chat_id, message_id, model):
         old = db.session.get(Message, message_id)
         begun()
         if chat is None or old is None:
-            return
+            return log.info("chat %s was deleted before its reply was asked for again", chat_id)
         if not old.superseded:
             old.supersede()
         if not chat.answered(old.id):

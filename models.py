@@ -44,6 +44,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    declared_attr,
     foreign,
     mapped_column,
     relationship,
@@ -212,6 +213,21 @@ class Chattable:
     is the thing. Its `name`, if it has one, signs the messages people write.
     """
 
+    # Every model with chats, by the name that its chats know it by.
+    owners = {}
+
+    @declared_attr
+    def chats(cls) -> Mapped[list["Chat"]]:
+        """My chats: a polymorphic association, by class name and id."""
+        return relationship(
+            "Chat",
+            primaryjoin=lambda: and_(
+                cls.id == foreign(remote(Chat.chattable_id)), Chat.chattable_type == cls.__name__
+            ),
+            cascade="all, delete-orphan",
+            overlaps="chats",
+        )
+
     def on_message_create(self, message):
         """Called after a message in one of my chats was saved for the first time.
 
@@ -244,15 +260,16 @@ class Chattable:
         return {"kind": type(self).__name__, "owner_id": self.id}
 
 
+@event.listens_for(Chattable, "after_mapper_constructed", propagate=True)
+def note_owner(_mapper, owner):
+    """Know `owner` as soon as its class is there: SQLAlchemy configures mappers at first use."""
+    Chattable.owners[owner.__name__] = owner
+
+
 @event.listens_for(Chattable, "mapper_configured", propagate=True)
-def add_chats(_mapper, owner):
-    """Give `owner` its `chats`: a polymorphic association, by class name and id."""
+def sign_chats(_mapper, owner):
+    """Have each chat that joins an owner's chats say what kind of owner that is."""
     kind = owner.__name__
-    Chat.owners[kind] = owner
-    mine = and_(owner.id == foreign(remote(Chat.chattable_id)), Chat.chattable_type == kind)
-    owner.chats = relationship(
-        Chat, primaryjoin=mine, cascade="all, delete-orphan", overlaps="chats"
-    )
     event.listen(owner.chats, "append", lambda _, chat, __: setattr(chat, "chattable_type", kind))
 
 
@@ -327,7 +344,6 @@ class Chat(db.Model):
         Index("chats_by_recency", "chattable_type", "chattable_id", "updated_at"),
         NEVER_REUSE_IDS,
     )
-    owners = {}
 
     id: Mapped[int] = mapped_column(primary_key=True)
     chattable_type: Mapped[str] = mapped_column(String(80))
@@ -348,18 +364,23 @@ class Chat(db.Model):
 
     @classmethod
     def with_owner(cls, chat_id):
-        """Return a chat, its `chattable` read by the same query; None if one of them is gone."""
-        for owner in cls.owners.values():
+        """Return a chat, its `chattable` read by the same query; None if the chat is gone.
+
+        Raises LookupError for a chat whose owner is not here, or is of a class nobody imported.
+        """
+        for owner in Chattable.owners.values():
             found = db.session.execute(with_chat(owner), {"chat_id": chat_id})
             for chat, chattable in found:
                 chat.chattable = chattable
                 return chat
+        if orphan := db.session.get(cls, chat_id):
+            raise LookupError(f"no {orphan.chattable_type} {orphan.chattable_id} owns {chat_id}")
         return None
 
     @functools.cached_property
     def chattable(self):
         """The user (or other `Chattable`) this chat belongs to."""
-        return db.session.get(self.owners[self.chattable_type], self.chattable_id)
+        return db.session.get(Chattable.owners[self.chattable_type], self.chattable_id)
 
     @property
     def channel(self):

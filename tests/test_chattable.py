@@ -146,6 +146,15 @@ def test_a_robot_that_goes_takes_its_chats_along(robot):
     assert db.session.query(Message).count() == 0
 
 
+def test_a_chat_whose_owner_is_not_here_is_not_taken_for_deleted(robot):
+    chat = new_chat(robot)
+    db.session.execute(db.update(Chat).values(chattable_type="Ghost"))
+    db.session.commit()
+    with pytest.raises(LookupError, match="Ghost"):
+        Chat.with_owner(chat.id)
+    assert Chat.with_owner(chat.id + 1) is None
+
+
 def test_without_hooks_of_its_own_a_model_is_told_nothing():
     class Quiet(Chattable):
         id = 1
@@ -210,6 +219,20 @@ def test_a_chat_runs_from_the_shell(environment, provider):
     assert "tokens: 1000 100" in said
     assert "cost: 0.00021" in said
     assert provider.wait_for_request().json["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+IN_A_FRESH_PROCESS = """
+from app import create_app
+from models import Chat
+with create_app().app_context():
+    print("owner:", Chat.with_owner(1).chattable.name)
+"""
+
+
+def test_a_process_that_has_done_nothing_yet_finds_a_chat_and_its_owner(environment):
+    begin = IN_THE_SHELL.partition("chat =")[0]
+    run(["-m", "flask", "--app", "app", "shell"], environment, begin)
+    assert "owner: Ada" in run(["-"], environment, IN_A_FRESH_PROCESS)
 
 
 def test_the_readmes_lines_for_your_own_app_run_as_they_stand(environment, provider, tmp_path):

@@ -278,6 +278,17 @@ def test_two_workers_and_two_webs_share_the_work_and_ask_the_database_little(
     assert statements.per_second / len(tabs) < 2
 
 
+def test_a_message_that_waited_for_the_first_worker_is_answered(make_stack, postgres_url, provider):
+    stack = make_stack(workers=0, database_url=postgres_url)
+    ada = stack.signup()
+    tab = Tab(ada, ada.new_chat())
+    send(tab, "is anybody there?")
+    stack.start_worker()
+    tab.wait_for_status("complete")
+    assert "is anybody there?" in tab.page.messages[0].get_text()
+    assert len(provider.requests) == 1
+
+
 def stack_shares(jobs):
     """Return how many of the jobs each worker has."""
     names = [job.worker_name for job in jobs]
