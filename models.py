@@ -8,6 +8,8 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
 
 import gevent
 from flask import abort
@@ -331,8 +333,8 @@ NEXT_REVISION = text(
 
 
 HISTORY = text(
-    "SELECT role, content FROM messages WHERE chat_id = :chat_id AND id < :before_id"
-    " AND NOT superseded AND content <> '' AND status NOT IN ('pending', 'streaming') ORDER BY id"
+    "SELECT role, content, status FROM messages"
+    " WHERE chat_id = :chat_id AND id < :before_id AND NOT superseded ORDER BY id"
 )
 
 
@@ -431,9 +433,12 @@ class Chat(db.Model):
         return snapshot.seq, frames
 
     def history(self, before_id=None):
-        """Return what the provider is told: the conversation up to `before_id`, without blanks."""
-        rows = db.session.execute(HISTORY, {"chat_id": self.id, "before_id": before_id or LAST})
-        return [{"role": role, "content": content} for role, content in rows]
+        """Return what the provider is told: the conversation up to `before_id`."""
+        return conversation(self._said(before_id))
+
+    def _said(self, before_id=None):
+        values = {"chat_id": self.id, "before_id": before_id or LAST}
+        return db.session.execute(HISTORY, values).all()
 
     @persistent
     def say(self, role, content, client_id=None):
@@ -473,8 +478,7 @@ class Chat(db.Model):
 
         For whoever is sure to be the only one that asks: unlike `run`, this may be billed in vain.
         """
-        said = {"role": "user", "content": content}
-        return provider.Completion(model, [*self.history(), said])
+        return provider.Completion(model, conversation(self._said(), content))
 
     def ends_with(self, message):
         """Return whether a message is the last one of the conversation."""
@@ -770,6 +774,20 @@ def with_chat(owner):
     """Return the query for a chat and the `owner` (a class) it belongs to."""
     its = and_(owner.id == Chat.chattable_id, Chat.chattable_type == owner.__name__)
     return select(Chat, owner).join(owner, its).where(Chat.id == bindparam("chat_id"))
+
+
+def conversation(said, question=None):
+    """Return messages as providers take them: none blank, none running, no role twice in a row.
+
+    A reply that failed leaves its question next to the following one: they are joined.
+    """
+    told = [(message.role, message.content) for message in said if message.status not in RUNNING]
+    told += [("user", question)] if question else []
+    turns = groupby((line for line in told if line[1].strip()), key=itemgetter(0))
+    return [
+        {"role": role, "content": "\n\n".join(content for _, content in lines)}
+        for role, lines in turns
+    ]
 
 
 def dollars(picodollars):

@@ -177,6 +177,28 @@ def test_the_conversation_so_far_is_what_the_provider_is_told(send, run_jobs, pr
     ]
 
 
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        ([], [("user", "one\n\ntwo")]),
+        ([" \n\u3000\t"], [("user", "one\n\ntwo")]),
+        (["half"], [("user", "one"), ("assistant", "half"), ("user", "two")]),
+    ],
+    ids=["empty", "blank", "half"],
+)
+def test_a_reply_that_failed_leaves_a_conversation_that_providers_take(
+    send, run_jobs, messages, provider, reply, told
+):
+    provider.reply().says(*reply).cuts() if reply else provider.fails(404)
+    send("one")
+    run_jobs()
+    assert messages()[-1].status == "failed"
+    send("two")
+    run_jobs()
+    asked = provider.requests[-1].json["messages"]
+    assert [(line["role"], line["content"]) for line in asked] == told
+
+
 def test_the_model_select_stays_at_the_model_of_the_last_reply(ada, chat, send, run_jobs):
     def selected(path):
         return parse(ada.get(path).text).select_one("#model option[selected]").get_text()
