@@ -94,21 +94,29 @@ def create_message_and_stream(chat_id, content, model, client_id):
         first = live.claim(client_id)
         if not (first and answer(chat, content, model, client_id, begun)):
             begun()
-            go_on(chat_id, content, model, client_id)
+            go_on(chat_id, content, model, client_id, asked=not first)
 
 
 def answer(chat, content, model, client_id, begun):
     """Stream the reply, asked for while the database writes; return whether it was ours."""
-    with chat.ask(model, content) as completion:
+    completion = chat.ask(model, content, client_id)
+    if completion is None:
+        return False
+    with completion:
         messages = chat.exchange(content, client_id, model)
         begun()
         if messages:
             messages[1].receive(completion)
+    if not messages:
+        chat.book(model, completion.settle_usage(""))
     return bool(messages)
 
 
-def go_on(chat_id, content, model, client_id):
-    """Do what another run of the same job, which may have died, has left to do."""
+def go_on(chat_id, content, model, client_id, asked):
+    """Do what another run of the same job, which may have died, has left to do.
+
+    `asked` says that it may have asked the provider, which no row tells until the message is saved.
+    """
     chat = db.session.get(Chat, chat_id)
     if chat is None:
         return log.info("chat %s was deleted before its message was saved", chat_id)
@@ -117,6 +125,9 @@ def go_on(chat_id, content, model, client_id):
         # Who saved it may have died before telling.
         chat.chattable.on_message_create(message)
     else:
+        if asked:
+            asked_for = [*chat.history(), {"role": "user", "content": content}]
+            chat.book(model, provider.estimate_usage(asked_for))
         message = chat.say("user", content, client_id=client_id)
     if message and not chat.answered(message.id):
         reply(chat, model, after=message.id)

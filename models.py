@@ -333,7 +333,7 @@ NEXT_REVISION = text(
 
 
 HISTORY = text(
-    "SELECT role, content, status FROM messages"
+    "SELECT role, content, client_id, status FROM messages"
     " WHERE chat_id = :chat_id AND id < :before_id AND NOT superseded ORDER BY id"
 )
 
@@ -473,12 +473,29 @@ class Chat(db.Model):
             message.receive(completion)
         return message
 
-    def ask(self, model, content):
+    def ask(self, model, content, client_id):
         """Return the `Completion`, a context that asks at once, of the answer to `content`.
 
-        For whoever is sure to be the only one that asks: unlike `run`, this may be billed in vain.
+        None if that was said before, or a reply is being written. For whoever is sure to be the
+        only one that asks: unlike `run`, this may be billed in vain.
         """
-        return provider.Completion(model, conversation(self._said(), content))
+        said = self._said()
+        if any(message.client_id == client_id or message.status in RUNNING for message in said):
+            return None
+        return provider.Completion(model, conversation(said, content))
+
+    @persistent
+    def book(self, model, usage):
+        """Keep the cost of a request whose answer nobody sees, as a reply that is not shown."""
+        lost = Message(chat_id=self.id, role="assistant", model=model, status="failed")
+        lost.superseded, lost.error, lost.finished_at = True, INTERRUPTED, now()
+        lost.prompt_token_usage, lost.completion_token_usage = usage.prompt, usage.completion
+        lost.usage_estimated = usage.estimated
+        lost.input_cost, lost.output_cost = provider.costs(model, usage)
+        lost.revision = self.next_revision()
+        db.session.add(lost)
+        db.session.commit()
+        live.broadcast_cost(self)
 
     def ends_with(self, message):
         """Return whether a message is the last one of the conversation."""
@@ -724,10 +741,8 @@ class Message(db.Model):
             return
         # Redis may know a second more than the last checkpoint.
         live.snapshot(message.chat_id).refresh(message)
-        tokens = provider.estimate_tokens(message.content)
-        history = message.chat.history(message.id)
-        usage = provider.Usage(provider.estimate_prompt(history), tokens, estimated=True)
         content = message.content
+        usage = provider.estimate_usage(message.chat.history(message.id), content)
         if message._settle(usage, content=content, status="failed", error=INTERRUPTED):
             live.end_turn(message.chat_id)
 

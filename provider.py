@@ -731,6 +731,11 @@ def estimate_tokens(text):
     return -(-len(text.encode()) // 4)
 
 
+def estimate_usage(messages, text=""):
+    """Return the estimated `Usage` of a request of which nobody was told the usage."""
+    return Usage(estimate_prompt(messages), estimate_tokens(text), estimated=True)
+
+
 def estimate_prompt(messages):
     return sum(estimate_tokens(message["content"]) + 4 for message in messages)
 

@@ -135,6 +135,7 @@ def test_a_chat_has_one_running_reply(robot):
     chat.begin_reply("gpt-4o")
     with pytest.raises(ReplyInProgress):
         chat.run("gpt-4o")
+    assert chat.ask("gpt-4o", "And you?", "some id") is None
 
 
 def test_a_robot_that_goes_takes_its_chats_along(robot):

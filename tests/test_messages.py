@@ -333,6 +333,38 @@ def test_a_job_that_runs_twice_stores_and_bills_once(
     assert len(provider.requests) == 1
 
 
+def test_what_is_sent_again_when_redis_has_forgotten_it_is_not_asked_again(
+    send, run_jobs, messages, provider, redis_server
+):
+    client_id = str(uuid.uuid4())
+    for _ in range(2):
+        assert send("Hello", client_id=client_id).status_code == 204
+        run_jobs()
+        with redis_server.client() as client:
+            client.flushall()
+    assert len(messages()) == 2
+    assert len(provider.requests) == 1
+
+
+def test_a_request_whose_worker_died_before_saving_the_message_is_on_the_books(
+    app, ada, chat, send, run_jobs, messages, provider
+):
+    client_id = str(uuid.uuid4())
+    with app.app_context():
+        live.claim(client_id)
+    provider.says("At last.").uses(1000, 100)
+    send("a long question " * 100, client_id=client_id, model="gpt-4o")
+    run_jobs()
+    lost, question, reply = messages()
+    assert (lost.status, lost.superseded, lost.usage_estimated) == ("failed", True, True)
+    assert lost.prompt_token_usage == 404
+    assert (question.role, reply.status) == ("user", "complete")
+    with app.app_context():
+        total = db.session.get(Chat, chat).cost
+    assert total == lost.input_cost + reply.input_cost + reply.output_cost
+    assert len(articles(ada.get(f"/chats/{chat}"))) == 2
+
+
 def test_a_message_whose_worker_died_before_telling_is_shown_when_the_job_runs_again(
     app, chat, frames, send, run_jobs
 ):
