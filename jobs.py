@@ -27,9 +27,10 @@ from models import Chat, Message, ReplyInProgress, db
 
 QUEUE = "replies"
 BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
-# Seconds.
+# Seconds. `LEASE - RENEW + ORPHANED` is the longest pause that no reply minds: over 10.
 SWEEP = 2.5
-ORPHANED = 5
+ORPHANED = 5.2
+SECOND_LOOK = 0.3
 MODELS_REFRESH = 600
 MODELS_RETRY = 15
 TURN_POLL = 0.2
@@ -403,7 +404,7 @@ def keep_sweeping(app):
         except (SQLAlchemyError, RedisError) as error:
             missing = {}
             log.warning("not swept: %s", error)
-        gevent.sleep(SWEEP)
+        gevent.sleep(SECOND_LOOK if missing else SWEEP)
 
 
 def interrupt_orphans(missing):

@@ -27,7 +27,7 @@ from markup import Growth
 
 # Seconds. A living worker renews the lease of the reply it writes long before it ends.
 LEASE = 6
-RENEW = 2
+RENEW = 1
 PATIENT_LEASE = 600
 # What Redis keeps of a running reply, and a turn that waits for its worker, last this long.
 LIFETIME = 6 * 3600

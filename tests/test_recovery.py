@@ -12,8 +12,8 @@ import psutil
 import pytest
 from rq import Queue
 
-from jobs import QUEUE
-from live import BACKLOG_BYTES, PING, SILENCE
+from jobs import ORPHANED, QUEUE, SECOND_LOOK, SWEEP
+from live import BACKLOG_BYTES, LEASE, PING, RENEW, SILENCE
 from tests.services import wait_until
 from tests.stack import Stack
 from tests.tab import Tab, numbered, paced, prose, send, words
@@ -127,6 +127,12 @@ def run_abandoned_jobs(wreck):
         registry.connection.zadd(registry.key, {entry: 1})
     wreck.stack.start_worker(WORKER_CONCURRENCY="2")
     wait_until(lambda: wreck.books.finished_job_registry.get_job_count() == 2, 5, "both jobs")
+
+
+def test_a_dead_worker_is_told_from_one_that_paused_for_ten_seconds():
+    # bench/faults.py measures it; at worst a lease has just been, or was about to be, renewed
+    assert LEASE - RENEW + ORPHANED > 10
+    assert LEASE + ORPHANED + SWEEP + SECOND_LOOK < INTERRUPTED_WITHIN
 
 
 def test_a_worker_that_wakes_after_it_was_declared_dead_changes_nothing(wreck):
