@@ -281,7 +281,7 @@ def add_handlers(app):
     app.register_error_handler(SQLAlchemyError, database_away)
     app.register_error_handler(RedisError, lambda _: problem(REDIS_AWAY, 503))
     login_manager.unauthorized_handler(ask_to_log_in)
-    login_manager.user_loader(lambda user_id: db.session.get(User, int(user_id)))
+    login_manager.user_loader(User.known_as)
 
 
 EXPIRED = "This page is too old. Reload it and try again; your text is kept."

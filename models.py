@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import secrets
 import textwrap
 import time
 from contextlib import closing
@@ -68,7 +69,7 @@ CHECKPOINT = 1.0
 IDLE = 5.0
 # Seconds, but the replies that one worker writes at once.
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
-# What a stale page, or Redis, still knows of a deleted chat must not fit a new one.
+# What a stale page, or Redis, still knows of what was deleted must not fit something new.
 NEVER_REUSE_IDS = {"sqlite_autoincrement": True}
 RUNNING = ("pending", "streaming")
 # Above any id.
@@ -279,12 +280,26 @@ class User(Chattable, UserMixin, db.Model):
     """A person with an account. Their pages live on the two hooks."""
 
     __tablename__ = "users"
+    __table_args__ = (
+        UniqueConstraint("public_id", name="one_account_per_public_id"),
+        NEVER_REUSE_IDS,
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(80))
     email: Mapped[str] = mapped_column(String(254), unique=True)
     password_hash: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(Moment, default=now)
+    # What browsers know the account by. They outlive databases, whose first user is always 1.
+    public_id: Mapped[str] = mapped_column(String(32), default=lambda: secrets.token_urlsafe(16))
+
+    def get_id(self):
+        return self.public_id
+
+    @classmethod
+    def known_as(cls, public_id):
+        """Return the user whom a session names, or None."""
+        return db.session.scalar(NAMED_USER, {"public_id": public_id})
 
     @classmethod
     def sign_up(cls, name, email, password):
@@ -765,6 +780,7 @@ APPEND = text(
 
 # Queries that every page or every reply asks are built once, here: to build one takes SQLAlchemy
 # as long as a database takes to answer it.
+NAMED_USER = select(User).where(User.public_id == bindparam("public_id"))
 MY_CHATS = select(Chat).where(
     Chat.chattable_type == bindparam("kind"), Chat.chattable_id == bindparam("owner_id")
 )

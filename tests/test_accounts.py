@@ -223,6 +223,52 @@ def test_a_forged_or_stale_session_is_nobodys(app, sign_up):
     assert not is_logged_in(bob)
 
 
+def empty_the_database():
+    db.session.remove()
+    db.drop_all()
+    db.create_all()
+
+
+def test_an_old_cookie_opens_nothing_in_a_fresh_database(app, sign_up):
+    ada = sign_up()
+    with app.app_context():
+        empty_the_database()
+    sign_up("Bob", "bob@example.com").post("/chats", data={"content": "Bob's secret"})
+    assert not is_logged_in(ada)
+    assert ada.get("/chats/1").location.startswith("/login")
+
+
+def test_what_a_browser_keeps_does_not_fit_another_account(app, sign_up):
+    places = []
+    for _ in range(2):
+        page = parse(sign_up().get("/chats/new").text)
+        places.append((page.form["data-forget"], page.select_one("[data-draft]")["data-draft"]))
+        with app.app_context():
+            empty_the_database()
+    (forgets, keeps), (forgets_next, keeps_next) = places
+    assert keeps.startswith(forgets)
+    assert keeps_next.startswith(forgets_next)
+    assert not keeps.startswith(forgets_next)
+
+
+def test_the_id_of_a_deleted_person_is_not_given_to_the_next(app, sign_up):
+    ada = sign_up()
+    ada.post("/chats")
+    with app.app_context():
+        db.session.execute(db.delete(User))
+        db.session.commit()
+    bob = sign_up("Bob", "bob@example.com")
+    assert not is_logged_in(ada)
+    assert bob.get("/chats/1").status_code == 404
+
+
+def test_a_cookie_from_before_accounts_had_names_is_signed_out(app, sign_up):
+    ada = sign_up()
+    with ada.session_transaction() as session:
+        session["_user_id"] = "1"
+    assert not is_logged_in(ada)
+
+
 # where one goes after logging in
 
 

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, inspect, text
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = {"users", "chats", "messages"}
@@ -39,10 +40,26 @@ def flask_db(url, tmp_path):
     return run
 
 
-def schema(url):
-    """Return what a database has: tables with their columns, indexes and unique constraints."""
+@contextmanager
+def opened(url):
+    """Give an engine of a database."""
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def run_sql(url, *statements):
+    """Run statements; return the rows of the last."""
+    with opened(url) as engine, engine.begin() as connection:
+        results = [connection.execute(text(statement)) for statement in statements]
+        return results[-1].all() if results[-1].returns_rows else []
+
+
+def schema(url):
+    """Return what a database has: tables with their columns, indexes and unique constraints."""
+    with opened(url) as engine:
         tables = inspect(engine)
         return {
             name: (
@@ -56,8 +73,6 @@ def schema(url):
             for name in tables.get_table_names()
             if name != "alembic_version"
         }
-    finally:
-        engine.dispose()
 
 
 def test_the_migrations_go_up_and_agree_with_the_models_and_go_down(flask_db, url, make_app):
@@ -83,3 +98,31 @@ def test_going_up_again_changes_nothing_and_loses_nothing(flask_db, url, make_ap
 def test_a_database_that_was_never_migrated_is_told_from_the_models(flask_db):
     with pytest.raises(AssertionError, match="not up to date"):
         flask_db("check")
+
+
+NEW_USER = (
+    "INSERT INTO users (name, email, password_hash, created_at)"
+    " VALUES ('{0}', '{0}@example.com', 'none', '2026-01-01 00:00:00')"
+)
+NEW_CHAT = (
+    "INSERT INTO chats (chattable_type, chattable_id, title, revision, created_at, updated_at)"
+    " VALUES ('User', 3, 'a title', 0, '2026-01-01 00:00:00', '2026-01-01 00:00:00')"
+)
+
+
+def test_everybody_who_was_there_gets_a_random_name_and_nobody_a_used_id(flask_db, url, make_app):
+    flask_db("upgrade", "0001")
+    run_sql(url, *map(NEW_USER.format, ("ada", "bob", "eve")), NEW_CHAT)
+    run_sql(url, "DELETE FROM users WHERE name = 'eve'")
+    flask_db("upgrade")
+    form = {"name": "Zoe", "email": "zoe@example.com", "password": "correct horse battery"}
+    zoe = make_app(DATABASE_URL=url).test_client()
+    assert zoe.post("/signup", data=form).status_code == 302
+    assert zoe.get("/chats/1").status_code == 404
+    rows = run_sql(url, "SELECT id, name, public_id FROM users ORDER BY id")
+    assert [row[:2] for row in rows] == [(1, "ada"), (2, "bob"), (4, "Zoe")]
+    assert len({name for *_, name in rows}) == 3
+    assert all(len(name) >= 20 for *_, name in rows)
+    flask_db("downgrade", "0001")
+    flask_db("upgrade")
+    assert len(run_sql(url, "SELECT id FROM users")) == 3
