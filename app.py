@@ -326,14 +326,24 @@ def database_away(error):
 
 
 def problem(sentence, status):
-    """Answer with one sentence: as a part of the page for HTMX, else as a page of its own."""
+    """Answer with one sentence: as a part of the page for HTMX, else as a page of its own.
+
+    It asks nobody: what went wrong may be the very database that other pages ask.
+    """
     if request.headers.get("HX-Request"):
-        return render_template("messages/_error.html", error=sentence), status
-    context = {"title": "That did not work", "sentence": sentence}
+        return live.render("messages/_error.html", error=sentence), status
+    nobody = login_manager.anonymous_user()
+    context = {"sentence": sentence, "status": status, "fields": written_fields()}
+    return live.render("error.html", current_user=nobody, **context), status
+
+
+def written_fields():
+    """Return what a form brought, but no secrets: without JavaScript nobody else keeps it."""
     try:
-        return render_template("error.html", **context), status
-    except (SQLAlchemyError, RedisError):
-        return f"{sentence}\n", status, {"Content-Type": "text/plain; charset=utf-8"}
+        fields = request.form.items()
+    except HTTPException:
+        return {}  # it is more than the server reads
+    return {name: value for name, value in fields if name not in ("csrf_token", "password")}
 
 
 # Accounts.

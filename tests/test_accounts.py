@@ -2,6 +2,8 @@
 
 import os
 import re
+import uuid
+from contextlib import closing
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from app import create_app, safe_next
 from models import User, db
 from tests.page import parse
+from tests.services import Postgres
 
 ADA = {"name": "Ada Lovelace", "email": "ada@example.com", "password": "correct horse battery"}
 OPEN = {"static", "chattable.sign_up", "chattable.log_in", "chattable.up"}
@@ -535,17 +538,76 @@ def test_a_bug_shows_no_trace_path_or_key(make_app, headers):
     assert not SECRETS.search(answer.text)
 
 
-def test_a_database_that_went_away_is_said_in_a_sentence(make_app, tmp_path):
-    app = make_app(TESTING=False)
+@pytest.fixture(params=["stopped server", "broken file", "no tables"])
+def away(request, make_app, tmp_path):
+    """Ada's browser at an app whose database went away after she had signed up."""
+    server = request.getfixturevalue("own_postgres") if "server" in request.param else None
+    app = make_app(TESTING=False, **({"DATABASE_URL": server.database()} if server else {}))
     ada = app.test_client()
     ada.post("/signup", data=ADA)
+    ada.post("/chats")
     with app.app_context():
-        db.drop_all()
-    answer = ada.get("/chats")
-    assert answer.status_code == 503
-    assert "try again" in answer.text
-    assert not SECRETS.search(answer.text)
-    assert ada.get("/up").status_code == 200
+        if request.param == "no tables":
+            db.drop_all()
+        db.engine.dispose()
+    if server:
+        server.stop()
+    elif request.param == "broken file":
+        (tmp_path / "chattable.db").write_bytes(b"no database" * 1000)
+    return ada
+
+
+@pytest.fixture(scope="module")
+def postgres_to_stop():
+    with closing(Postgres()) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(postgres_to_stop):
+    """A PostgreSQL server that a test may stop."""
+    yield postgres_to_stop
+    postgres_to_stop.start()
+
+
+BUSY = "The database is busy or away"
+
+
+@pytest.mark.parametrize("headers", [{}, {"HX-Request": "true"}])
+def test_a_database_that_is_away_is_said_in_a_sentence_on_every_page(away, headers):
+    fields = ADA | {"chat_id": "1", "title": "words", "content": "words", "model": "gpt-4o"}
+    for method, path, endpoint in [
+        *rules(away.application),
+        ("GET", "/login", "log_in"),
+        ("POST", "/login", "log_in"),
+    ]:
+        answer = away.open(path, method=method, headers=headers, data=fields)
+        assert answer.status_code == 503, endpoint
+        assert BUSY in parse(answer.text).get_text(), endpoint
+        assert bool(parse(answer.text).select_one("[data-problem]")) == bool(headers), endpoint
+        assert not SECRETS.search(answer.text)
+    assert away.get(f"{away.application.static_url_path}/app.css").status_code == 200
+
+
+def test_without_javascript_the_text_comes_back_and_can_be_sent_again(away):
+    sent = {"chat_id": "1", "content": "<precious>\n\nwords", "client_id": str(uuid.uuid4())}
+    page = parse(away.post("/messages", data=sent | {"password": "hidden", "model": "x"}).text)
+    form = page.select_one("form[action='/messages'][method=post]")
+    assert form.textarea.get_text() == sent["content"]
+    kept = {field["name"]: field["value"] for field in form.select("input")}
+    assert kept.pop("csrf_token")
+    assert kept == {"chat_id": "1", "client_id": sent["client_id"], "model": "x"}
+    page = parse(away.post("/chats/1", data={"title": "a new title"}).text)
+    assert page.select_one("form[action='/chats/1'] [name=title]").get_text() == "a new title"
+
+
+def test_what_another_site_sent_is_not_offered_for_sending(make_app):
+    visitor = make_app(WTF_CSRF_ENABLED=True).test_client()
+    answer = visitor.post("/messages", data={"chat_id": "1", "content": "a trap"})
+    assert answer.status_code == 400
+    page = parse(answer.text)
+    assert page.textarea.get_text() == "a trap"
+    assert not page.select("main button, main [name=csrf_token]")
 
 
 def test_the_address_for_health_checks_tells_when_redis_is_away(make_app):
