@@ -389,6 +389,23 @@ def test_a_restart_of_postgresql_in_mid_reply_loses_nothing(
         assert tab.html == tab.reloaded()
 
 
+def test_a_page_that_reconnects_while_the_database_is_away_may_come_again(
+    make_stack, postgres_server, postgres_url
+):
+    ada = make_stack(workers=0, database_url=postgres_url).signup()
+    tab = Tab(ada, ada.new_chat())
+    tab.drop()
+    postgres_server.stop()
+    try:
+        tab.connect()
+        assert tab.socket.wait_for_close() == 1012
+    finally:
+        postgres_server.start()
+    tab.connect()
+    ada.post(f"/chats/{tab.chat_id}", title="all is well")
+    tab.socket.wait_for("all is well")
+
+
 # Connections.
 
 
