@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 
 import gevent
-from flask import abort
+from flask import abort, has_request_context
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
 from markupsafe import Markup, escape
@@ -159,11 +159,11 @@ def init_app(app):
 
 
 def persistent(work):
-    """Retry `work` for about a minute while the database is locked or away."""
+    """Retry `work` while the database is locked or away: for a minute, for a page some seconds."""
 
     @functools.wraps(work)
     def patiently(*args, **kwargs):
-        for delay in (0.05, 0.1, 0.2, 0.5, 1, *[2] * 30):
+        for delay in (0.05, 0.1, 0.2, 0.5, 1, *[2] * (0 if has_request_context() else 30)):
             try:
                 return work(*args, **kwargs)
             except (OperationalError, InterfaceError) as error:

@@ -370,6 +370,19 @@ def test_stop_closes_the_connection_although_the_database_is_locked(stack, tab, 
     tab.wait_for_status("stopped")
 
 
+def test_nobody_waits_half_a_minute_for_a_page_because_the_database_is_locked(stack, ada):
+    chat = ada.new_chat()
+    with locked(stack):
+        answers = [
+            ada.post(f"/chats/{chat}", title="later"),
+            ada.post(f"/chats/{chat}/delete"),
+            ada.post(f"/chats/{chat}/delete", htmx=True),
+        ]
+    assert [answer.status for answer in answers] == [503] * 3
+    assert all("database is busy" in answer.text for answer in answers)
+    assert ada.post(f"/chats/{chat}", title="now").status == 303
+
+
 def test_a_restart_of_postgresql_in_mid_reply_loses_nothing(
     make_stack, postgres_server, postgres_url, provider
 ):
