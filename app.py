@@ -99,6 +99,7 @@ def create_app(config=None):
     app.cli.add_command(migrate)
     app.cli.add_command(work)
     app.cli.add_command(invite)
+    refuse_other_encodings(app)
     return app
 
 
@@ -207,6 +208,21 @@ def whole_number(settings, name, default):
 
 def refuse(sentence):
     raise SystemExit(sentence)
+
+
+def refuse_other_encodings(app):
+    """Exit if the database cannot hold every character; one that is away may come back."""
+    with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            return  # always Unicode
+        try:
+            db.engine.connect().close()
+        except models.WrongEncoding as sentence:
+            refuse(str(sentence))
+        except SQLAlchemyError as error:
+            app.logger.warning("the database is away: %s", error)
+        finally:
+            db.engine.dispose()
 
 
 class SecureWhenEncrypted(SecureCookieSessionInterface):

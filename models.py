@@ -43,6 +43,7 @@ from sqlalchemy.exc import (
     IntegrityError,
     InterfaceError,
     OperationalError,
+    SQLAlchemyError,
 )
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -67,6 +68,7 @@ NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
 CHECKPOINT = 1.0
 IDLE = 5.0
+CONNECT_PATIENCE = 5
 # Seconds, but the replies that one worker writes at once.
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
 # What a stale page, or Redis, still knows of what was deleted must not fit something new.
@@ -111,9 +113,24 @@ def green_connection():
     return GreenConnection
 
 
+class WrongEncoding(SQLAlchemyError):
+    """Say in a sentence that the database cannot hold every character."""
+
+
 @event.listens_for(Engine, "do_connect")
 def connect(dialect, _record, args, options):
-    return green_connection().connect(*args, **options) if dialect.driver == "psycopg" else None
+    """Connect to PostgreSQL in UTF-8, whatever this machine's locale is."""
+    if dialect.driver != "psycopg":
+        return None
+    options = {"connect_timeout": CONNECT_PATIENCE} | options | {"client_encoding": "utf8"}
+    connection = green_connection().connect(*args, **options)
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ("UTF8", None):
+        connection.close()
+        raise WrongEncoding(
+            f"DATABASE_URL must name a database with the encoding UTF8; this one has {encoding}."
+        )
+    return connection
 
 
 @event.listens_for(Engine, "connect")

@@ -123,11 +123,12 @@ class Postgres:
         """Stop at once, as a crash does, or "fast"."""
         self._run("pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
 
-    def database(self):
+    def database(self, encoding="UTF8"):
         """Create an empty database and return its URL."""
         self.databases += 1
         name = f"chattable_{self.databases}"
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name)
+        place = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
+        self._run("createdb", *place, "-T", "template0", "-E", encoding, "--locale=C", name)
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
 
     def close(self):

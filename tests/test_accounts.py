@@ -666,6 +666,31 @@ def test_postgres_addresses_of_every_spelling_are_accepted(make_app, postgres_ur
         assert db.engine.dialect.name == "postgresql"
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_character_stops_the_start(
+    settings, postgres_server, encoding
+):
+    with pytest.raises(SystemExit, match=f"^DATABASE_URL .* UTF8; this one has {encoding}.$"):
+        create_app(settings | {"DATABASE_URL": postgres_server.database(encoding)})
+
+
+def test_a_database_that_is_away_does_not_stop_the_start(settings):
+    away = {"DATABASE_URL": "postgres://127.0.0.1:9/chattable"}
+    assert create_app(settings | away).test_client().get("/login").status_code == 200
+
+
+def test_every_character_is_kept_whatever_the_clients_locale_is(
+    make_app, postgres_url, monkeypatch
+):
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    ada = make_app(DATABASE_URL=postgres_url).test_client()
+    ada.post("/signup", data=ADA)
+    ada.post("/chats")
+    assert ada.post("/chats/1", data={"title": "naïve 😀 中文"}).status_code == 303
+    assert parse(ada.get("/chats/1").text).h1.get_text() == "naïve 😀 中文"
+
+
 def test_an_empty_value_counts_as_unset(settings):
     app = create_app(settings | {"SIGNUP": "", "READ_TIMEOUT": "", "MODELS": " , "})
     assert app.config["SIGNUP"] == "open"

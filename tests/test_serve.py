@@ -207,6 +207,24 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(tmp_path, variable, value
         assert "hidden" not in sentence
 
 
+def test_a_database_that_cannot_hold_every_character_is_refused(tmp_path, postgres_server):
+    with Launcher(tmp_path, DATABASE_URL=postgres_server.database("SQL_ASCII")) as launcher:
+        assert_one_sentence(launcher, "DATABASE_URL must name a database with the encoding UTF8")
+
+
+@pytest.mark.parametrize("name", ["release", "worker"])
+def test_every_process_refuses_a_database_that_cannot_hold_every_character(
+    tmp_path, postgres_server, name
+):
+    url = postgres_server.database("LATIN1")
+    settings = {"DATABASE_URL": url, "SECRET_KEY": "secret", "INSTANCE_PATH": str(tmp_path)}
+    settings["PATH"] = f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"
+    command = serve.shell(serve.procfile()[name])
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, timeout=DEADLINE)
+    assert done.returncode == 1
+    assert done.stderr.decode().strip().startswith("DATABASE_URL must name a database")
+
+
 def assert_one_sentence(launcher, words):
     sentence = launcher.refusal()
     assert words in sentence
