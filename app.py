@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -52,6 +53,7 @@ PASSWORD_LENGTH = 8
 INVITATION_DAYS = 7
 SIDEBAR = 50
 LARGEST_ID = 2**31 - 1
+PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 # Endpoints that need no login; the socket asks for itself, in its own language.
 OPEN = {"static", "chattable.sign_up", "chattable.log_in", "chattable.up", "__flask_sock.updates"}
 SECURITY_HEADERS = {
@@ -125,6 +127,7 @@ def read_settings(settings, instance):
             "pool_use_lifo": True,
         },
         "REDIS_URL": redis_url(settings, instance),
+        "REDIS_PREFIX": redis_prefix(settings),
         "RATELIMIT_STORAGE_URI": "memory://",
         "RATELIMIT_ENABLED": settings.get("RATELIMIT_ENABLED", "1") not in ("0", False),
         "OPENAI_API_KEY": settings.get("OPENAI_API_KEY"),
@@ -183,6 +186,14 @@ def redis_url(settings, instance):
         # Platforms sign their Redis certificates themselves; the URL may ask for more.
         url += ("&" if "?" in url else "?") + "ssl_cert_reqs=none"
     return url
+
+
+def redis_prefix(settings):
+    """Return what keys in Redis begin with, or None for the name that the database gives."""
+    prefix = settings.get("REDIS_PREFIX") or None
+    if prefix and not PREFIX.fullmatch(prefix):
+        refuse("REDIS_PREFIX may have letters, digits and the signs . : _ -, 60 at most.")
+    return prefix
 
 
 def provider_url(settings):

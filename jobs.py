@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ ORPHANED = 5.2
 SECOND_LOOK = 0.3
 MODELS_REFRESH = 600
 MODELS_RETRY = 15
+DATABASE_RETRY = 1
 TURN_POLL = 0.2
 LAST_WORDS = 3
 # Greenlets that look for a job at the same time, and jobs that begin.
@@ -46,7 +48,17 @@ log = logging.getLogger(__name__)
 
 
 def queue():
-    return Queue(QUEUE, connection=live.redis())
+    return Queue(queue_name(), connection=live.redis())
+
+
+def queue_name():
+    """Return the name of this install's queue: the same Redis may hold those of others."""
+    return f"{live.prefix()}:{QUEUE}"
+
+
+def job_id(chat, token):
+    # RQ takes nothing but letters, digits and these two signs there.
+    return f"{re.sub('[.:]', '_', live.prefix())}-{chat.id}-{token}"
 
 
 def enqueue(job, chat, token, *args):
@@ -56,7 +68,7 @@ def enqueue(job, chat, token, *args):
     again: each of them is safe to run twice.
     """
     options = {
-        "job_id": f"{chat.id}-{token}",
+        "job_id": job_id(chat, token),
         "job_timeout": current_app.config["JOB_TIMEOUT"],
         "retry": Retry(max=2),
         "result_ttl": 60,
@@ -212,13 +224,14 @@ class Worker(BaseWorker):
     def __init__(self, app, concurrency, grace):
         connection = app.extensions["redis"]
         super().__init__(
-            [QUEUE],
+            [queue_name()],
             connection=connection,
             job_monitoring_interval=5,
             maintenance_interval=15,
             log_job_description=False,
         )
         self.app = app
+        self.install, self.stops = live.install(), live.stops_channel()
         self.grace = grace
         self.pool = Pool(concurrency)
         self._looking = 0
@@ -315,10 +328,12 @@ class Worker(BaseWorker):
 
     def subscribe(self):
         super().subscribe()
-        self.pubsub.subscribe(**{live.STOPS: self._stop_reply})
+        self.pubsub.subscribe(**{self.stops: self._stop_reply})
 
     def _stop_reply(self, message):
-        self.app.extensions["leases"].stop(int(message["data"]))
+        message_id = live.own(self.install, message["data"])
+        if message_id:
+            self.app.extensions["leases"].stop(int(message_id))
 
     def handle_payload(self, message):
         """Obey RQ's commands; its own "stop-job" knows one job at a time only."""
@@ -373,16 +388,29 @@ class Worker(BaseWorker):
 
 def work(app):
     """Run a worker in this process until SIGTERM or SIGINT."""
+    wait_for_database(app)
     with app.app_context():
         provider.warm_up()
     # What is here now stays: collections need not walk it a hundred times a minute.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    worker = Worker(app, app.config["WORKER_CONCURRENCY"], app.config["SHUTDOWN_GRACE"])
+    with app.app_context():
+        worker = Worker(app, app.config["WORKER_CONCURRENCY"], app.config["SHUTDOWN_GRACE"])
     keepers = [gevent.spawn(worker.keep_heartbeats), gevent.spawn(keep_models, app), sweeper(app)]
     worker.work(logging_level="WARNING")
     gevent.killall(keepers)
+
+
+def wait_for_database(app):
+    """Wait until the database is there, migrated, and has told the name of this install."""
+    while True:
+        try:
+            with app.app_context():
+                return live.install()
+        except SQLAlchemyError as error:
+            log.warning("waiting for the database: %s", error)
+        gevent.sleep(DATABASE_RETRY)
 
 
 # Keepers: greenlets that run beside the work.

@@ -45,7 +45,6 @@ BACKLOG_FRAMES = 1_000
 BACKLOG_BYTES = 2_000_000
 # A key frame is made when this many characters of patches would have to be replayed instead.
 KEY_FRAME = 4_000
-STOPS = "chattable:stops"
 
 # WebSocket close codes.
 NOT_YOURS = 1008
@@ -56,7 +55,7 @@ TRY_AGAIN = 1012
 # if not what should be kept is: Redis was restarted, or the reply was declared dead.
 GROW = """
 local seq, text, key, patches, stop = unpack(KEYS)
-local channel, frame, more, length, lifetime, key_frame, whole = unpack(ARGV)
+local install, channel, frame, more, length, lifetime, key_frame, whole = unpack(ARGV)
 local kept = redis.call('STRLEN', text)
 if key_frame == '' and (kept ~= tonumber(length) or redis.call('EXISTS', text) == 0) then
   return 2
@@ -72,23 +71,26 @@ else
   redis.call('RPUSH', patches, frame)
   redis.call('EXPIRE', patches, lifetime)
 end
-redis.call('PUBLISH', channel, number .. ' ' .. frame)
+redis.call('PUBLISH', channel, install .. ' ' .. number .. ' ' .. frame)
 return redis.call('EXISTS', stop)
 """
 
 # The same for a frame whose content a late page finds in the database.
 ANNOUNCE = """
 local number = redis.call('INCR', KEYS[1])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
 if #KEYS > 1 then redis.call('DEL', unpack(KEYS, 2)) end
-return redis.call('PUBLISH', ARGV[1], number .. ' ' .. ARGV[2])
+return redis.call('PUBLISH', ARGV[2], ARGV[1] .. ' ' .. number .. ' ' .. ARGV[3])
 """
 
 log = logging.getLogger(__name__)
 
 
-def init_app(app):
-    """Connect the app to Redis; no command is sent before it is needed."""
+def init_app(app, find_name):
+    """Connect the app to Redis; no command is sent before it is needed.
+
+    `find_name()` asks the database for the name of this install, see `install`.
+    """
     url = app.config["REDIS_URL"]
     options = {
         "protocol": 2,
@@ -103,9 +105,10 @@ def init_app(app):
     pool = BlockingConnectionPool.from_url(url, **options)
     pool.connection_class = swift(pool.connection_class)
     app.extensions["redis"] = connection = Redis(connection_pool=pool)
+    app.extensions["find_name"] = find_name
     app.extensions["relay"] = Relay(url)
     app.extensions["outbox"] = Outbox(connection)
-    app.extensions["leases"] = Leases(connection)
+    app.extensions["leases"] = Leases(app, connection)
 
 
 def swift(connection_class):
@@ -220,7 +223,8 @@ def announce(chat_id, frame, forget=(), wait=False):
 
     `wait` until it is; else the caller goes on, and what it sends next may go along.
     """
-    keys, values = [seq_key(chat_id), *forget], [channel(chat_id), frame, LIFETIME]
+    keys = [seq_key(chat_id), *forget]
+    values = [install(), channel(chat_id), frame, LIFETIME]
     sent = current_app.extensions["outbox"].post(ANNOUNCE, keys, values)
     sent.rawlink(functools.partial(note_silence, chat_id))
     # Without monkey patching, nothing is sent while nobody waits.
@@ -338,7 +342,8 @@ class Broadcast:
     def _grow(self, message, frame, html):
         key_frame, whole = (f"{message.id} {html}", message.content) if html else ("", "")
         keys = [seq_key(message.chat_id), *reply_keys(message.chat_id), stop_key(message.id)]
-        values = [channel(message.chat_id), frame, self._unsent, self._kept, LIFETIME]
+        to = [install(), channel(message.chat_id)]
+        values = [*to, frame, self._unsent, self._kept, LIFETIME]
         answer = current_app.extensions["outbox"].send(GROW, keys, [*values, key_frame, whole])
         self.stop_requested = answer == 1
         self._whole = self.lost = answer == 2
@@ -399,31 +404,67 @@ def snapshot(chat_id):
         return object.__new__(Snapshot)
 
 
-# Keys. A chat has at most one running reply, so what Redis keeps of it belongs to the chat.
+# Keys and channels. Channels know no database numbers: another install on the same Redis hears
+# them all. So each name begins with ours, and each word that is published, too.
+
+
+def install():
+    """Return the random name of this install, asked of the database once in a process.
+
+    Raises `SQLAlchemyError` when that is not there.
+    """
+    extensions = current_app.extensions
+    if "install" not in extensions:
+        extensions["install"] = extensions["find_name"]()
+    return extensions["install"]
+
+
+def prefix():
+    """Return what every key and channel of ours begins with."""
+    return current_app.config["REDIS_PREFIX"] or f"chattable:{install()}"
+
+
+def own(name, data):
+    """Return what the install called `name` has published as `data`, None if it was another."""
+    head, _, words = data.partition(b" ")
+    return words.decode() if head == name.encode() else None
 
 
 def channel(chat_id):
-    return f"chat:{chat_id}"
+    return f"{prefix()}:chat:{chat_id}"
 
 
 def seq_key(chat_id):
-    return f"chat:{chat_id}:seq"
+    return f"{channel(chat_id)}:seq"
 
 
 def reply_keys(chat_id):
-    return [f"chat:{chat_id}:{part}" for part in ("text", "key", "patches")]
+    """Return where Redis keeps the reply of a chat that is being written: there is at most one."""
+    return [f"{channel(chat_id)}:{part}" for part in ("text", "key", "patches")]
 
 
 def turn_key(chat_id):
-    return f"chat:{chat_id}:turn"
+    return f"{channel(chat_id)}:turn"
 
 
 def lease_key(message_id):
-    return f"message:{message_id}:lease"
+    return f"{prefix()}:message:{message_id}:lease"
 
 
 def stop_key(message_id):
-    return f"message:{message_id}:stop"
+    return f"{prefix()}:message:{message_id}:stop"
+
+
+def claim_key(token):
+    return f"{prefix()}:claim:{token}"
+
+
+def stops_channel():
+    return f"{prefix()}:stops"
+
+
+def models_key():
+    return f"{prefix()}:models"
 
 
 # Leases, turns, stops.
@@ -432,7 +473,8 @@ def stop_key(message_id):
 class Leases:
     """The replies written in this process: each holds a lease, one without it counts as dead."""
 
-    def __init__(self, connection):
+    def __init__(self, app, connection):
+        self._app = app
         self._connection = connection
         self._stops = {}
         self._keeper = None
@@ -457,8 +499,9 @@ class Leases:
     def _keep(self):
         while self._stops:
             try:
-                self._renew(list(self._stops))
-            except RedisError as error:
+                with self._app.app_context():
+                    self._renew(list(self._stops))
+            except (RedisError, SQLAlchemyError) as error:
                 log.warning("leases not renewed, Redis is away: %s", error)
             gevent.sleep(RENEW)
 
@@ -503,7 +546,7 @@ def take_turn(chat_id, token):
 
 def claim(token):
     """Return whether nobody has claimed `token` before."""
-    return bool(redis().set(f"claim:{token}", 1, nx=True, ex=TURN))
+    return bool(redis().set(claim_key(token), 1, nx=True, ex=LIFETIME))
 
 
 def end_turn(chat_id, token=None):
@@ -518,7 +561,7 @@ def end_turn(chat_id, token=None):
 def request_stop(message_id):
     """Ask whoever writes a reply to stop. The key is for one that has not started yet."""
     redis().set(stop_key(message_id), 1, ex=LIFETIME)
-    redis().publish(STOPS, message_id)
+    redis().publish(stops_channel(), f"{install()} {message_id}")
 
 
 # The relay: one subscription per web process, fanned out to its sockets.
@@ -529,7 +572,7 @@ class Relay:
 
     def __init__(self, url):
         self._url = url
-        self._pool = self._connection = None
+        self._pool = self._connection = self._install = None
         self._connecting = RLock()
         self._watchers = defaultdict(set)
         self._subscribed = {}
@@ -559,6 +602,7 @@ class Relay:
             raise TimeoutError(f"no answer to SUBSCRIBE {name}")
 
     def _connect(self):
+        self._install = install()
         # A bare connection: redis-py's PubSub would reconnect in silence, and frames be missed.
         # A break must close the sockets instead. One greenlet reads it, any may write.
         # The pool closes its connections when it is collected: it is kept.
@@ -566,7 +610,7 @@ class Relay:
         connection = self._pool.make_connection()
         connection.connect()
         # One subscription that always holds: PING has another answer where there is none.
-        connection.send_command("SUBSCRIBE", STOPS, check_health=False)
+        connection.send_command("SUBSCRIBE", stops_channel(), check_health=False)
         self._connection = connection
         gevent.spawn(self._listen, connection)
 
@@ -608,8 +652,10 @@ class Relay:
         if kind == b"subscribe" and name in self._subscribed:
             self._subscribed[name].set()
         elif kind == b"message" and name in self._subscribed:
-            number, _, frame = data.decode().partition(" ")
-            self._fan_out(name, int(number), frame)
+            words = own(self._install, data)
+            if words is not None:
+                number, _, frame = words.partition(" ")
+                self._fan_out(name, int(number), frame)
 
     def _fan_out(self, name, seq, frame):
         last, self._last[name] = self._last.get(name), seq
@@ -733,16 +779,14 @@ def send(socket, event):
 
 # The provider's models, as a worker last heard them.
 
-MODELS = "chattable:models"
-
 
 def keep_models(names):
-    redis().set(MODELS, json.dumps(names))
+    redis().set(models_key(), json.dumps(names))
 
 
 def known_models():
     """Return the list a worker fetched, or [] if none has yet or Redis is away."""
     try:
-        return json.loads(redis().get(MODELS) or "[]")
+        return json.loads(redis().get(models_key()) or "[]")
     except RedisError:
         return []

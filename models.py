@@ -163,16 +163,17 @@ def init_app(app):
     """Prepare a Flask app for chats: its database, its Redis and its provider.
 
     An app of your own needs nothing else. `SQLALCHEMY_DATABASE_URI` is read from its
-    configuration, and so are `REDIS_URL`, `OPENAI_API_KEY`, `OPENAI_BASE_URL` (else from the
-    environment) and what `LIMITS` names.
+    configuration, and so are `REDIS_URL`, `REDIS_PREFIX`, `OPENAI_API_KEY`, `OPENAI_BASE_URL`
+    (else from the environment) and what `LIMITS` names.
     """
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "REDIS_PREFIX"):
         app.config.setdefault(name, os.environ.get(name))
     app.config.setdefault("REDIS_URL", os.environ.get("REDIS_URL", "redis://localhost:6379"))
     for name, value in LIMITS.items():
         app.config.setdefault(name, value)
-    for extension in (db, live, provider):
-        extension.init_app(app)
+    db.init_app(app)
+    live.init_app(app, Install.own_name)
+    provider.init_app(app)
 
 
 def persistent(work):
@@ -220,6 +221,33 @@ class Dollars(TypeDecorator):
 
     def process_result_value(self, value, dialect):
         return None if value is None else Decimal(int(value)) / self.SCALE
+
+
+class Install(db.Model):
+    """The one row that tells this install from others on the same Redis."""
+
+    __tablename__ = "installs"
+    __table_args__ = (CheckConstraint("id = 1", name="one_install"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(20))
+
+    @classmethod
+    def own_name(cls):
+        """Return the name; make it where no migration has, one for all who ask at once."""
+        # The session's connection, if it has one: whoever waits for a second one may wait long.
+        return db.session.scalar(INSTALL_NAME) or cls._make_name()
+
+    @classmethod
+    def _make_name(cls):
+        with db.engine.begin() as connection:
+            connection.execute(NAME_INSTALL, {"name": secrets.token_hex(5)})
+        with db.engine.connect() as connection:
+            return connection.scalar(INSTALL_NAME)
+
+
+INSTALL_NAME = text("SELECT name FROM installs")
+NAME_INSTALL = text("INSERT INTO installs (id, name) VALUES (1, :name) ON CONFLICT DO NOTHING")
 
 
 class ReplyInProgress(Exception):

@@ -11,7 +11,7 @@ from rq import SimpleWorker
 
 from tests.provider import Provider
 from tests.services import Missing, Postgres, Redis
-from tests.stack import Stack
+from tests.stack import PREFIX, Stack
 from tests.tab import Tab
 
 # A file stays in one process, with the costly parts its tests share: the longest begins first.
@@ -90,6 +90,7 @@ def make_app(sqlite_url, redis_url, provider, tmp_path, compiled_templates):
         "TESTING": True,
         "DATABASE_URL": sqlite_url,
         "REDIS_URL": redis_url,
+        "REDIS_PREFIX": PREFIX,
         "OPENAI_BASE_URL": provider.url,
         "OPENAI_API_KEY": "sk-test",
         "MODELS": "gpt-4o-mini,gpt-4o",

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import closing, suppress
+from copy import copy
 from pathlib import Path
 
 import redis
@@ -61,6 +62,13 @@ class Redis:
     def client(self):
         """Return a new client with byte responses."""
         return redis.Redis.from_url(self.url)
+
+    def database(self, number):
+        """Return another database of the same server, for somebody who does not end it."""
+        other = copy(self)
+        other.url = f"{self.url.rpartition('/')[0]}/{number}"
+        other.close = lambda: None
+        return other
 
     def kill(self):
         """End the server as a crash does; `start()` brings it back."""

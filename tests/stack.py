@@ -17,19 +17,29 @@ from tests.services import Redis, free_port, wait_until
 from tests.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "tests"  # of every key in Redis, for tests to know them
+QUEUE = f"{PREFIX}:replies"
 PROCFILE = dict(re.findall(r"^(\w+): *(.+)$", (ROOT / "Procfile").read_text(), re.MULTILINE))
 
 
 class Stack:
     """Web processes, worker processes and a Redis server of their own, started and stopped.
 
-    `provider_url` and `database_url` are the caller's; `env` adds to the environment.
+    `provider_url` and `database_url` are the caller's, and so is `redis` if it is given;
+    `env` adds to the environment.
     Call `start()`, or the `start_…` methods for a part.
     """
 
-    def __init__(self, provider_url, database_url=None, models="gpt-4o-mini,gpt-4o", env=None):
+    def __init__(
+        self,
+        provider_url,
+        database_url=None,
+        models="gpt-4o-mini,gpt-4o",
+        env=None,
+        redis=None,
+    ):
         self.folder = Path(tempfile.mkdtemp(prefix="chattable-"))
-        self.redis = Redis()
+        self.redis = redis or Redis()
         self.database_url = database_url or f"sqlite:///{self.folder / 'chattable.db'}"
         self.webs, self.workers = [], []
         self.people = 0
@@ -43,6 +53,7 @@ class Stack:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis.url,
+            "REDIS_PREFIX": PREFIX,
             "OPENAI_BASE_URL": provider_url,
             "OPENAI_API_KEY": "sk-test",
             "MODELS": models,

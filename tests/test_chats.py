@@ -8,6 +8,7 @@ import pytest
 from models import NEW_CHAT, Chat, Message, User, db
 from tests.page import parse
 from tests.services import wait_until
+from tests.stack import PREFIX
 
 HTMX = {"HX-Request": "true"}
 
@@ -244,10 +245,13 @@ def test_nothing_in_redis_remembers_a_deleted_chat(stack, provider):
     assert socket.wait_for_close() == 1008
     script.wait_for_disconnect()
     redis = stack.redis.client()
-    wait_until(lambda: not redis.exists(f"chat:{chat}:turn"), 5, "the job's end")
-    kept = [*redis.scan_iter(f"chat:{chat}:*"), *redis.scan_iter(f"message:{reply}:*")]
+    wait_until(lambda: not redis.exists(f"{PREFIX}:chat:{chat}:turn"), 5, "the job's end")
+    kept = [
+        *redis.scan_iter(f"{PREFIX}:chat:{chat}:*"),
+        *redis.scan_iter(f"{PREFIX}:message:{reply}:*"),
+    ]
     assert [key for key in kept if redis.ttl(key) == -1] == []
-    parts = {key.decode().partition(":")[2] for key in kept}
+    parts = {key.decode().split(":", 2)[2] for key in kept}
     assert parts <= {f"{chat}:seq", f"{reply}:stop", f"{reply}:lease"}
 
 

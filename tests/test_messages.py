@@ -14,6 +14,7 @@ import live
 from models import Chat, Message, db
 from tests.page import parse
 from tests.services import wait_until
+from tests.stack import PREFIX, QUEUE
 
 HTMX = {"HX-Request": "true"}
 KEPT = "text is kept"
@@ -134,7 +135,7 @@ def test_a_price_nobody_knows_is_said_so(make_app, provider, redis_url):
 def frames(app, chat):
     """Return the frames that open pages of the chat have got since the last call: `frames()`."""
     watching = app.extensions["redis"].pubsub(ignore_subscribe_messages=True)
-    watching.subscribe(f"chat:{chat}")
+    watching.subscribe(f"{PREFIX}:chat:{chat}")
     watching.get_message(timeout=2)
 
     def read():
@@ -394,8 +395,8 @@ def test_a_job_that_runs_again_forgets_nothing_of_the_reply_its_worker_left(
     client_id = left_by_a_dead_worker(app, chat, reply)
     reply_id = messages()[-1].id
     redis = app.extensions["redis"]
-    redis.set(f"chat:{chat}:text", "saved and shown")
-    redis.set(f"chat:{chat}:key", f"{reply_id} <p>saved and shown</p>")
+    redis.set(f"{PREFIX}:chat:{chat}:text", "saved and shown")
+    redis.set(f"{PREFIX}:chat:{chat}:key", f"{reply_id} <p>saved and shown</p>")
     send("Hello", client_id=client_id)
     run_jobs()
     with app.app_context():
@@ -437,13 +438,13 @@ def test_enqueued_twice_at_once_it_is_stored_and_billed_once(stack, provider):
     script.release()
     socket.wait_for('data-role="assistant" data-status="complete"')
     redis = stack.redis.client()
-    wait_until(lambda: not redis.exists(f"chat:{chat}:turn"), 10, "the jobs' end")
-    wait_until(lambda: not redis.exists(f"rq:queue:{jobs.QUEUE}"), 10, "the queue's end")
+    wait_until(lambda: not redis.exists(f"{PREFIX}:chat:{chat}:turn"), 10, "the jobs' end")
+    wait_until(lambda: not redis.exists(f"rq:queue:{QUEUE}"), 10, "the queue's end")
     page = parse(ada.get(f"/chats/{chat}").text)
     shown = [article["data-role"] for article in page.select("#messages > article")]
     assert shown == ["user", "assistant"]
     assert len(provider.requests) == 1
-    assert not FailedJobRegistry(jobs.QUEUE, connection=redis).get_job_ids()
+    assert not FailedJobRegistry(QUEUE, connection=redis).get_job_ids()
 
 
 def test_a_second_message_while_a_reply_is_written_has_to_wait(stack, provider):
@@ -459,7 +460,7 @@ def test_a_second_message_while_a_reply_is_written_has_to_wait(stack, provider):
     script.release()
     socket.wait_for('data-role="assistant" data-status="complete"')
     redis = stack.redis.client()
-    wait_until(lambda: not redis.exists(f"chat:{chat}:turn"), 5, "the job's end")
+    wait_until(lambda: not redis.exists(f"{PREFIX}:chat:{chat}:turn"), 5, "the job's end")
     assert ada.say(chat, "second").status == 204
 
 

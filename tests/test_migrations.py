@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = {"users", "chats", "messages"}
+TABLES = {"users", "chats", "messages", "installs"}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -12,10 +12,10 @@ import psutil
 import pytest
 from rq import Queue
 
-from jobs import ORPHANED, QUEUE, SECOND_LOOK, SWEEP
+from jobs import ORPHANED, SECOND_LOOK, SWEEP
 from live import BACKLOG_BYTES, LEASE, PING, RENEW, SILENCE
 from tests.services import wait_until
-from tests.stack import Stack
+from tests.stack import PREFIX, QUEUE, Stack
 from tests.tab import Tab, numbered, paced, prose, send, words
 
 # Seconds in which nobody may notice that a worker is gone, at most.
@@ -447,11 +447,11 @@ def test_a_page_that_speaks_is_shown_out(tab):
 
 def test_the_web_forgets_a_page_that_has_left(stack, tab):
     with stack.redis.client() as client:
-        watched = [(f"chat:{tab.chat_id}".encode(), 1)]
-        assert client.pubsub_numsub(f"chat:{tab.chat_id}") == watched
+        watched = [(f"{PREFIX}:chat:{tab.chat_id}".encode(), 1)]
+        assert client.pubsub_numsub(f"{PREFIX}:chat:{tab.chat_id}") == watched
         tab.drop()
         wait_until(
-            lambda: client.pubsub_numsub(f"chat:{tab.chat_id}") != watched,
+            lambda: client.pubsub_numsub(f"{PREFIX}:chat:{tab.chat_id}") != watched,
             PING - SILENCE,
             "the web to stop listening",
         )

@@ -15,9 +15,8 @@ from rq.job import Job
 from rq.suspension import resume, suspend
 
 from bench.sql import Count
-from jobs import QUEUE
 from tests.services import wait_until
-from tests.stack import Stack
+from tests.stack import QUEUE, Stack
 from tests.tab import Tab, numbered, paced, prose, send, words
 
 GRACE = 2
@@ -119,7 +118,7 @@ def test_the_queue_does_not_show_what_people_write(crew, books, provider):
     tab = Tab(ada, ada.new_chat())
     send(tab, "my secret plan")
     assert "secret" not in books.queue.jobs[0].description
-    assert re.search(r"^queue replies 1\b", books.info(), re.MULTILINE), books.info()
+    assert re.search(rf"^queue {QUEUE} 1\b", books.info(), re.MULTILINE), books.info()
     hired = hire(crew)
     next(hired)
     tab.wait_for_status("complete")
