@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import secrets
 import time
 from collections import defaultdict, deque
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from markup import Growth
 LEASE = 6
 RENEW = 1
 PATIENT_LEASE = 600
+# Whoever asked the database so long ago whether a reply is theirs has to ask again.
+PASS = 5
+RETRY = 1
 # What Redis keeps of a running reply, and a turn that waits for its worker, last this long.
 LIFETIME = 6 * 3600
 # A turn outlasts this only while its reply is running; the database knows that.
@@ -52,14 +56,18 @@ TRY_AGAIN = 1012
 
 # Number a frame, keep what a page that comes late needs, publish: all or nothing, so that a
 # snapshot never has a gap. Returns 1 if somebody asked the reply to stop, 2 (having done nothing)
-# if not what should be kept is: Redis was restarted, or the reply was declared dead.
+# if not what should be kept is: Redis was restarted, or the reply was declared dead. A whole frame
+# can do without, given a pass: it was got before the database was asked whose the reply is.
 GROW = """
-local seq, text, key, patches, stop = unpack(KEYS)
-local install, channel, frame, more, length, lifetime, key_frame, whole = unpack(ARGV)
-local kept = redis.call('STRLEN', text)
-if key_frame == '' and (kept ~= tonumber(length) or redis.call('EXISTS', text) == 0) then
-  return 2
+local seq, text, key, patches, stop, over, pass = unpack(KEYS)
+local install, channel, frame, more, length, lifetime, key_frame, whole, id, given = unpack(ARGV)
+local ours = redis.call('GETRANGE', key, 0, #id) == id .. ' '
+if given ~= '' then
+  ours = redis.call('GET', pass) == given
+elseif redis.call('STRLEN', text) ~= tonumber(length) then
+  ours = false
 end
+if not ours or redis.call('EXISTS', over) == 1 then return 2 end
 local number = redis.call('INCR', seq)
 if key_frame ~= '' then
   redis.call('SET', key, key_frame, 'EX', lifetime)
@@ -75,11 +83,18 @@ redis.call('PUBLISH', channel, install .. ' ' .. number .. ' ' .. frame)
 return redis.call('EXISTS', stop)
 """
 
-# The same for a frame whose content a late page finds in the database.
+# The same for a frame whose content a late page finds in the database. `id` is that of a reply
+# which begins, if it is not over already: then its first word finds its place kept.
 ANNOUNCE = """
+local id, over = ARGV[5], ARGV[6]
+if id and redis.call('EXISTS', over) == 1 then return 0 end
 local number = redis.call('INCR', KEYS[1])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 if #KEYS > 1 then redis.call('DEL', unpack(KEYS, 2)) end
+if id then
+  redis.call('SET', KEYS[2], '', 'EX', ARGV[4])
+  redis.call('SET', KEYS[3], id .. ' ', 'EX', ARGV[4])
+end
 return redis.call('PUBLISH', ARGV[2], ARGV[1] .. ' ' .. number .. ' ' .. ARGV[3])
 """
 
@@ -200,7 +215,8 @@ def broadcast_message(message):
             # The turn ends with the announcement: who sees it may send the next message.
             forget.append(turn_key(message.chat_id))
     # A process may end with its last reply.
-    announce(message.chat_id, frame, forget, wait=message.retryable)
+    begins = message.role == "assistant" and message.running and message.id
+    announce(message.chat_id, frame, forget, wait=message.retryable, begins=begins)
 
 
 def broadcast_title(chat):
@@ -218,13 +234,15 @@ def broadcast_deletion(chat_id):
     announce(chat_id, "", forget=reply_keys(chat_id))
 
 
-def announce(chat_id, frame, forget=(), wait=False):
+def announce(chat_id, frame, forget=(), wait=False, begins=None):
     """Have a frame sent to every page of a chat, in order, and the keys of what is over forgotten.
 
-    `wait` until it is; else the caller goes on, and what it sends next may go along.
+    `wait` until it is; else the caller goes on, and what it sends next may go along. `begins` is
+    the id of a reply that does.
     """
     keys = [seq_key(chat_id), *forget]
     values = [install(), channel(chat_id), frame, LIFETIME]
+    values += [begins, over_key(begins)] if begins else []
     sent = current_app.extensions["outbox"].post(ANNOUNCE, keys, values)
     sent.rawlink(functools.partial(note_silence, chat_id))
     # Without monkey patching, nothing is sent while nobody waits.
@@ -300,18 +318,39 @@ class Outbox:
 class Broadcast:
     """What the pages that watch one running reply have been shown of it.
 
-    `lost` says that Redis has lost what was shown: the next update shows the whole. Whoever
-    writes the reply makes sure first that it is still theirs to write.
+    `lost` says that Redis has lost what was shown. Whoever writes the reply then gets a pass,
+    makes sure that it is still theirs to write, and the next update shows the whole.
     """
 
     def __init__(self):
-        self.stop_requested = self.lost = False
+        self.stop_requested = False
         self._growth = Growth()
         self._fed = 0
         self._unsent = ""
         self._kept = 0  # bytes
         self._since_key_frame = 0
         self._whole = True
+        self._lost = False
+        self._pass = ""
+        self._retry_at = 0.0
+
+    @property
+    def lost(self):
+        """Whether it is time to show the whole again."""
+        return self._lost and time.monotonic() >= self._retry_at
+
+    def get_pass(self, message_id):
+        """Have the next update show the whole, if the reply is still ours from now on."""
+        self._retry_at = time.monotonic() + RETRY
+        try:
+            token = secrets.token_hex(8)
+            redis().set(pass_key(message_id), token, ex=PASS)
+            self._pass = token
+        except RedisError as error:
+            log.warning("message %s: not shown, Redis is away: %s", message_id, error)
+
+    def drop_pass(self):
+        self._pass = ""
 
     def update(self, message):
         """Bring every page up to `message.content`; raises nothing when Redis is away."""
@@ -319,10 +358,12 @@ class Broadcast:
         self._fed = len(message.content)
         patches = self._growth.feed(more)
         self._unsent += more
+        if self._lost and not self._pass:
+            return
         try:
             self._show(message, patches)
         except RedisError as error:
-            self._whole = self.lost = True
+            self._lose()
             log.warning("message %s: not shown, Redis is away: %s", message.id, error)
 
     def _show(self, message, patches):
@@ -332,24 +373,36 @@ class Broadcast:
         elif patches:
             frame = growth_frame(message, patches)
             self._since_key_frame += len(frame)
-            html = self._growth.html if self._key_frame_due(message) else ""
+            html = self._growth.html if self._key_frame_due(message) else None
             self._grow(message, frame, html)
+
+    def _lose(self):
+        self._whole = self._lost = True
+        self._pass = ""
 
     def _key_frame_due(self, message):
         # Rarer as the reply gets longer: in sum they stay linear.
         return self._since_key_frame > max(KEY_FRAME, len(message.content))
 
     def _grow(self, message, frame, html):
-        key_frame, whole = (f"{message.id} {html}", message.content) if html else ("", "")
-        keys = [seq_key(message.chat_id), *reply_keys(message.chat_id), stop_key(message.id)]
-        to = [install(), channel(message.chat_id)]
-        values = [*to, frame, self._unsent, self._kept, LIFETIME]
-        answer = current_app.extensions["outbox"].send(GROW, keys, [*values, key_frame, whole])
+        """Send a frame; with `html` it is a key frame, which a late page begins with."""
+        id, whole = message.id, "" if html is None else message.content
+        key_frame = "" if html is None else f"{id} {html}"
+        keys = [seq_key(message.chat_id), *reply_keys(message.chat_id)]
+        keys += [stop_key(id), over_key(id), pass_key(id)]
+        values = [install(), channel(message.chat_id), frame, self._unsent, self._kept, LIFETIME]
+        values += [key_frame, whole, id, self._pass]
+        answer = current_app.extensions["outbox"].send(GROW, keys, values)
+        if answer == 2:
+            return self._lose()
         self.stop_requested = answer == 1
-        self._whole = self.lost = answer == 2
-        self._kept = len(whole.encode()) if html else self._kept + len(self._unsent.encode())
+        self._whole = self._lost = False
+        self._pass = ""
+        self._kept = (
+            self._kept + len(self._unsent.encode()) if html is None else len(whole.encode())
+        )
         self._unsent = ""
-        self._since_key_frame = 0 if html else self._since_key_frame
+        self._since_key_frame = 0 if html is not None else self._since_key_frame
 
 
 # Catching up: first Redis, then the database. The other way round, a reply that ends in between
@@ -381,13 +434,23 @@ class Snapshot:
         kept = [self._article(message) for message in messages if not message.superseded]
         gone = [removal(message) for message in messages if message.superseded]
         shown = [article_frame(*kept)] if kept else []
-        running = any(message.running and message.id == self.message_id for message in messages)
+        running = any(self._knows_more(message) for message in messages)
         return ["".join(gone)] * bool(gone) + shown + self._patches * running
 
     def _article(self, message):
-        if message.running and message.id == self.message_id:
+        if self._knows_more(message):
             return article(self.refresh(message), self._html)
         return article(message)
+
+    def _knows_more(self, message):
+        """Return whether Redis is told each word of a message, sooner than the database."""
+        if not (message.running and message.id == self.message_id):
+            return False
+        if len(self.text) >= len(message.content):
+            return True
+        # The database was asked later. Behind it at another look, Redis takes no words for now.
+        latest = Snapshot(message.chat_id)
+        return latest.message_id == message.id and len(latest.text) >= len(message.content)
 
     def refresh(self, message):
         """Bring a message from the database up to what was streamed since its last checkpoint."""
@@ -453,6 +516,14 @@ def lease_key(message_id):
 
 def stop_key(message_id):
     return f"{prefix()}:message:{message_id}:stop"
+
+
+def over_key(message_id):
+    return f"{prefix()}:message:{message_id}:over"
+
+
+def pass_key(message_id):
+    return f"{prefix()}:message:{message_id}:pass"
 
 
 def claim_key(token):
@@ -528,6 +599,11 @@ def leased(message_ids):
     """Return the set of those replies that somebody is writing. Raises `RedisError`."""
     values = redis().mget([lease_key(id) for id in message_ids]) if message_ids else []
     return {id for id, value in zip(message_ids, values, strict=True) if value}
+
+
+def silence(message_id):
+    """Let no page hear a reply's writer any more: it is declared dead. Raises `RedisError`."""
+    redis().set(over_key(message_id), 1, ex=LIFETIME)
 
 
 def take_turn(chat_id, token):

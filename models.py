@@ -734,13 +734,23 @@ class Message(db.Model):
         db.session.commit()
         saved = Checkpoint()
         for more in completion:
-            if self.broadcast.lost and not saved.still_ours(self):
+            if self.broadcast.lost and not self._still_mine(saved):
                 return completion.stop()
             if more:
                 self._grow(more)
                 owner.on_message_update(self)
             if self.broadcast.stop_requested or not saved.keep_up(self):
                 completion.stop()
+
+    def _still_mine(self, saved):
+        """Return whether I am still written here; if so, pages may be shown the whole again."""
+        self.broadcast.get_pass(self.id)
+        try:
+            return saved.still_ours(self)
+        except (OperationalError, InterfaceError) as error:
+            log.warning("message %s: not shown, nobody knows whose it is: %s", self.id, error.orig)
+            self.broadcast.drop_pass()
+            return True
 
     def _grow(self, more):
         set_committed_value(self, "content", self.content + more)
@@ -799,6 +809,7 @@ class Message(db.Model):
         message = db.session.get(cls, message_id)
         if message is None:
             return
+        live.silence(message_id)
         # Redis may know a second more than the last checkpoint.
         live.snapshot(message.chat_id).refresh(message)
         content = message.content

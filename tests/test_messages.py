@@ -404,6 +404,19 @@ def test_a_job_that_runs_again_forgets_nothing_of_the_reply_its_worker_left(
     assert messages()[-1].content == "saved and shown"
 
 
+def test_a_reply_that_was_declared_dead_is_not_announced_as_beginning(app, chat, frames):
+    reply = Message(chat_id=chat, role="assistant", status="pending", content="", model="m")
+    with app.app_context():
+        db.session.add(reply)
+        db.session.commit()
+        with app.app_context():  # elsewhere, meanwhile
+            Message.interrupt(reply.id)
+        assert states(frames()) == [("assistant", "failed")]
+        live.broadcast_message(reply)
+        live.broadcast_title(reply.chat)
+    assert states(frames()) == []
+
+
 def test_the_same_text_with_another_id_is_another_message(send, run_jobs, messages):
     for _ in range(2):
         send("Hello")

@@ -150,6 +150,71 @@ def test_a_worker_that_wakes_after_it_was_declared_dead_changes_nothing(wreck):
     assert tab.html == html == tab.reloaded()
 
 
+class Sleep:
+    """A worker that slept so long that its replies were declared dead, and what it says then."""
+
+    LATE = "**late** "
+
+    def __init__(self, stack, provider):
+        self.stack, self.worker = stack, stack.workers[0]
+        ada = stack.signup()
+        frames = ["patch", "key frame", "first frame", "frame after Redis lost its memory"]
+        self.tabs = {frame: Tab(ada, ada.new_chat()) for frame in frames}
+        self.scripts = {}
+        for frame, tab in self.tabs.items():
+            many = 1000 if frame == "key frame" else 1
+            self.scripts[frame] = self._script(provider, frame).holds().says(self.LATE * many)
+            send(tab, f"a {frame}")
+        for frame, script in self.scripts.items():
+            script.wait_for_hold()
+            self.scripts[frame].holds()
+            self.tabs[frame].wait_for_status("pending" if frame == "first frame" else "streaming")
+
+    def _script(self, provider, frame):
+        script = provider.reply(when=f"a {frame}").begins()
+        return script if frame == "first frame" else script.says(*prose(20))
+
+    def happen(self):
+        """Let it sleep until every page knows, then wake and say what it has to say."""
+        os.killpg(self.worker.pid, signal.SIGSTOP)
+        for tab in self.tabs.values():
+            tab.wait_for_status("failed", timeout=INTERRUPTED_WITHIN + 10)
+        self._forget(self.tabs["frame after Redis lost its memory"])
+        self.shown = {frame: tab.html for frame, tab in self.tabs.items()}
+        for script in self.scripts.values():
+            script.release()
+            script.wait_for_hold(2)
+        os.killpg(self.worker.pid, signal.SIGCONT)
+        return self
+
+    def _forget(self, tab):
+        with self.stack.redis.client() as client:
+            for pattern in (f"chat:{tab.chat_id}:[^s]*", f"message:{tab.reply_id}:*"):
+                for key in client.scan_iter(f"{PREFIX}:{pattern}"):
+                    client.delete(key)
+
+
+@pytest.fixture(scope="module")
+def sleep(provider_server):
+    provider_server.forget()
+    with closing(Stack(provider_server.url)) as stack:
+        yield Sleep(stack.start(), provider_server).happen()
+
+
+@pytest.mark.parametrize(
+    "frame", ["patch", "key frame", "first frame", "frame after Redis lost its memory"]
+)
+def test_a_worker_that_overslept_publishes_nothing(sleep, frame):
+    tab = sleep.tabs[frame]
+    sleep.scripts[frame].wait_for_disconnect()
+    # a frame that comes after whatever the sleeper may have sent
+    tab.person.post(f"/chats/{tab.chat_id}", title="What happened since")
+    tab.socket.wait_for("What happened since")
+    assert not any("late" in frame for frame in tab.socket.frames)
+    tab.show()
+    assert tab.html == sleep.shown[frame] == tab.reloaded()
+
+
 def test_a_message_whose_worker_died_before_saving_it_is_not_lost(stack, tab, provider):
     with stack.redis.client() as client, asleep_at_the_queue(stack, client) as worker:
         send(tab, "precious words")
