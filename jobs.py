@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import live
 import provider
-from models import Chat, Message, ReplyInProgress, db
+from models import PATIENCE, Chat, Message, ReplyInProgress, db, persistent, reason, transient
 
 QUEUE = "replies"
 BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
@@ -36,6 +36,7 @@ MODELS_REFRESH = 600
 MODELS_RETRY = 15
 DATABASE_RETRY = 1
 TURN_POLL = 0.2
+RETRY = 1
 LAST_WORDS = 3
 # Greenlets that look for a job at the same time, and jobs that begin.
 MOST_LOOKING = 8
@@ -100,28 +101,32 @@ def broken_off(job_id):
 
 def create_message_and_stream(chat_id, content, model, client_id):
     """Save a person's message, then stream the reply to everyone watching."""
-    with turn(chat_id, client_id) as (chat, begun):
-        if chat is None:
-            return log.info("chat %s was deleted before its message was saved", chat_id)
-        # A job that runs again must not have the answer billed again.
-        first = live.claim(client_id)
-        if not (first and answer(chat, content, model, client_id, begun)):
-            begun()
-            go_on(chat_id, content, model, client_id, asked=not first)
+    with turn(chat_id, client_id) as begun:
+        say_and_answer(begun, chat_id, content, model, client_id)
 
 
-def answer(chat, content, model, client_id, begun):
-    """Stream the reply, asked for while the database writes; return whether it was ours."""
+@persistent
+def say_and_answer(begun, chat_id, content, model, client_id):
+    chat = Chat.with_owner(chat_id)
+    if chat is None:
+        return log.info("chat %s was deleted before its message was saved", chat_id)
     completion = chat.ask(model, content, client_id)
-    if completion is None:
-        return False
+    # A job that runs again must not have the answer billed again.
+    first = completion and live.claim(client_id)
+    if not (first and answer(chat, completion, content, client_id, begun)):
+        begun()
+        go_on(chat_id, content, model, client_id, asked=completion and not first)
+
+
+def answer(chat, completion, content, client_id, begun):
+    """Stream the reply, asked for while the database writes; return whether it was ours."""
     with completion:
-        messages = chat.exchange(content, client_id, model)
+        messages = chat.exchange(content, client_id, completion.model)
         begun()
         if messages:
             messages[1].receive(completion)
     if not messages:
-        chat.book(model, completion.settle_usage(""))
+        chat.book(completion.model, completion.settle_usage(""))
     return bool(messages)
 
 
@@ -148,15 +153,21 @@ def go_on(chat_id, content, model, client_id, asked):
 
 def retry_reply(chat_id, message_id, model):
     """Ask again for a reply that has ended; the new one takes the old one's place."""
-    with turn(chat_id, retry_token(message_id)) as (chat, begun):
-        old = db.session.get(Message, message_id)
-        begun()
-        if chat is None or old is None:
-            return log.info("chat %s was deleted before its reply was asked for again", chat_id)
-        if not old.superseded:
-            old.supersede()
-        if not chat.answered(old.id):
-            reply(chat, model, after=old.id)
+    with turn(chat_id, retry_token(message_id)) as begun:
+        replace_reply(begun, chat_id, message_id, model)
+
+
+@persistent
+def replace_reply(begun, chat_id, message_id, model):
+    chat = Chat.with_owner(chat_id)
+    old = db.session.get(Message, message_id)
+    begun()
+    if chat is None or old is None:
+        return log.info("chat %s was deleted before its reply was asked for again", chat_id)
+    if not old.superseded:
+        old.supersede()
+    if not chat.answered(old.id):
+        reply(chat, model, after=old.id)
 
 
 def retry_token(message_id):
@@ -167,15 +178,15 @@ def retry_token(message_id):
 def turn(chat_id, token):
     """Wait for a turn in the chat, so that replies never interleave, and for a place to begin.
 
-    Gives the chat (or None) and a function to call once the reply has begun, or may have to wait:
-    a few begin at a time, or those that stream would wait for a hundred others at the database.
+    Gives a function to call once the reply has begun, or may have to wait: a few begin at a time,
+    or those that stream would wait for a hundred others at the database.
     """
     while not live.take_turn(chat_id, token):
         gevent.sleep(TURN_POLL)
     try:
         with ExitStack() as place:
             place.enter_context(BEGINNING)
-            yield Chat.with_owner(chat_id), place.close
+            yield place.close
     finally:
         live.end_turn(chat_id, token)
 
@@ -350,12 +361,21 @@ class Worker(BaseWorker):
             greenlet.kill(JobStopped("stopped by command"), block=False)
 
     def handle_job_failure(self, job, queue, *args, **kwargs):
-        """Record a job that raised, for good: one whose worker or Redis died runs again."""
-        if kwargs.get("execution") and not isinstance(sys.exception(), RedisError):
-            job.retries_left = 0
-        if isinstance(sys.exception(), JobStopped):
+        """Record a job that raised, for good, unless what it met passes: then it runs again."""
+        error = sys.exception()
+        if isinstance(error, JobStopped):
             self._stopped_job_id = job.id
+        elif transient(error) and self._patient_with(job):
+            # RQ counts it down; what passes does not count.
+            job.retries_left = (job.retries_left or 0) + 1
+            gevent.sleep(RETRY)
+        elif kwargs.get("execution") and not isinstance(error, RedisError):
+            job.retries_left = 0
         super().handle_job_failure(job, queue, *args, **kwargs)
+
+    def _patient_with(self, job):
+        """Return whether the job first met the absence of the database less than so long ago."""
+        return time.time() - job.meta.setdefault("first_broken_off", time.time()) < PATIENCE
 
     def _install_signal_handlers(self):
         # As greenlets: a plain handler would raise in whichever greenlet happens to run.
@@ -429,9 +449,13 @@ def keep_sweeping(app):
         try:
             with app.app_context():
                 missing = interrupt_orphans(missing)
-        except (SQLAlchemyError, RedisError) as error:
+        except Exception as error:
             missing = {}
-            log.warning("not swept: %s", error)
+            if isinstance(error, RedisError) or transient(error):
+                log.warning("not swept: %s", reason(error))
+            else:
+                # Whatever the bug is, the next reply may be another.
+                log.exception("not swept")
         gevent.sleep(SECOND_LOOK if missing else SWEEP)
 
 

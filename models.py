@@ -4,12 +4,13 @@ import functools
 import logging
 import os
 import secrets
+import sqlite3
 import textwrap
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import groupby
+from itertools import chain, groupby, repeat
 from operator import itemgetter
 
 import gevent
@@ -39,12 +40,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import (
+    DBAPIError,
     DisconnectionError,
     IntegrityError,
     InterfaceError,
     OperationalError,
+    PendingRollbackError,
     SQLAlchemyError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -68,7 +72,22 @@ NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
 CHECKPOINT = 1.0
 IDLE = 5.0
+# Seconds for which a job and a page wait for the database; and how long it may take to connect.
+PATIENCE = 600
+PATIENCE_OF_A_PAGE = 10
 CONNECT_PATIENCE = 5
+# Of SQLSTATE, what passes by itself: connections, failover, conflicts, resources, shutdown, I/O.
+PASSING = ("08", "25006", "25P", "40", "53", "55P03", "57", "58")
+# And of those, what only another connection helps against.
+PARTING = ("08", "25006", "25P03", "57P", "58")
+PASSING_IN_SQLITE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_FULL,
+}
+# A connection that was opened while the file could not be written stays like that.
+PARTING_IN_SQLITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 # Seconds, but the replies that one worker writes at once.
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
 # What a stale page, or Redis, still knows of what was deleted must not fit something new.
@@ -110,6 +129,13 @@ def green_connection():
             except StopIteration as end:
                 return end.value
 
+        def rollback(self):
+            """End the transaction; where the connection is lost, the server has."""
+            try:
+                super().rollback()
+            except psycopg.OperationalError:
+                self.close()
+
     return GreenConnection
 
 
@@ -122,8 +148,10 @@ def connect(dialect, _record, args, options):
     """Connect to PostgreSQL in UTF-8, whatever this machine's locale is."""
     if dialect.driver != "psycopg":
         return None
-    options = {"connect_timeout": CONNECT_PATIENCE} | options | {"client_encoding": "utf8"}
-    connection = green_connection().connect(*args, **options)
+    # A host that says nothing would be waited for two minutes, also after it is back.
+    if "PGCONNECT_TIMEOUT" not in os.environ:
+        options.setdefault("connect_timeout", CONNECT_PATIENCE)
+    connection = green_connection().connect(*args, **options | {"client_encoding": "utf8"})
     encoding = connection.info.parameter_status("server_encoding")
     if encoding not in ("UTF8", None):
         connection.close()
@@ -151,6 +179,8 @@ def note_use(_connection, record):
 @event.listens_for(Pool, "checkout")
 def test_idle_connection(connection, record, _proxy):
     """Replace a connection that died while it idled (`pool_pre_ping` would ask every time)."""
+    if getattr(connection, "closed", False):
+        raise DisconnectionError
     if time.monotonic() - record.info.get("used_at", time.monotonic()) > IDLE:
         try:
             connection.cursor().execute("SELECT 1")
@@ -177,22 +207,63 @@ def init_app(app):
 
 
 def persistent(work):
-    """Retry `work` while the database is locked or away: for a minute, for a page some seconds."""
+    """Retry `work` while the database is locked or away: a job for minutes, a page for seconds."""
 
     @functools.wraps(work)
     def patiently(*args, **kwargs):
-        for delay in (0.05, 0.1, 0.2, 0.5, 1, *[2] * (0 if has_request_context() else 30)):
+        end = time.monotonic() + (PATIENCE_OF_A_PAGE if has_request_context() else PATIENCE)
+        for delay in chain((0.05, 0.1, 0.2, 0.5, 1), repeat(2)):
             try:
                 return work(*args, **kwargs)
-            except (OperationalError, InterfaceError) as error:
-                db.session.rollback()
-                log.warning(
-                    "%s: database away, retrying in %s s: %s", work.__name__, delay, error.orig
-                )
-                gevent.sleep(delay)
-        return work(*args, **kwargs)
+            except SQLAlchemyError as error:
+                if not transient(error) or time.monotonic() > end:
+                    raise
+                if delay < 0.1:
+                    log.warning("%s: waiting for the database: %s", work.__name__, reason(error))
+                release_connection()
+            gevent.sleep(delay)
 
     return patiently
+
+
+def release_connection():
+    """End the session's transaction, also one whose connection is broken."""
+    with suppress(SQLAlchemyError):
+        db.session.rollback()
+
+
+def transient(error):
+    """Return whether what a database says passes by itself: the same work may succeed later.
+
+    PostgreSQL tells by its SQLSTATE (postgresql.org/docs/current/errcodes-appendix.html), SQLite by
+    its result code (sqlite.org/rescode.html).
+    """
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeout | PendingRollbackError)
+    state, code = diagnosis(error.orig)
+    if state or code:
+        return state.startswith(PASSING) or code in PASSING_IN_SQLITE | PARTING_IN_SQLITE
+    # It said nothing: there is no connection.
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def reason(error):
+    """Return the driver's own error: SQLAlchemy's shows what people wrote."""
+    return getattr(error, "orig", None) or error
+
+
+def diagnosis(error):
+    """Return (SQLSTATE or "", SQLite's primary result code or 0) of a driver's error."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return getattr(error, "sqlstate", None) or "", code & 0xFF
+
+
+@event.listens_for(Engine, "handle_error")
+def replace_connections(context):
+    """Have new connections made after an error that stays with the old ones."""
+    state, code = diagnosis(context.original_exception)
+    if state.startswith(PARTING) or code in PARTING_IN_SQLITE:
+        context.is_disconnect = True
 
 
 def now():
@@ -500,25 +571,25 @@ class Chat(db.Model):
         values = {"chat_id": self.id, "before_id": before_id or LAST}
         return db.session.execute(HISTORY, values).all()
 
-    @persistent
     def say(self, role, content, client_id=None):
         """Save a message and return it; the one already there if its `client_id` is known.
 
         None if the chat has been deleted meanwhile.
         """
-        message = Message(role=role, content=content, client_id=client_id, status="complete")
-        return message if self._add(message) else Message.said(message.chat_id, client_id)
+        chat_id = self.id
+        said = {"role": role, "content": content, "client_id": client_id, "status": "complete"}
+        added = self._add(said)
+        return added[0] if added else Message.said(chat_id, client_id)
 
-    @persistent
     def exchange(self, content, client_id, model):
         """Save what a person said and begin the reply to it; return both messages.
 
         None if one of them cannot be: it was said before, or a reply is being written.
         """
-        said = Message(role="user", content=content, client_id=client_id, status="complete")
+        said = {"role": "user", "content": content, "client_id": client_id, "status": "complete"}
         # With its content, for both to go in one INSERT.
-        reply = Message(role="assistant", content="", model=model, status="pending")
-        return (said, reply) if self._add(said, reply) else None
+        reply = {"role": "assistant", "content": "", "model": model, "status": "pending"}
+        return self._add(said, reply)
 
     def run(self, model):
         """Ask `model` for the next reply, stream it into a new message and return that.
@@ -571,35 +642,49 @@ class Chat(db.Model):
         )
         return db.session.scalar(later.limit(1)) is not None
 
-    @persistent
     def begin_reply(self, model):
-        message = Message(role="assistant", model=model, status="pending")
-        if not self._add(message):
+        added = self._add({"role": "assistant", "model": model, "status": "pending"})
+        if not added:
             raise ReplyInProgress
-        return message
+        return added[0]
 
-    def _add(self, *messages):
-        """Save new messages and tell the hook; return False if a unique index says no."""
-        title = self._first_title(messages[0])
-        revision = self.next_revision(title)
-        for message in messages:
-            message.revision, message.chat_id = revision, self.id
+    def _add(self, *new):
+        """Save new messages and tell the hook; return them, or None if a unique index says no."""
+        messages = self._save(now(), new)
+        if messages:
+            self._tell(messages)
+        return messages or None
+
+    @persistent
+    def _save(self, moment, new):
+        title = self._first_title(new[0].get("content"))
+        common = {"chat_id": self.id, "revision": self.next_revision(title), "created_at": moment}
+        messages = [Message(**common, **values) for values in new]
         db.session.add_all(messages)
         try:
             db.session.commit()
         except IntegrityError:
             db.session.rollback()
-            return False
+            return self._saved_at(moment, common["chat_id"])
         if title:
             set_committed_value(self, "title", title)
+        return messages
+
+    def _saved_at(self, moment, chat_id):
+        """Return the messages that a commit whose answer was lost has saved."""
+        mine = select(Message).where(Message.chat_id == chat_id, Message.created_at == moment)
+        return db.session.scalars(mine.order_by(Message.id)).all()
+
+    @persistent
+    def _tell(self, messages):
         for message in messages:
             set_committed_value(message, "chat", self)
             self.chattable.on_message_create(message)
-        return True
+        # A reply must not hold a database connection while it streams.
+        db.session.commit()
 
-    def _first_title(self, message):
-        untitled = self.title == NEW_CHAT and message.content
-        return opening_words(message.content) if untitled else None
+    def _first_title(self, content):
+        return opening_words(content) if content and self.title == NEW_CHAT else None
 
     def next_revision(self, title=None):
         """Count one more change (in the transaction at hand) and return its number."""
@@ -730,8 +815,6 @@ class Message(db.Model):
 
     def _stream(self, completion):
         owner = self.chat.chattable
-        # A reply must not hold a database connection while it streams.
-        db.session.commit()
         saved = Checkpoint()
         for more in completion:
             if self.broadcast.lost and not self._still_mine(saved):
@@ -747,8 +830,10 @@ class Message(db.Model):
         self.broadcast.get_pass(self.id)
         try:
             return saved.still_ours(self)
-        except (OperationalError, InterfaceError) as error:
-            log.warning("message %s: not shown, nobody knows whose it is: %s", self.id, error.orig)
+        except SQLAlchemyError as error:
+            if not transient(error):
+                raise
+            log.warning("message %s: nobody knows whose it is: %s", self.id, reason(error))
             self.broadcast.drop_pass()
             return True
 
@@ -756,11 +841,13 @@ class Message(db.Model):
         set_committed_value(self, "content", self.content + more)
         set_committed_value(self, "status", "streaming")
 
-    @persistent
     def _finish(self, completion, content, status, error=None):
         """Save how the reply ended, unless it was already declared dead, and tell the hook."""
-        self._settle(
+        # Whatever a hook has left open, or broken.
+        release_connection()
+        persistent(self._settle)(
             completion.settle_usage(content, refused=error and not content),
+            finished_at=now(),
             content=content,
             status=status,
             error=error,
@@ -786,12 +873,20 @@ class Message(db.Model):
         return ended
 
     def _end(self, **values):
-        values |= {"finished_at": now(), "revision": self.chat.next_revision()}
+        values["revision"] = self.chat.next_revision()
         ended = db.session.execute(END, {**values, "message_id": self.id}).rowcount
         db.session.commit()
+        ended = ended or self._ended_at(values["finished_at"])
         for name, value in values.items() if ended else ():
             set_committed_value(self, name, value)
         return bool(ended)
+
+    def _ended_at(self, moment):
+        """Return whether a commit whose answer was lost has saved this end."""
+        mine = select(Message.id).where(Message.id == self.id, Message.finished_at == moment)
+        ended = db.session.scalar(mine)
+        db.session.commit()
+        return ended
 
     @classmethod
     def said(cls, chat_id, client_id):
@@ -812,9 +907,9 @@ class Message(db.Model):
         live.silence(message_id)
         # Redis may know a second more than the last checkpoint.
         live.snapshot(message.chat_id).refresh(message)
-        content = message.content
-        usage = provider.estimate_usage(message.chat.history(message.id), content)
-        if message._settle(usage, content=content, status="failed", error=INTERRUPTED):
+        usage = provider.estimate_usage(message.chat.history(message.id), message.content)
+        ending = {"content": message.content, "status": "failed", "error": INTERRUPTED}
+        if message._settle(usage, finished_at=now(), **ending):
             live.end_turn(message.chat_id)
 
     @persistent
@@ -897,9 +992,11 @@ class Checkpoint:
         self._due = time.monotonic() + CHECKPOINT
         try:
             return self._save(message) or self.still_ours(message)
-        except (OperationalError, InterfaceError) as error:
+        except SQLAlchemyError as error:
+            if not transient(error):
+                raise
             # Nothing is lost: the next checkpoint saves this one's share as well.
-            log.warning("message %s: not saved, trying again: %s", message.id, error.orig)
+            log.warning("message %s: not saved, trying again: %s", message.id, reason(error))
             return True
 
     def _save(self, message):

@@ -1,0 +1,208 @@
+"""What was accepted while the database goes away and comes back: stored, and asked once."""
+
+import sqlite3
+import threading
+from contextlib import closing, contextmanager
+
+import psutil
+import psycopg
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from models import transient
+from tests.services import wait_until
+
+MESSAGES = 30
+# Where the worker says that it met the absence, in whatever words.
+TROUBLE = ("refused", "shutting down", "read-only", "terminat", "too many", "locked")
+BACK_WITHIN = 60
+# The others to the same database.
+CONNECTIONS = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+
+
+@pytest.fixture
+def stack(make_stack, postgres_url):
+    """A stack on PostgreSQL with one worker."""
+    return make_stack(database_url=postgres_url)
+
+
+class Post:
+    """So many messages to a chat each, accepted while the only worker sleeps."""
+
+    def __init__(self, stack, count=MESSAGES):
+        self.stack, self.worker = stack, psutil.Process(stack.workers[0].pid)
+        self.person = stack.signup()
+        self.words = {self.person.new_chat(): f"message {n}." for n in range(count)}
+
+    def send(self):
+        """Suspend the worker and post all messages."""
+        self.worker.suspend()
+        for chat_id, words in self.words.items():
+            assert self.person.say(chat_id, words).status == 204
+
+    def wake(self):
+        """Let the worker find what has become of the database; return once it has."""
+        before = len(self.stack.log("worker"))
+        self.worker.resume()
+        wait_until(lambda: self._in_trouble(before), 30, "the worker to meet the absence")
+
+    def _in_trouble(self, before):
+        said = self.stack.log("worker")[before:]
+        return any(words in said for words in TROUBLE)
+
+    def assert_answered(self, provider, rows):
+        """Each message is stored once with one complete reply, and was asked for once."""
+        wait_until(lambda: len(ended(rows())) == len(self.words), BACK_WITHIN, "every reply to end")
+        for chat_id, words in self.words.items():
+            roles = [(role, status) for id, role, status, _ in rows() if id == chat_id]
+            assert roles == [("user", "complete"), ("assistant", "complete")]
+            assert [content for id, _, _, content in rows() if id == chat_id][0] == words
+        asked = sorted(request.prompt for request in provider.requests)
+        assert asked == sorted(self.words.values())
+
+
+def ended(rows):
+    return [row for row in rows if row[1] == "assistant" and row[2] not in ("pending", "streaming")]
+
+
+ROWS = "SELECT chat_id, role, status, content FROM messages ORDER BY id"
+
+
+@pytest.fixture
+def rows(postgres_url):
+    """A function that returns (chat id, role, status, content) of every message."""
+
+    def read():
+        with psycopg.connect(postgres_url) as connection:
+            return connection.execute(ROWS).fetchall()
+
+    return read
+
+
+def test_messages_are_stored_by_a_worker_that_finds_the_database_gone(
+    stack, postgres_server, provider, rows
+):
+    post = Post(stack)
+    post.send()
+    postgres_server.stop()
+    try:
+        post.wake()
+    finally:
+        postgres_server.start()
+    post.assert_answered(provider, rows)
+
+
+def test_messages_are_stored_after_a_time_in_which_the_database_could_only_be_read(
+    stack, postgres_server, postgres_url, provider, rows
+):
+    post = Post(stack)
+    post.send()
+    with read_only(postgres_url):
+        post.wake()
+    post.assert_answered(provider, rows)
+
+
+@contextmanager
+def read_only(postgres_url):
+    """Let nobody write, over new and old connections, as during a failover."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        connection.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: shown(postgres_url) == "on", 5, "the server to be read-only")
+        yield
+        connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def shown(postgres_url):
+    with psycopg.connect(postgres_url) as connection:
+        return connection.execute("SHOW default_transaction_read_only").fetchone()[0]
+
+
+def test_replies_go_on_when_every_connection_is_cut_again_and_again(
+    stack, postgres_url, provider, rows
+):
+    post = Post(stack)
+    post.send()
+    with cut_off(postgres_url):
+        post.wake()
+        wait_until(lambda: len(provider.requests) > MESSAGES // 2, 30, "half of the requests")
+    post.assert_answered(provider, rows)
+
+
+@contextmanager
+def cut_off(postgres_url):
+    """End everybody's connections ten times a second."""
+    done = threading.Event()
+
+    def cut():
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            while not done.wait(0.1):
+                connection.execute(f"SELECT pg_terminate_backend(pid) {CONNECTIONS}")
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    yield
+    done.set()
+    cutter.join()
+
+
+def test_messages_are_stored_once_there_are_connections_left(
+    make_stack, postgres_url, provider, rows
+):
+    with psycopg.connect(postgres_url, autocommit=True) as server:
+        server.execute("CREATE ROLE guest LOGIN")
+        server.execute(f"ALTER DATABASE {server.info.dbname} OWNER TO guest")
+        post = Post(make_stack(database_url=postgres_url.replace("postgres@", "guest@")))
+        post.send()
+        server.execute("ALTER ROLE guest CONNECTION LIMIT 0")
+        server.execute(f"SELECT pg_terminate_backend(pid) {CONNECTIONS} AND usename = 'guest'")
+        post.wake()
+        server.execute("ALTER ROLE guest CONNECTION LIMIT -1")
+    post.assert_answered(provider, rows)
+
+
+def test_messages_are_stored_once_an_sqlite_file_can_be_written_again(make_stack, provider):
+    stack = make_stack()
+    file = stack.folder / "chattable.db"
+
+    def rows():
+        with closing(sqlite3.connect(file)) as database:
+            return database.execute(ROWS).fetchall()
+
+    post = Post(stack, count=5)
+    post.send()
+    with locked(file):
+        post.wake()
+    post.assert_answered(provider, rows)
+
+
+@contextmanager
+def locked(file):
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("ROLLBACK")
+
+
+def test_a_file_that_cannot_be_written_now_is_opened_anew_the_next_time(tmp_path):
+    file = tmp_path / "chattable.db"
+    create_engine(f"sqlite:///{file}").connect().execute(text("CREATE TABLE notes (id INTEGER)"))
+    error = failure(f"sqlite:///file:{file}?mode=ro&uri=true", "INSERT INTO notes VALUES (1)")
+    assert transient(error)
+    assert error.connection_invalidated
+
+
+@pytest.mark.parametrize("url", ["sqlite_url", "postgres_url"])
+@pytest.mark.parametrize("statement", ["SELECT nothing FROM nowhere", "SELEKT 1"])
+def test_what_can_never_succeed_is_not_waited_for(request, url, statement):
+    assert not transient(failure(request.getfixturevalue(url), statement))
+
+
+def failure(url, statement):
+    """Return what SQLAlchemy raises."""
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection, pytest.raises(SQLAlchemyError) as raised:
+        connection.execute(text(statement))
+    return raised.value
