@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import stat
 import subprocess
@@ -12,11 +13,14 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import closing
+from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
+from gunicorn.config import Config
 
 import serve
 from tests.services import free_port, wait_until
@@ -154,6 +158,22 @@ def test_a_taken_port_is_named(running, tmp_path):
     port = running.url.rpartition(":")[2]
     with Launcher(tmp_path, PORT=port) as launcher:
         assert_one_sentence(launcher, f"PORT: {port} is taken")
+
+
+HEROKU, NGINX, CADDY = 90, 60, 120  # seconds for which these proxies keep an idle connection
+
+
+def test_the_proxy_closes_an_idle_connection_first():
+    words = shlex.split(serve.procfile()["web"])[1:]
+    assert Config().parser().parse_args(words).keepalive > max(HEROKU, NGINX, CADDY)
+
+
+def test_a_connection_that_idled_for_longer_than_gunicorns_default_is_answered(running):
+    with closing(HTTPConnection(running.url.removeprefix("http://"), timeout=DEADLINE)) as kept:
+        for pause in (Config().keepalive + 1, 0):
+            kept.request("GET", "/up")
+            assert kept.getresponse().read() == b"up\n"
+            time.sleep(pause)
 
 
 @pytest.mark.parametrize(
