@@ -570,6 +570,7 @@ def rename_chat(chat_id):
 @pages.post("/chats/<int:chat_id>/delete")
 def delete_chat(chat_id):
     current_user.chat_or_404(chat_id).delete()
+    jobs.forget_chat(chat_id)
     flash("The chat was deleted.")
     if request.headers.get("HX-Request"):
         return "", 200, {"HX-Redirect": url_for("chattable.list_chats")}

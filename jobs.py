@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import gevent
 from flask import current_app
@@ -15,7 +15,7 @@ from gevent.pool import Pool
 from redis.exceptions import RedisError
 from rq import Queue, Retry
 from rq.command import parse_payload
-from rq.exceptions import DuplicateJobError, NoSuchJobError, StopRequested
+from rq.exceptions import DeserializationError, DuplicateJobError, NoSuchJobError, StopRequested
 from rq.job import Job, JobStatus
 from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
@@ -28,7 +28,10 @@ from models import PATIENCE, Chat, Message, ReplyInProgress, db, persistent, rea
 
 QUEUE = "replies"
 BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
-# Seconds. `LEASE - RENEW + ORPHANED` is the longest pause that no reply minds: over 10.
+# Seconds.
+KEPT_WHEN_DONE = 60
+KEPT_WHEN_FAILED = 300
+# `LEASE - RENEW + ORPHANED` is the longest pause that no reply minds: over 10.
 SWEEP = 2.5
 ORPHANED = 5.2
 SECOND_LOOK = 0.3
@@ -57,9 +60,9 @@ def queue_name():
     return f"{live.prefix()}:{QUEUE}"
 
 
-def job_id(chat, token):
+def job_id(chat_id, token):
     # RQ takes nothing but letters, digits and these two signs there.
-    return f"{re.sub('[.:]', '_', live.prefix())}-{chat.id}-{token}"
+    return f"{re.sub('[.:]', '_', live.prefix())}-{chat_id}-{token}"
 
 
 def enqueue(job, chat, token, *args):
@@ -69,10 +72,12 @@ def enqueue(job, chat, token, *args):
     again: each of them is safe to run twice.
     """
     options = {
-        "job_id": job_id(chat, token),
+        "job_id": job_id(chat.id, token),
         "job_timeout": current_app.config["JOB_TIMEOUT"],
         "retry": Retry(max=2),
-        "result_ttl": 60,
+        # A job holds what a person wrote: RQ would keep one that failed for a year.
+        "result_ttl": KEPT_WHEN_DONE,
+        "failure_ttl": KEPT_WHEN_FAILED,
         # The default description would show what people write to whoever looks at the queue.
         "description": f"{job.__name__} in chat {chat.id}",
     }
@@ -94,6 +99,41 @@ def broken_off(job_id):
         return Job.fetch(job_id, connection=live.redis()).get_status() in BROKEN_OFF
     except NoSuchJobError:
         return False
+
+
+def forget_chat(chat_id):
+    """Take the words of a deleted chat out of Redis; its jobs are not run any more."""
+    try:
+        delete_jobs(id for id in known_job_ids() if id.startswith(job_id(chat_id, "")))
+    except RedisError as error:
+        # Whoever runs them later finds no chat; those that ended are not kept for long.
+        log.warning("chat %s: jobs not deleted, Redis is away: %s", chat_id, error)
+
+
+def known_job_ids():
+    """Return the ids of all jobs, wherever RQ keeps them."""
+    books = queue()
+    waiting = [books, books.intermediate_queue]
+    ended = [books.finished_job_registry, books.failed_job_registry, books.canceled_job_registry]
+    running = [books.started_job_registry, books.scheduled_job_registry]
+    ids = {id for place in waiting for id in place.get_job_ids()}
+    return ids.union(*(place.get_job_ids(cleanup=False) for place in ended + running))
+
+
+def delete_jobs(ids):
+    for id in ids:
+        with suppress(NoSuchJobError):
+            Job.fetch(id, connection=live.redis()).delete()
+
+
+def delete_cancelled_jobs():
+    """Delete what RQ would keep for ever, and what earlier versions had it keep for a year."""
+    books, late = queue(), time.time() + 2 * KEPT_WHEN_FAILED
+    failed = live.redis().zrangebyscore(books.failed_job_registry.key, late, "+inf")
+    cancelled = books.canceled_job_registry
+    delete_jobs([*cancelled.get_job_ids(), *(id.decode() for id in failed)])
+    for id in cancelled.get_job_ids():
+        cancelled.remove(id)
 
 
 # The jobs.
@@ -377,6 +417,19 @@ class Worker(BaseWorker):
         """Return whether the job first met the absence of the database less than so long ago."""
         return time.time() - job.meta.setdefault("first_broken_off", time.time()) < PATIENCE
 
+    def handle_execution_ended(self, job, queue, heartbeat_ttl):
+        """Have nothing kept of a job whose chat was deleted meanwhile."""
+        if chat_id := deleted_chat(job):
+            job.result_ttl = job.failure_ttl = 0
+            live.broadcast_deletion(chat_id)
+        super().handle_execution_ended(job, queue, heartbeat_ttl)
+
+    def clean_registries(self):
+        """Clean up what RQ itself does not, too."""
+        super().clean_registries()
+        with self.app.app_context():
+            delete_cancelled_jobs()
+
     def _install_signal_handlers(self):
         # As greenlets: a plain handler would raise in whichever greenlet happens to run.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -404,6 +457,17 @@ class Worker(BaseWorker):
                     self.maintain_heartbeats(execution.job, execution)
             except RedisError as error:
                 log.warning("no heartbeat, Redis is away: %s", error)
+
+
+def deleted_chat(job):
+    """Return the id of a job's chat if it is known not to exist."""
+    try:
+        db.session.rollback()  # the job may have failed in the middle of something
+        there = Chat.exists(job.args[0])
+        db.session.rollback()  # RQ's bookkeeping needs no connection of the database
+        return None if there else job.args[0]
+    except (SQLAlchemyError, DeserializationError, IndexError):
+        return None
 
 
 def work(app):

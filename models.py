@@ -18,6 +18,7 @@ from flask import abort, has_request_context
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
 from markupsafe import Markup, escape
+from redis.exceptions import RedisError
 from rq.timeouts import JobTimeoutException
 from sqlalchemy import (
     BigInteger,
@@ -510,6 +511,10 @@ class Chat(db.Model):
             raise LookupError(f"no {orphan.chattable_type} {orphan.chattable_id} owns {chat_id}")
         return None
 
+    @staticmethod
+    def exists(chat_id):
+        return db.session.scalar(CHAT_ID, {"chat_id": chat_id}) is not None
+
     @functools.cached_property
     def chattable(self):
         """The user (or other `Chattable`) this chat belongs to."""
@@ -707,9 +712,11 @@ class Chat(db.Model):
         reply = self.running_reply
         db.session.delete(self)
         db.session.commit()
-        if reply:
-            live.request_stop(reply.id)
         live.broadcast_deletion(self.id)
+        if reply:
+            # Without Redis its writer finds out at the next checkpoint.
+            with suppress(RedisError):
+                live.request_stop(reply.id)
 
 
 class Message(db.Model):
@@ -932,6 +939,7 @@ APPEND = text(
 # Queries that every page or every reply asks are built once, here: to build one takes SQLAlchemy
 # as long as a database takes to answer it.
 NAMED_USER = select(User).where(User.public_id == bindparam("public_id"))
+CHAT_ID = select(Chat.id).where(Chat.id == bindparam("chat_id"))
 MY_CHATS = select(Chat).where(
     Chat.chattable_type == bindparam("kind"), Chat.chattable_id == bindparam("owner_id")
 )

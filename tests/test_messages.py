@@ -619,3 +619,11 @@ def test_without_redis_a_chat_can_be_renamed_and_deleted(away):
     assert parse(away.get("/chats/1").text).h1.get_text() == "Renamed"
     assert away.post("/chats/1/delete").status_code == 303
     assert away.get("/chats/1").status_code == 404
+
+
+def test_without_redis_a_chat_whose_reply_is_being_written_can_be_deleted(away):
+    with away.application.app_context():
+        db.session.add(Message(chat_id=1, role="assistant", status="streaming", model="gpt-4o"))
+        db.session.commit()
+    assert away.post("/chats/1/delete").status_code == 303
+    assert away.get("/chats/1").status_code == 404

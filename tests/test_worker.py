@@ -1,11 +1,14 @@
 """The worker: many jobs at once on RQ's own books, its timeouts, its end, and several of them."""
 
+import base64
+import binascii
 import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+import zlib
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -40,10 +43,22 @@ def worker(crew, provider):
 def hire(crew, **env):
     """Start a worker for one test; afterwards there is none."""
     yield crew.start_worker(**env)
+    dismiss(crew)
+
+
+def dismiss(crew):
+    """Kill every worker and empty RQ's books."""
     while crew.workers:
         crew.kill_worker()
     with crew.redis.client() as client:
         client.flushall()
+
+
+@pytest.fixture
+def unmanned(crew, provider):
+    """The crew before its workers come; those that a test starts are gone after it."""
+    yield crew
+    dismiss(crew)
 
 
 @pytest.fixture
@@ -211,6 +226,136 @@ def test_twenty_connections_to_redis_are_enough_for_a_burst(crew, worker, small_
     assert small_plan.info("stats")["rejected_connections"] == 0
 
 
+# What Redis keeps of what people wrote.
+
+WORDS = "my secret plan"
+MINUTES = 300  # seconds
+
+
+def finish(crew, books, tab):
+    crew.start_worker()
+    tab.wait_for_status("complete")
+    return books.wait_for("finished", 1)
+
+
+def fail(crew, books, tab):
+    crew.start_worker(command="python -m gevent.monkey --module flask --app tests.mishaps worker")
+    return books.wait_for("failed", 1)
+
+
+def time_out(crew, books, tab):
+    books.client.hset(books.queue.jobs[0].key, "timeout", 1)
+    crew.start_worker()
+    return books.wait_for("failed", 1)
+
+
+def stop(crew, books, tab):
+    crew.start_worker()
+    tab.wait_for_words("boom")
+    send_stop_job_command(books.client, books.wait_for("started", 1)[0].id)
+    return books.wait_for("failed", 1)
+
+
+def abandon(crew, books, tab):
+    crew.start_worker()
+    tab.wait_for_words("boom")
+    crew.kill_worker()
+    (job,) = books.wait_for("started", 1)
+    books.client.hset(job.key, "retries_left", 0)
+    registry = books.queue.started_job_registry
+    for entry in books.client.zrange(registry.key, 0, -1):
+        books.client.zadd(registry.key, {entry: 1})
+    crew.start_worker()
+    return books.wait_for("failed", 1)
+
+
+def cancel(crew, books, tab):
+    books.queue.jobs[0].cancel()
+    crew.start_worker()
+    wait_until(lambda: not books.queue.canceled_job_registry.get_job_ids(), 5, "its deletion")
+    return []
+
+
+@pytest.mark.parametrize("end", [finish, fail, time_out, stop, abandon, cancel])
+def test_words_leave_redis_within_minutes_of_the_end_and_at_once_with_the_chat(
+    unmanned, books, provider, end
+):
+    ada = unmanned.signup()
+    tab = Tab(ada, ada.new_chat())
+    script = provider.says("boom ", hold=end is not finish)
+    send(tab, WORDS)
+    assert holding(books.client, WORDS)
+    jobs = end(unmanned, books, tab)
+    script.release()
+    assert holding(books.client, WORDS) >= {job.key.encode() for job in jobs}
+    wait_until(lambda: all_will_go(books.client), 5, "the words to have an end")
+    while unmanned.workers:
+        unmanned.kill_worker()
+    assert ada.post(f"/chats/{tab.chat_id}/delete").status == 303
+    assert not holding(books.client, WORDS)
+    assert not holding(books.client, "boom")
+
+
+def all_will_go(client):
+    """Return whether Redis will soon delete every key that holds the words."""
+    return all(0 < client.ttl(key) <= MINUTES for key in holding(client, WORDS))
+
+
+def test_a_chat_that_is_deleted_takes_its_job_along_whether_it_waits_or_runs(
+    unmanned, books, provider
+):
+    ada = unmanned.signup()
+    waiting, running = (Tab(ada, ada.new_chat()) for _ in range(2))
+    script = provider.says("boom ", hold=True)
+    send(running, f"{WORDS} 1")
+    worker = unmanned.start_worker()
+    running.wait_for_words("boom")
+    worker.send_signal(signal.SIGSTOP)
+    send(waiting, f"{WORDS} 2")
+    for tab in (waiting, running):
+        assert ada.post(f"/chats/{tab.chat_id}/delete").status == 303
+    assert not holding(books.client, WORDS)
+    worker.send_signal(signal.SIGCONT)
+    script.wait_for_disconnect()
+    wait_until(lambda: " idle " in books.info(), 5, "the worker to be idle")
+    assert not holding(books.client, WORDS)
+    assert not holding(books.client, "boom")
+    assert len(provider.requests) == 1
+
+
+def holding(client, words):
+    """Return the keys that hold words, plain or packed as RQ packs them."""
+    return {key for key in client.scan_iter() if words in unpacked(contents(client, key))}
+
+
+def contents(client, key):
+    """Return what a key holds: a list of bytes, whatever kind of key it is."""
+    match client.type(key):
+        case b"hash":
+            return client.hvals(key)
+        case b"stream":
+            return [field for _, fields in client.xrange(key) for field in fields.values()]
+        case b"list":
+            return client.lrange(key, 0, -1)
+        case b"set" | b"zset":
+            return [key]
+        case _:
+            return [client.get(key) or b""]
+
+
+def unpacked(blobs):
+    """Return as text all that can be read of some bytes."""
+    readable = []
+    for blob in blobs:
+        readable.append(blob)
+        with suppress(zlib.error):
+            readable.append(zlib.decompress(blob))
+        with suppress(zlib.error, binascii.Error):
+            readable.append(zlib.decompress(base64.b64decode(blob)))
+    return b"\n".join(readable).decode(errors="replace")
+
+
+# The end of a worker.
 # The end of a worker.
 
 
