@@ -38,6 +38,9 @@ COLOURED, WIDE = (
 PATIENCE, PATIENCE_EACH = 0.2, 10e-6
 
 
+DEEPEST = 20  # levels of markup within markup, as mistune has it
+
+
 def render(text: str) -> Markup:
     """Render a whole message as safe HTML; what cannot be parsed is shown as it was written."""
     text = text.replace("\r", "")
@@ -348,12 +351,16 @@ QUOTE = re.compile(r" {0,3}>")
 OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4})|\A[ >]*\n", re.M)
 MATH_WHOLE = re.compile(r" {0,3}(?:\$\$.|\\\[).*?(?:\$\$|\\\])", re.S)
 QUOTED = re.compile(r" {0,3}> ?[^\s>#`~*+\d-]")
-EMPTY_QUOTE = re.compile(r"^ {0,3}>[ \t]*\n\Z", re.M)
+EMPTY_QUOTE = re.compile(r" {0,3}>[ \t]*")
 UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
+# Possessive: neighbours that match the same character would try every way to share a run of it.
 UNDECIDED = re.compile(
-    r"[ \t>]*(?:[-+*]|\d{1,9}[.)]?|#{1,6}|[-=_*:| \t]+|`{3,}[^`\n]*|~{3,}[^\n]*"
-    r"|`+|~+|\$\$?|\\\[?)?[ \t]*$"
+    r"[ \t>]*+(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
+    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+)?[ \t]*+$)"
 )
+HELD_CODE = re.compile(r"[ \t]*+(?:`*+|~*+)[ \t]*+$")
+BLANK_LINES = re.compile(r"(?:[ \t]*+\n)++")
+BLANK_QUOTE_LINES = re.compile(r"(?:[ \t>]*+\n)++")
 DELIMITERS = " \t\n*_~=`$!\\|<&"
 TAIL = re.compile(
     r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?|!?\[[^\[\]\n]{0,200}\]?"
@@ -419,6 +426,7 @@ class Growth:
         self._line = self._lines = (
             0  # where the first line begins that is not yet judged; its number
         )
+        self._judged = 0  # how much of that line there was when it was last looked at
         self._blank = False  # whether the line before it is blank
         self._stem, self._after = (
             [],
@@ -489,7 +497,7 @@ class Growth:
 
     def _new_code(self):
         """Return the code not shown yet, unindented, but for what may be the closing fence."""
-        held = re.fullmatch(r"[ \t]*(?:`*|~*)[ \t]*", self._source[self._line :])
+        held = HELD_CODE.match(self._source, self._line)
         start, end = self._code_shown, self._line if held else len(self._source)
         self._code_shown = max(start, end)
         margin = "\n" if self._source[start - 1] == "\n" else ""
@@ -626,22 +634,30 @@ class Growth:
     def _next_cut(self):
         """Return where the open region ends and what follows there, or None."""
         if self._kind is None:
-            blank = r"\A(?:[ \t>]*\n)+" if self._context == "quote" else r"\A(?:[ \t]*\n)+"
-            self._source = re.sub(blank, "", self._source)
+            blank = BLANK_QUOTE_LINES if self._context == "quote" else BLANK_LINES
+            if lines := blank.match(self._source):
+                self._source = self._source[lines.end() :]
         while self._line < len(self._source):
             if self._code and not self._code_ends():
                 return None
             start, end = self._line, self._source.find("\n", self._line)
             line = self._source[start:] if end < 0 else self._source[start:end]
-            if end < 0 and UNDECIDED.match(line):
+            if end < 0 and (self._judged_lately(line) or UNDECIDED.match(line)):
                 return None
             if context := line.strip() and self._follows(line, end >= 0):
                 return start, context
             if end < 0:
                 return None
             self._blank, self._line, self._lines = not line.strip(), end + 1, self._lines + 1
+            self._judged = 0
             self._enter_code(line)
         return None
+
+    def _judged_lately(self, line):
+        """Tell whether a long line has grown little since it was judged."""
+        lately = self.LONG / 10 < len(line) < self._judged * 1.25
+        self._judged = self._judged if lately else len(line)
+        return lately
 
     def _follows(self, line, complete):
         """Tell what a line begins after the open region: a context, or None if it is part of it."""
@@ -680,7 +696,8 @@ class Growth:
         """Tell what a line begins after a quote: a block, or another paragraph of it."""
         if not QUOTE.match(line):
             return "block" if FENCE.match(line) or RULE.match(line) or ITEM.match(line) else None
-        plain = QUOTED.match(line) and EMPTY_QUOTE.search(self._source, 0, self._line)
+        last = self._source.rfind("\n", 0, self._line - 1) + 1
+        plain = QUOTED.match(line) and EMPTY_QUOTE.fullmatch(self._source, last, self._line - 1)
         return "quote" if plain and not OTHER_QUOTE.search(self._source, 0, self._line) else None
 
     def _classify(self, line):
@@ -847,14 +864,19 @@ def _chunks(shown, depth):
 def _closers(text):
     """Return the delimiters that close the inline markup that is open at the end of Markdown."""
     position = max((match.end() for match in BLOCK_START.finditer(text)), default=0)
-    stack = []
+    last_words = max((match.start() for match in WORDS.finditer(text, position)), default=-1)
+    stack, unending = [], set()
     while match := INLINE.search(text, position):
         run, position = match.group(), match.end()
         if run[0] == "`" or run in MATH_ENDS:
-            end = re.search(MATH_ENDS.get(run, rf"(?<!`){run}(?!`)"), text[position:])
-            if not end and not (run == "$" and WORDS.search(text, position)):
+            ends = re.compile(MATH_ENDS.get(run, rf"(?<!`){run}(?!`)"))
+            end = None if run in unending else ends.search(text, position)
+            if not end and not (run == "$" and last_words >= position):
                 return MATH_CLOSERS.get(run, run) + "".join(reversed(stack))
-            position += end.end() if end else 0
+            if end:
+                position = end.end()
+            else:
+                unending.add(run)
         elif run[0] not in "\\$":
             _toggle(
                 stack,
@@ -874,5 +896,6 @@ def _toggle(stack, run, before, after):
         while (opener := stack.pop())[0] != run[0]:
             pass
         run = run[len(opener) :]
-    if run and not after.isspace() and not (within and run[0] in "*_"):
+    opens = run and not after.isspace() and not (within and run[0] in "*_")
+    if opens and len(stack) < DEEPEST:
         stack += [run[0]] if len(run) == 1 else [run[:2], run[0]] if len(run) == 3 else [run[:2]]

@@ -2,6 +2,9 @@
 
 import random
 import re
+import signal
+import time
+from contextlib import contextmanager
 from itertools import pairwise
 
 import html5lib
@@ -525,6 +528,95 @@ def test_hostile_repetition_costs_no_more_as_it_grows(hostile, monkeypatch):
         cost(hostile * (size // len(hostile)), monkeypatch)[1] for size in (3_000, 6_000)
     )
     assert long < max(short * 1.4, 5)
+
+
+GRAMMAR = [
+    *" \t\n\u00a0\u3000*_~=`#>|:+-.!\"'()[]<&$\\{}1aé中",
+    *[
+        "- ",
+        "* ",
+        "1. ",
+        "> ",
+        "> \n",
+        "-\n",
+        "|-",
+        "](",
+        "[](",
+        "[a](",
+        "**a ",
+        "$a ",
+        "|a",
+        "a\n",
+    ],
+    *[
+        "x_ *",
+        "http://a",
+        "www.",
+        "://",
+        "\\[",
+        "\\(",
+        "$$",
+        "&a",
+        "<a",
+        "`a ``",
+        "a|\n",
+        "[a]: b\n",
+    ],
+]
+NESTINGS = [
+    "",
+    "a ",
+    "> ",
+    "- ",
+    "1. - ",
+    "> - a\n  > ",
+    "# ",
+    "| a | b |\n|---|---|\n| ",
+    "```\n",
+    "- ```\n  ",
+]
+
+
+@contextmanager
+def at_most(seconds):
+    """Raise `TimeoutError` once this process has used so much CPU."""
+
+    def end(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def grow_all(run):
+    """Feed a run of `run` at every nesting, followed by text, and render it; return the bytes sent."""
+    sent = 0
+    for nesting in NESTINGS:
+        text, end = nesting + run * (10_000 // len(run)), "a word\n\nThe end."
+        growth = Growth()
+        for piece in (*pieces(text, 200), *end):
+            sent += sum(len(patch.html) for patch in growth.feed(piece))
+    return sent
+
+
+@pytest.fixture(scope="module")
+def usual():
+    """The CPU and the bytes that ordinary text of that length takes."""
+    began = time.process_time()
+    sent = grow_all("A **bold** word, `code` and a [link](http://a.b), then more words.\n")
+    return time.process_time() - began, sent
+
+
+@pytest.mark.parametrize("run", GRAMMAR)
+def test_a_run_of_anything_costs_about_what_ordinary_text_does(run, usual):
+    seconds, sent = usual
+    with at_most(10 * seconds):
+        assert grow_all(run) < 10 * sent
 
 
 # --- Any text, in any pieces
