@@ -38,7 +38,14 @@ COLOURED, WIDE = (
 PATIENCE, PATIENCE_EACH = 0.2, 10e-6
 
 
+# Marks of emphasis among which pairs are looked for: that takes the square of their number.
+TOKENS = 1_000
+# A table with more columns is text, and a short row gets no more empty cells, or a few characters
+# could make a page of any size.
+COLUMNS, EMPTY_CELLS = 100, 20
 DEEPEST = 20  # levels of markup within markup, as mistune has it
+# Steps of work, about ten microseconds each, and seconds of it, after which others get a turn.
+STEPS, TURN = 1_000, 0.01
 
 
 def render(text: str) -> Markup:
@@ -78,8 +85,24 @@ def _wrapped(tag):
     return lambda self, text: f"<{tag}>{text}</{tag}>"
 
 
+_steps = 0
+
+
+def _step(count=1):
+    """Count the work of this process, and let its other greenlets (or threads) go on in between."""
+    global _steps
+    _steps += count
+    if _steps > STEPS:
+        _steps = 0
+        time.sleep(0)
+
+
 class Renderer(mistune.HTMLRenderer):
     """Write the HTML: nothing between blocks, no inline style, no foreign content."""
+
+    def render_token(self, token, state):
+        _step()
+        return super().render_token(token, state)
 
     paragraph = block_text = _wrapped("p")
     block_quote, list_item = _wrapped("blockquote"), _wrapped("li")
@@ -157,11 +180,15 @@ def _coloured(code, language):
 
 
 def _in_time(tokens, seconds):
-    """Give tokens on; raise TimeoutError when they have taken so much CPU."""
-    end = time.thread_time() + seconds
+    """Give tokens on, others a turn; raise TimeoutError when they have taken so much CPU."""
+    spent, began = 0, time.thread_time()
     for token in tokens:
-        if time.thread_time() > end:
+        taken = time.thread_time() - began
+        if spent + taken > seconds:
             raise TimeoutError
+        if taken > TURN:
+            time.sleep(0)
+            spent, began = spent + taken, time.thread_time()
         yield token
 
 
@@ -263,7 +290,7 @@ def _in_table(line, head):
 
 def _parse_table(block, match, state):
     head, aligns = match.group("table_head"), _aligns(match.group("table_aligns"))
-    if aligns is None or len(aligns) != len(_cells(head)):
+    if aligns is None or len(aligns) != len(_cells(head)) or len(aligns) > COLUMNS:
         return None
     rows, end = [], match.end()
     while _in_table(line := state.get_line(end), head):
@@ -278,7 +305,7 @@ def _row(line, aligns, kind):
     """Return a row's token with the table's number of cells, or fewer while it is written."""
     cells = _cells(line)
     if CARET not in line:
-        cells += [""] * (len(aligns) - len(cells))
+        cells += [""] * min(len(aligns) - len(cells), EMPTY_CELLS)
     children = [
         {
             "type": "table_cell",
@@ -313,8 +340,29 @@ def _bare_links(md):
 _renderer = Renderer()
 
 
+class Lines(mistune.BlockState):
+    def get_line(self, start_pos):
+        _step()
+        return super().get_line(start_pos)
+
+
 class Blocks(mistune.BlockParser):
     """Keep a quote where it is: mistune may move the blocks that end it before it."""
+
+    state_cls = Lines
+
+    def parse_method(self, m, state):
+        _step()
+        return super().parse_method(m, state)
+
+    def parse_atx_heading(self, m, state):
+        """Take the closing marks off in one go: mistune looks again from each blank."""
+        text = m.group("atx_2").strip()
+        bare = text.rstrip("#")
+        text = bare.rstrip() if not bare or bare[-1].isspace() else text
+        level = {"level": len(m.group("atx_1"))}
+        state.append_token({"type": "heading", "text": text, "attrs": level, "style": "atx"})
+        return m.end() + 1
 
     def extract_block_quote(self, m, state):
         before, state.tokens = state.tokens, []
@@ -324,10 +372,40 @@ class Blocks(mistune.BlockParser):
         return found
 
 
+class Inline(mistune.InlineParser):
+    """Parse what is inside a block, at a cost that is linear in its length."""
+
+    def __call__(self, s, env):
+        _step()
+        return super().__call__(s, env) if s else []
+
+    def parse_method(self, m, state):
+        _step()
+        return super().parse_method(m, state)
+
+    def finalize_tokens(self, tokens, depth):
+        """Look for emphasis in one stretch of the text after the other."""
+        done, start = [], 0
+        while start < len(tokens):
+            end = _stretch_end(tokens, start)
+            done += super().finalize_tokens(tokens[start:end], depth)
+            _step(end - start)
+            start = end
+        return done
+
+
+def _stretch_end(tokens, start):
+    """Return where the stretch of tokens from `start` ends: between lines, if there are some."""
+    end = start + TOKENS
+    if end >= len(tokens):
+        return len(tokens)
+    breaks = (n for n in range(end, start, -1) if tokens[n]["type"] in ("softbreak", "linebreak"))
+    return next(breaks, end)
+
+
 def _parser(*plugins):
-    return mistune.Markdown(
-        _renderer, Blocks(), plugins=[strikethrough, mark, task_lists, _dialect, *plugins]
-    )
+    plugins = [strikethrough, mark, task_lists, _dialect, *plugins]
+    return mistune.Markdown(_renderer, Blocks(), Inline(), plugins=plugins)
 
 
 _with_links, _without_links = _parser(_bare_links), _parser()
@@ -724,7 +802,7 @@ class Growth:
         if self._kind != "row" and self._lines == 1:
             head = self._source[: self._line - 1]
             aligns = "|" in head and "-" in line and _aligns(line)
-            table = aligns and not self._blank and len(aligns) == len(_cells(head))
+            table = aligns and not self._blank and len(aligns) == len(_cells(head)) <= COLUMNS
             self._kind, self._table = ("table", (head, line)) if table else ("paragraph", None)
             return None if table else False
         if self._blank:

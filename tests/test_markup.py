@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from itertools import pairwise
 
+import gevent
 import html5lib
 import pytest
 from hypothesis import given, settings
@@ -601,6 +602,7 @@ def grow_all(run):
         growth = Growth()
         for piece in (*pieces(text, 200), *end):
             sent += sum(len(patch.html) for patch in growth.feed(piece))
+        render(text + end)
     return sent
 
 
@@ -617,6 +619,38 @@ def test_a_run_of_anything_costs_about_what_ordinary_text_does(run, usual):
     seconds, sent = usual
     with at_most(10 * seconds):
         assert grow_all(run) < 10 * sent
+
+
+def test_emphasis_that_never_ends_costs_no_more_in_a_long_text():
+    seconds = []
+    for size in (1_000, 8_000):
+        began = time.process_time()
+        with at_most(10):
+            render("*a **b " * size + "** b*" * size)
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 20 * seconds[0]
+
+
+def test_a_table_takes_no_more_room_than_what_was_written_of_it():
+    head = "|" + "a|" * 2_000 + "\n|" + "-|" * 2_000 + "\n"
+    assert len(render(head + "|\n" * 2_000)) < 100_000
+    assert len(render("|a" * 90 + "|\n" + "|-" * 90 + "|\n" + "|\n" * 100)) < 50_000
+
+
+@pytest.mark.parametrize("code", ["", "```python\n"])
+def test_others_go_on_while_a_long_text_is_rendered(code, monkeypatch):
+    monkeypatch.setattr("time.sleep", gevent.sleep)  # as in a worker
+    turns = []
+
+    def other():
+        while True:
+            turns.append(1)
+            gevent.sleep(0)
+
+    others = gevent.spawn(other)
+    render(code + "**a** [b](http://c.d) (`e`)\n" * 3_000)
+    others.kill()
+    assert len(turns) > 10
 
 
 # --- Any text, in any pieces
