@@ -11,6 +11,7 @@ list, so that what is shown of a growing message need not change when more of it
 import html
 import re
 import time
+import unicodedata
 from functools import lru_cache
 from os.path import commonprefix
 from typing import NamedTuple
@@ -20,6 +21,7 @@ import mistune
 import pygments
 from latex2mathml.converter import Converter
 from markupsafe import Markup
+from mistune.core import token_depth
 from mistune.plugins.formatting import mark, strikethrough
 from mistune.plugins.task_lists import task_lists
 from mistune.util import escape, escape_url, unescape
@@ -38,8 +40,6 @@ COLOURED, WIDE = (
 PATIENCE, PATIENCE_EACH = 0.2, 10e-6
 
 
-# Marks of emphasis among which pairs are looked for: that takes the square of their number.
-TOKENS = 1_000
 # A table with more columns is text, and a short row gets no more empty cells, or a few characters
 # could make a page of any size.
 COLUMNS, EMPTY_CELLS = 100, 20
@@ -59,9 +59,19 @@ def render(text: str) -> Markup:
 
 # --- Rules of the Markdown dialect
 
+# Scripts written without spaces, with their punctuation: a sentence goes on where a word, a link
+# or a formula ends. Thai to Burmese, Khmer, Hangul, Chinese and Japanese, and rare ones beside.
+UNSPACED = (
+    "\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u2e80-\ua4cf\ua960-\ua97f"
+    "\ua9e0-\ua9ff\uaa60-\uaadf\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef"
+    "\U00016fe0-\U00018dff\U0001aff0-\U0001b2ff\U0001f200-\U0001f2ff\U00020000-\U0003ffff"
+)
+WITHIN_TEXT = re.compile(f"[{UNSPACED}]")
+LETTER = rf"[^\W{UNSPACED}]"  # or a digit, in a script with spaces between words
 LINK = re.compile(r"(?:https?://|mailto:)[^\s]", re.I)
-URL = r"(?<![\w/@.-])(?:https?://|www\.)\w[^\s<>\"`|]{0,2000}"
-URL_END = re.compile(r"[?!.,:;*_~'\])]$")
+IN_URL = rf"(?:{LETTER}|[-.~:/?#\[\]@!$&'()*+,;=%])"
+URL = rf"(?<!{LETTER})(?<![/@.-])(?:https?://|www\.){LETTER}{IN_URL}{{0,2000}}+"
+URL_END = "?!.,:;*_~'])"
 TABLE = (
     r"^ {0,3}(?P<table_head>(?=[^\n]*\|)[^\n]*)\n"
     r" {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
@@ -76,9 +86,11 @@ BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_") + r")[ \t]*(?:\n|$)"
 INLINE_MATH = (
     DISPLAY.format("math_")
     + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
-    + r"|(?<![\w$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){1,500})(?<!\s)\$(?![\w$])"
+    + rf"|(?<!{LETTER})(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)\$"
+    + rf"(?!{LETTER}|\$)"
 )
-PRICE = re.compile(r"\d.*?(?<![\\{a-zA-Z])[A-Za-z]{2}")  # "$5 (US$)": money, not math
+# "$5 (US$)": money, not math
+PRICE = re.compile(rf"\d.*?(?:(?<![\\{{a-zA-Z])[A-Za-z]{{2}}|[{UNSPACED}])")
 
 
 def _wrapped(tag):
@@ -239,8 +251,7 @@ def _parse_url(inline, match, state):
     url = match.group("url_link")
     if state.brackets:
         url = url.partition("]")[0]
-    while URL_END.search(url) and not (url[-1] == ")" and url.count("(") >= url.count(")")):
-        url = url[:-1]
+    url = _without_end_of_sentence(url)
     if state.in_link or state.depth >= inline.max_nested_level:
         return None
     href = url if url.startswith("http") else "https://" + url
@@ -253,6 +264,14 @@ def _parse_url(inline, match, state):
     }
     state.append_token(token)
     return match.start() + len(url)
+
+
+def _without_end_of_sentence(url):
+    """Cut punctuation off an address's end, but for brackets that were opened in it."""
+    end, unopened = len(url.rstrip(URL_END)), url.count(")") - url.count("(")
+    while (bracket := url.rfind(")", end)) >= 0 and unopened > 0:
+        url, unopened = url[:bracket], unopened - 1
+    return url[: bracket + 1] if bracket >= 0 else url[:end]
 
 
 def _cells(line):
@@ -383,24 +402,80 @@ class Inline(mistune.InlineParser):
         _step()
         return super().parse_method(m, state)
 
+    def parse_emphasis(self, m, state):
+        for run in MARKS.finditer(state.src, *m.span()):
+            start, end = run.span()
+            before, after = state.src[start - 1 : start], state.src[end : end + 1]
+            opens, closes = _flanks(run.group(), before or "\n", after or "\n")
+            token = {"raw": run.group(), "opens": opens, "closes": closes}
+            state.append_token(token | {"type": "mark_of_emphasis", "length": len(run.group())})
+        return m.end()
+
     def finalize_tokens(self, tokens, depth):
-        """Look for emphasis in one stretch of the text after the other."""
-        done, start = [], 0
-        while start < len(tokens):
-            end = _stretch_end(tokens, start)
-            done += super().finalize_tokens(tokens[start:end], depth)
-            _step(end - start)
-            start = end
-        return done
+        """Pair the marks of emphasis (mistune knows spaced scripts only, and takes the square)."""
+        _step(len(tokens))
+        tokens = super().finalize_tokens(tokens, depth)
+        done, openers = [], []
+        for token in tokens:
+            if token["type"] == "mark_of_emphasis":
+                token["type"] = "text"
+                _close(token, done, openers, self.max_nested_level - depth)
+                openers += [len(done)] if token["opens"] and token["raw"] else []
+                del openers[:-DEEPEST]
+            done.append(token)
+        return [token for token in done if token.get("raw") != ""]
 
 
-def _stretch_end(tokens, start):
-    """Return where the stretch of tokens from `start` ends: between lines, if there are some."""
-    end = start + TOKENS
-    if end >= len(tokens):
-        return len(tokens)
-    breaks = (n for n in range(end, start, -1) if tokens[n]["type"] in ("softbreak", "linebreak"))
-    return next(breaks, end)
+MARKS = re.compile(r"\*+|_+")
+
+
+def _close(closer, done, openers, levels):
+    """Put what is between a mark and those it closes into tokens of emphasis."""
+    while found := _opener(closer, done, openers):
+        at = openers[found - 1]
+        opener, children = done[at], done[at + 1 :]
+        if token_depth(children) >= levels:
+            return
+        double = min(len(opener["raw"]), len(closer["raw"])) > 1
+        done[at + 1 :] = [{"type": "strong" if double else "emphasis", "children": children}]
+        for run in (opener, closer):
+            run["raw"] = run["raw"][1 + double :]
+        del openers[found if opener["raw"] else found - 1 :]
+
+
+def _opener(closer, done, openers):
+    """Return how many openers there are up to the one that a mark closes; 0 if it closes none."""
+    for number in range(len(openers) if closer["closes"] and closer["raw"] else 0, 0, -1):
+        opener = done[openers[number - 1]]
+        length = opener["length"] + closer["length"]
+        # CommonMark's rule of three, for marks that could both open and close.
+        apart = (opener["closes"] or closer["opens"]) and length % 3 == 0 and closer["length"] % 3
+        if opener["raw"][0] == closer["raw"][0] and not apart:
+            return number
+    return 0
+
+
+def _flanks(run, before, after):
+    """Tell whether a run of * or _ between two characters can (open, close) emphasis.
+
+    As CommonMark has it, amended for scripts without spaces: beside those, marks always can.
+    """
+    kinds = _kind(before), _kind(after)
+    if run[0] == "_" and {"word", "unspaced"}.issuperset(kinds):
+        return False, False
+    free = {"space", "punctuation", "unspaced"}
+    opens = kinds[1] != "space" and (kinds[1] != "punctuation" or kinds[0] in free)
+    closes = kinds[0] != "space" and (kinds[0] != "punctuation" or kinds[1] in free)
+    return opens, closes
+
+
+@lru_cache(maxsize=4096)
+def _kind(character):
+    if character.isspace():
+        return "space"
+    if WITHIN_TEXT.match(character):
+        return "unspaced"
+    return "punctuation" if unicodedata.category(character)[0] in "PS" else "word"
 
 
 def _parser(*plugins):
@@ -442,14 +517,19 @@ BLANK_QUOTE_LINES = re.compile(r"(?:[ \t>]*+\n)++")
 DELIMITERS = " \t\n*_~=`$!\\|<&"
 TAIL = re.compile(
     r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?|!?\[[^\[\]\n]{0,200}\]?"
-    r"|(?<!\w)(?:h|ht|htt|https?|https?:|https?:/|https?://[^\s<>]*|w|ww|www|www\.[^\s<>]*))$"
+    rf"|(?<!{LETTER})(?:h|ht|htt|https?|https?:|https?:/|https?://{IN_URL}*+|w|ww|www|www\.{IN_URL}*+))$"
 )
-WORD = re.compile(r"(?<!\w)(?:h|ht|htt|https?:?|w|ww|www)\.?/?$")
+WORD = re.compile(rf"(?<!{LETTER})(?:h|ht|htt|https?:?|w|ww|www)\.?/?$")
 HALF = re.compile(r"(\[[^\[\]\n]{1,300}\])\((?:[^()\n]|\([^()\n]*\)){0,500}$")
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
-INLINE = re.compile(r"\\.|`+|\*+|_+|~~|==|\$\$|(?<![\w$])\$(?![\s\d$])", re.S)
-MATH_ENDS = {"$": r"(?<![\s\\])\$(?![\w$])|\n", "$$": r"\$\$", "\\(": r"\\\)|\n", "\\[": r"\\\]"}
+INLINE = re.compile(rf"\\.|`+|\*+|_+|~~|==|\$\$|(?<!{LETTER})(?<!\$)\$(?![\s\d$])", re.S)
+MATH_ENDS = {
+    "$": rf"(?<![\s\\])\$(?!{LETTER}|\$)|\n",
+    "$$": r"\$\$",
+    "\\(": r"\\\)|\n",
+    "\\[": r"\\\]",
+}
 MATH_CLOSERS = {"\\(": r"\)", "\\[": r"\]"}
 WORDS = re.compile(r"(?<![\\{a-zA-Z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
 TAG = re.compile(r"<(/?)([a-z0-9]+)[^>]*>")
@@ -967,13 +1047,10 @@ def _closers(text):
 
 def _toggle(stack, run, before, after):
     """Close or open emphasis on the stack of delimiters, as the characters around a run allow."""
-    within = before.isalnum() and after.isalnum()
-    if within and run[0] == "_":
-        return
-    while run and not before.isspace() and any(opener[0] == run[0] for opener in stack):
+    opens, closes = _flanks(run, before, after) if run[0] in "*_" else (True, True)
+    while run and closes and not before.isspace() and any(mark[0] == run[0] for mark in stack):
         while (opener := stack.pop())[0] != run[0]:
             pass
         run = run[len(opener) :]
-    opens = run and not after.isspace() and not (within and run[0] in "*_")
-    if opens and len(stack) < DEEPEST:
+    if run and opens and not after.isspace() and len(stack) < DEEPEST:
         stack += [run[0]] if len(run) == 1 else [run[:2], run[0]] if len(run) == 3 else [run[:2]]

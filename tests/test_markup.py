@@ -198,6 +198,56 @@ def test_bare_addresses_become_links_without_the_full_stop():
     ]
 
 
+def link(url):
+    return f'<a href="{url}" rel="noopener noreferrer nofollow" target="_blank">{url}</a>'
+
+
+X = '<math display="inline"><mrow><mi>x</mi></mrow></math>'
+
+
+@pytest.mark.parametrize(
+    "text, html",
+    [
+        ("**重点。**然后", "<strong>重点。</strong>然后"),
+        ("他说**「你好」**然后", "他说<strong>「你好」</strong>然后"),
+        ("他说**“你好”**然后", "他说<strong>“你好”</strong>然后"),
+        ("**Note:**然后", "<strong>Note:</strong>然后"),
+        ("価格は**1,000円（税込）**です", "価格は<strong>1,000円（税込）</strong>です"),
+        ('**"강조"**는 것', '<strong>"강조"</strong>는 것'),
+        ("**ที่**ต่อ", "<strong>ที่</strong>ต่อ"),
+        ('**"คำพูด"**ต่อ', '<strong>"คำพูด"</strong>ต่อ'),
+        ("**हिन्दी**में", "<strong>हिन्दी</strong>में"),
+        ("~~删除。~~然后==标记。==", "<del>删除。</del>然后<mark>标记。</mark>"),
+        ("设$x$为实数", f"设{X}为实数"),
+        ("変数$x$は、$x$、です", f"変数{X}は、{X}、です"),
+        ("ให้$x$เป็นจำนวน", f"ให้{X}เป็นจำนวน"),
+        ("价格从$5到$6，共$5万，合$3万。", "价格从$5到$6，共$5万，合$3万。"),
+        ("见 https://e.f/a，详见下文", f"见 {link('https://e.f/a')}，详见下文"),
+        ("中文https://e.f/a。好", f"中文{link('https://e.f/a')}。好"),
+        (
+            "（https://e.f/(a)）「https://e.f/b」",
+            f"（{link('https://e.f/(a)')}）「{link('https://e.f/b')}」",
+        ),
+        (
+            "“https://e.f/a” «https://e.f/b»…",
+            f"“{link('https://e.f/a')}” «{link('https://e.f/b')}»…",
+        ),
+        ("ดูที่https://e.f/aแล้ว", f"ดูที่{link('https://e.f/a')}แล้ว"),
+    ],
+)
+def test_scripts_without_spaces_need_none(text, html):
+    assert render(text) == f"<p>{html}</p>"
+    for cut in range(len(text)):
+        growth = Growth()
+        growth.feed(text[:cut])
+        growth.feed(text[cut:] + "\n\n")
+        assert growth.html == render(text)
+
+
+def test_bold_ends_where_it_ends_while_it_streams():
+    assert shown("他说**「你好」**然后") == "<p>他说<strong>「你好」</strong>然后</p>"
+
+
 def test_links_open_outside_and_tell_nothing():
     assert 'href="http://a.b" rel="noopener noreferrer nofollow" target="_blank">x</a>' in render(
         "[x](http://a.b)"
