@@ -24,6 +24,22 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.module.__name__, len(places)))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Let a failing test say what the processes of its stacks have logged."""
+    report = yield
+    for stack in stacks_of(item) if report.failed else ():
+        report.sections.append((f"last words of {stack.folder.name}", stack.last_words()))
+    return report
+
+
+def stacks_of(item):
+    """Return the stacks that a test has from its fixtures, whoever of them holds it."""
+    values = [*item.funcargs.values(), *getattr(item, "stacks", [])]
+    holders = [getattr(value, "stack", None) for value in values]
+    return {value for value in [*values, *holders] if isinstance(value, Stack)}
+
+
 @pytest.fixture(scope="session")
 def provider_server():
     with closing(Provider()) as server:
@@ -197,12 +213,12 @@ def stack(shared_stack, provider):
 
 
 @pytest.fixture
-def make_stack(provider):
+def make_stack(provider, request):
     """Make a deployed product of the test's own, to kill parts of: `make_stack(webs=2)`.
 
     `database_url`, `models` and `env` go to `Stack`, `webs` and `workers` to its `start()`.
     """
-    made = []
+    request.node.stacks = made = []
 
     def make(webs=1, workers=1, **options):
         made.append(Stack(provider.url, **options))

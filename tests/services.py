@@ -52,12 +52,18 @@ class Redis:
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": ""}
         options |= {"appendonly": "yes", "appendfsync": "everysec", "loglevel": "warning"}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        self.process = subprocess.Popen([redis_binary(), *words], stdout=subprocess.DEVNULL)
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen([redis_binary(), *words], stdout=log, stderr=log)
         wait_until(self._answers, 10, "Redis to answer")
 
     def _answers(self):
         with suppress(redis.ConnectionError, redis.BusyLoadingError), self.client() as client:
             return client.ping()
+
+    @property
+    def log(self):
+        """Return the path of the server's log."""
+        return Path(self.folder) / "log"
 
     def client(self):
         """Return a new client with byte responses."""

@@ -156,7 +156,14 @@ class Stack:
     def log(self, process_type):
         """Return what the processes of a type ("web", "worker", "release") have logged."""
         path = self.folder / f"{process_type}.log"
-        return path.read_text() if path.exists() else ""
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def last_words(self, lines=30):
+        """Return how all parts are, and the last lines that each has logged."""
+        parts = {"web": self.webs, "worker": self.workers, "release": []}
+        said = [tail(name, parts[name], self.log(name), lines) for name in parts]
+        redis = self.redis.log.read_text(errors="replace")
+        return "\n".join([*said, tail("redis", [self.redis.process], redis, lines)])
 
     def _run(self, process_type, command=None, **env):
         words = ["/bin/sh", "-c", with_exec(command or PROCFILE[process_type])]
@@ -169,6 +176,16 @@ class Stack:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def tail(name, processes, log, lines):
+    """Return the last lines of a log, under how its processes are."""
+    states = [f"{process.pid} {state(process)}" for process in processes]
+    return "\n".join([f"--- {name}: {', '.join(states) or 'none'}", *log.splitlines()[-lines:]])
+
+
+def state(process):
+    return "runs" if process.poll() is None else f"ended with {process.returncode}"
 
 
 def with_exec(command):
