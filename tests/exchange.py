@@ -5,6 +5,7 @@ import time
 from functools import cached_property
 
 from tests import wire
+from tests.patience import patient
 
 
 class Gone(Exception):
@@ -41,8 +42,8 @@ class Request:
 
     def _wait_for(self, moment, timeout):
         with self.changed:
-            if not self.changed.wait_for(lambda: getattr(self, moment), timeout):
-                raise TimeoutError(f"{moment} is unset after {timeout} s: {self.prompt!r}")
+            if not self.changed.wait_for(lambda: getattr(self, moment), patient(timeout)):
+                raise TimeoutError(f"{moment} is unset after {patient(timeout)} s: {self.prompt!r}")
         return getattr(self, moment)
 
 

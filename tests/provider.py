@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from tests import wire
 from tests.exchange import Exchange, Gone, Request
+from tests.patience import patient
 from tests.script import Reply
 
 MODELS = ("gpt-4o-mini", "gpt-4o")
@@ -76,8 +77,8 @@ class Provider:
     def wait_for_request(self, count=1, timeout=5):
         """Wait for the `count`-th request for a completion and return it."""
         with self.changed:
-            if not self.changed.wait_for(lambda: len(self.requests) >= count, timeout):
-                raise TimeoutError(f"{len(self.requests)} of {count} requests in {timeout} s")
+            if not self.changed.wait_for(lambda: len(self.requests) >= count, patient(timeout)):
+                raise TimeoutError(f"{len(self.requests)} of {count} requests")
             return self.requests[count - 1]
 
     def wait_for_disconnect(self, timeout=5):
@@ -93,7 +94,7 @@ class Provider:
         for connection in connections:
             connection.close()
         with self.changed:
-            self.changed.wait_for(lambda: not self.connections, 5)
+            self.changed.wait_for(lambda: not self.connections, patient(5))
             self.requests, self.model_requests = [], []
 
     # listening

@@ -1,6 +1,7 @@
 """Scripted replies: what the test's provider does with one request, step by step."""
 
 from tests import wire
+from tests.patience import patient
 
 
 class Reply:
@@ -152,8 +153,8 @@ class Reply:
 
     def _wait_for(self, condition, timeout, what):
         with self.changed:
-            if not self.changed.wait_for(condition, timeout):
-                raise TimeoutError(f"no request {what} within {timeout} s")
+            if not self.changed.wait_for(condition, patient(timeout)):
+                raise TimeoutError(f"no request {what} within {patient(timeout)} s")
 
     def _deltas(self, deltas):
         for delta in deltas:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import redis
 
+from tests.patience import patient
+
 # The machine may lose data, the server's crash (`stop()`) not: commits stay synchronous.
 UNSAFE_BUT_FAST = "-c fsync=off -c full_page_writes=off"
 
@@ -163,9 +165,9 @@ class Postgres:
 
 def wait_until(condition, timeout, what):
     """Ask every 20 ms until the condition holds; for what can only be polled, such as a port."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + patient(timeout)
     while not (result := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout} s for {what}")
+            raise TimeoutError(f"waited {patient(timeout)} s for {what}")
         time.sleep(0.02)
     return result

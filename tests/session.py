@@ -12,6 +12,7 @@ from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
 from tests import websocket
+from tests.patience import patient
 
 PASSWORD = "correct horse battery"
 CSRF = re.compile(r'name="csrf_token"[^>]*?value="([^"]+)"|value="([^"]+)"[^>]*?name="csrf_token"')
@@ -48,7 +49,7 @@ class Session:
         if fields is not None:
             sent["Content-Type"] = "application/x-www-form-urlencoded"
             body = urlencode(fields)
-        connection = http.client.HTTPConnection(self.host, timeout=30)
+        connection = http.client.HTTPConnection(self.host, timeout=patient(10))
         try:
             connection.request(method, path, body, {k: v for k, v in sent.items() if v})
             return self._remember(Answer(connection.getresponse()))
@@ -135,7 +136,7 @@ class Socket:
         self._reading = threading.Event()
         self._reading.set()
         name, port = host.split(":")
-        self._socket = socket.create_connection((name, int(port)), timeout=30)
+        self._socket = socket.create_connection((name, int(port)), timeout=patient(10))
         self._socket.settimeout(None)
         origin = f"http://{host}" if origin == "" else origin
         self._socket.sendall(websocket.handshake(host, path, cookie, origin, deflate))
@@ -183,11 +184,9 @@ class Socket:
 
     def _wait(self, condition, timeout, what):
         with self.changed:
-            if not self.changed.wait_for(condition, timeout):
+            if not self.changed.wait_for(condition, patient(timeout)):
                 last = "\n".join(self.frames[-3:])
-                raise TimeoutError(
-                    f"no {what!r} in {timeout} s; last of {len(self.frames)}: {last}"
-                )
+                raise TimeoutError(f"no {what!r}; last of {len(self.frames)}: {last}")
             return condition()
 
     def _read(self):

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from tests.patience import patient
 from tests.services import Redis, free_port, wait_until
 from tests.session import Session
 
@@ -74,7 +75,7 @@ class Stack:
 
     def release(self):
         """Run the Procfile's release phase: the migrations."""
-        if self._run("release").wait(timeout=60):
+        if self._run("release").wait(patient(20)):
             raise RuntimeError(f"release failed:\n{self.log('release')}")
 
     def start_web(self, port=None, **env):

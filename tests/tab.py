@@ -4,6 +4,7 @@ import re
 import time
 
 from tests.page import Page
+from tests.patience import patient
 
 RUNNING = ("pending", "streaming")
 TIME_IN_WORDS = re.compile(r"(<time[^>]*>)[^<]*")
@@ -54,7 +55,7 @@ class Tab:
 
     def wait_until(self, condition, timeout=10):
         """Show frames as they come until `condition(tab)` holds; return what it returned."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + patient(timeout)
         while not (result := condition(self)):
             if self._has_news(deadline - time.monotonic()):
                 self._show_next()
