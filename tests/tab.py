@@ -161,9 +161,25 @@ def send(tab, content="count", **fields):
     assert answer.status == 204, answer.text
 
 
-def paced(provider, tokens, gap=0.005, **options):
-    """Queue a reply that says its tokens one by one."""
+def paced(provider, tokens, gap=0.005, hold=False, **options):
+    """Queue a reply that says its tokens one by one, with `hold` once it is released."""
     script = provider.reply(**options)
+    if hold:
+        script.holds()
     for token in tokens:
         script.says(token).pauses(gap)
     return script
+
+
+def step_by_step(tab, provider, tokens, step=20):
+    """Send a message whose reply says so many tokens only when those before are on the page."""
+    script = provider.reply()
+    steps = [tokens[n : n + step] for n in range(0, len(tokens), step)]
+    for some in steps:
+        script.says(*some).holds()
+    send(tab)
+    for number, some in enumerate(steps, 1):
+        script.wait_for_hold(number)
+        tab.wait_for_words(WORD.search(some[-1])[0])
+        script.release()
+    tab.wait_for_status("complete")
