@@ -9,6 +9,7 @@ from flask_login import FlaskLoginClient
 from jinja2 import FileSystemBytecodeCache
 from rq import SimpleWorker
 
+from tests.patience import patient
 from tests.provider import Provider
 from tests.services import Missing, Postgres, Redis
 from tests.stack import PREFIX, Stack
@@ -244,8 +245,9 @@ def tab(ada):
 @pytest.fixture(scope="session")
 def browser():
     """Chromium: the system's if there is one, else Playwright's own."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=1000 * patient(10))
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or shutil.which("chromium-browser")
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -257,6 +259,6 @@ def browser():
 def page(browser, stack):
     """A tab of a browser nobody has used, whose addresses are relative to the stack's web."""
     context = browser.new_context(base_url=stack.url)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(1000 * patient(10))
     yield context.new_page()
     context.close()

@@ -125,12 +125,14 @@ class Session:
 class Socket:
     """A WebSocket that gathers `frames` (str) and `times` (monotonic seconds) in a thread.
 
-    `code` is the close code, or 1006 when the connection broke; `status` the HTTP status.
+    `code` is the close code, or 1006 when the connection broke; `status` the HTTP status; `pings`
+    counts how often the server has asked whether anybody is there.
     """
 
     def __init__(self, host, path, cookie="", origin="", deflate=True):
         self.frames, self.times = [], []
         self.code = None
+        self.pings = 0
         self.changed = threading.Condition()
         self.decoder = websocket.Decoder()
         self._reading = threading.Event()
@@ -209,6 +211,7 @@ class Socket:
                     self.frames.append(payload.decode())
                     self.times.append(time.monotonic())
                 elif opcode == websocket.PING:
+                    self.pings += 1
                     self._send(websocket.PONG, payload)
                 elif opcode == websocket.CLOSE:
                     code = int.from_bytes(payload[:2], "big") or 1005

@@ -7,6 +7,7 @@ from playwright.sync_api import expect
 
 from app import create_app
 from models import Chat, db
+from tests.patience import patient
 from tests.services import wait_until
 
 PASSWORD = "correct horse battery"
@@ -109,7 +110,7 @@ class Person:
 
     def wait_for(self, status="complete"):
         """Wait for the last message to get this status."""
-        expect(self.articles.last).to_have_attribute("data-status", status, timeout=15_000)
+        expect(self.articles.last).to_have_attribute("data-status", status)
 
     def press(self, name):
         self.page.get_by_role("button", name=name, exact=True).last.click()
@@ -229,7 +230,7 @@ def test_a_reload_in_mid_reply_shows_everything_said_so_far(ada, provider):
     ada.begin("count")
     expect(ada.body).to_have_text("one two")
     ada.page.reload()
-    expect(ada.body).to_have_text("one two", timeout=1_000)
+    expect(ada.body).to_have_text("one two")
     ada.wait_for("streaming")
     script.release()
     expect(ada.body).to_have_text("one two three")
@@ -594,7 +595,7 @@ def test_a_chat_that_is_deleted_in_another_tab_says_so(ada):
 def phone(browser, stack):
     """Ada, signed up, on a telephone: 390 pixels and a finger."""
     context = browser.new_context(base_url=stack.url, **PHONE)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(1000 * patient(10))
     person = Person(context.new_page(), sends="button").is_signed_up(stack.signup())
     yield person
     assert person.complaints == []

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 import models
 from models import Chat, Chattable, Message, ReplyInProgress, User, db
+from tests.patience import patient
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -191,7 +192,7 @@ def run(command, environment, given):
         input=given,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(20),
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -275,7 +276,7 @@ def test_the_readmes_lines_for_a_worker_of_your_own_run_as_they_stand(
     with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
         script.wait_for_request()
         process.terminate()  # replies may finish
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=patient(10))
     assert process.returncode == 0, said
     assert "Traceback" not in said
     assert "Moon base: gpt-5-mini begins" in said

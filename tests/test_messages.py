@@ -1,5 +1,6 @@
 """Messages: what one POST makes, what is refused, sending twice, retrying, when Redis is away."""
 
+import itertools
 import re
 import threading
 import uuid
@@ -13,6 +14,7 @@ import jobs
 import live
 from models import Chat, Message, db
 from tests.page import parse
+from tests.patience import patient
 from tests.services import wait_until
 from tests.stack import PREFIX, QUEUE
 
@@ -136,11 +138,14 @@ def frames(app, chat):
     """Return the frames that open pages of the chat have got since the last call: `frames()`."""
     watching = app.extensions["redis"].pubsub(ignore_subscribe_messages=True)
     watching.subscribe(f"{PREFIX}:chat:{chat}")
-    watching.get_message(timeout=2)
+    (name,) = watching.channels
+    watching.get_message(timeout=patient(2))
 
     def read():
-        messages = iter(lambda: watching.get_message(timeout=0.2), None)
-        return [message["data"].decode() for message in messages]
+        # Redis keeps the order: what was sent before the last word is here before it
+        app.extensions["redis"].publish(name, "the last word")
+        messages = (message["data"].decode() for message in watching.listen())
+        return list(itertools.takewhile("the last word".__ne__, messages))
 
     yield read
     watching.close()

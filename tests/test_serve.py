@@ -23,13 +23,14 @@ import pytest
 from gunicorn.config import Config
 
 import serve
+from tests.patience import patient
 from tests.services import free_port, wait_until
 
 ROOT = Path(serve.__file__).parent
 COMMAND = Path(sys.executable).with_name("chattable")
 CONFIGURATION = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
 NOBODY = "127.0.0.1:9"  # the discard port, where nobody listens
-DEADLINE = 30  # seconds; a busy machine takes a multiple of its usual time
+DEADLINE = patient(10)
 
 
 class Launcher:
@@ -103,10 +104,9 @@ class Launcher:
         return errors.decode()
 
     def stop(self, number):
-        """Send a signal; return the exit status and the seconds it took to get it."""
-        before = time.monotonic()
+        """Send a signal; return the exit status."""
         self.process.send_signal(number)
-        return self.process.wait(DEADLINE), time.monotonic() - before
+        return self.process.wait(DEADLINE)
 
 
 def get(url, timeout=DEADLINE):
@@ -127,9 +127,7 @@ def test_it_serves_with_nothing_installed_and_leaves_nobody_behind(tmp_path, num
             *psutil.Process(launcher.process.pid).children(True),
         }
         assert len(started) >= 4  # Redis, gunicorn and its worker, the RQ worker
-        status, seconds = launcher.stop(number)
-        assert (status, launcher.process.stderr.read()) == (0, b"")
-        assert seconds < 5
+        assert (launcher.stop(number), launcher.process.stderr.read()) == (0, b"")
         assert [process for process in started if lives(process)] == []
         assert launcher.descendants() == []
 
@@ -201,7 +199,7 @@ def test_a_killed_launcher_takes_all_with_it_and_can_be_started_again(tmp_path):
         launcher.process.kill()
         with Launcher(tmp_path).until_up() as second:
             assert get(f"{second.url}/up") == 200
-            assert second.stop(signal.SIGTERM)[0] == 0
+            assert second.stop(signal.SIGTERM) == 0
             wait_until(lambda: not second.descendants(), 10, "the first one's children to end")
 
 
@@ -270,7 +268,7 @@ def test_the_secret_key_is_made_once_and_is_private(tmp_path, monkeypatch):
 
 def test_a_wheel_carries_all_that_is_served(tmp_path):
     build = ["uv", "build", "--wheel", "--quiet", "--out-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, timeout=120)
+    subprocess.run(build, check=True, timeout=patient(30))
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     vendored = {f"static/vendor/{name}.min.js" for name in ("htmx", "hx-ws", "hx-upsert")}
@@ -291,7 +289,7 @@ def demo_model():
     wait_until(lambda: process.poll() is None and answers(f"{url}/health"), 60, "the demo model")
     yield url
     process.terminate()
-    assert process.wait(5) == -signal.SIGTERM
+    assert process.wait(DEADLINE) == -signal.SIGTERM
 
 
 def answers(url):
@@ -306,7 +304,7 @@ def ask(url, content, key="demo", **options):
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     data = json.dumps(body | options).encode()
     request = urllib.request.Request(f"{url}/v1/chat/completions", data, headers)
-    return urllib.request.urlopen(request, timeout=60)
+    return urllib.request.urlopen(request, timeout=patient(60))
 
 
 def test_the_demo_model_streams_and_counts(demo_model):
