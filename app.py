@@ -733,10 +733,10 @@ def catch_up(chat_id, since):
 @pages.get("/up")
 @csrf.exempt
 def up():
-    """Say whether the app can reach its database and its Redis."""
+    """Say whether the app can reach its database and its Redis, and Redis takes what is new."""
     try:
         db.session.execute(text("SELECT 1"))
-        live.redis().ping()
+        live.check_writing()
     except (SQLAlchemyError, RedisError):
         return "down\n", 503, {"Content-Type": "text/plain"}
     return "up\n", 200, {"Content-Type": "text/plain"}

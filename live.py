@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import math
 import secrets
 import time
 from collections import defaultdict, deque
@@ -18,7 +19,7 @@ from gevent.queue import LifoQueue
 from markupsafe import Markup
 from redis import BlockingConnectionPool, ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import SQLAlchemyError
 from wsproto.events import Ping, TextMessage
@@ -33,6 +34,8 @@ PATIENT_LEASE = 600
 # Whoever asked the database so long ago whether a reply is theirs has to ask again.
 PASS = 5
 RETRY = 1
+# While Redis refuses to keep what is new, pages get it from the database, so often.
+NUDGE = 5
 # What Redis keeps of a running reply, and a turn that waits for its worker, last this long.
 LIFETIME = 6 * 3600
 # A turn outlasts this only while its reply is running; the database knows that.
@@ -53,6 +56,10 @@ KEY_FRAME = 4_000
 # WebSocket close codes.
 NOT_YOURS = 1008
 TRY_AGAIN = 1012
+
+# In the place of a frame's number: not a frame follows, but how long ago (s) one was missed. Who
+# has watched for longer has to connect anew.
+CATCH_UP = 0
 
 # Number a frame, keep what a page that comes late needs, publish: all or nothing, so that a
 # snapshot never has a gap. Returns 1 if somebody asked the reply to stop, 2 (having done nothing)
@@ -123,6 +130,7 @@ def init_app(app, find_name):
     app.extensions["find_name"] = find_name
     app.extensions["relay"] = Relay(url)
     app.extensions["outbox"] = Outbox(connection)
+    app.extensions["nudges"] = Nudges(connection)
     app.extensions["leases"] = Leases(app, connection)
 
 
@@ -244,16 +252,55 @@ def announce(chat_id, frame, forget=(), wait=False, begins=None):
     values = [install(), channel(chat_id), frame, LIFETIME]
     values += [begins, over_key(begins)] if begins else []
     sent = current_app.extensions["outbox"].post(ANNOUNCE, keys, values)
-    sent.rawlink(functools.partial(note_silence, chat_id))
+    nudges = current_app.extensions["nudges"]
+    missed = channel(chat_id), install(), time.monotonic()
+    sent.rawlink(functools.partial(make_up_for, nudges, missed))
     # Without monkey patching, nothing is sent while nobody waits.
     if wait or not is_module_patched("socket"):
         sent.wait()
+        nudges.wait()
 
 
-def note_silence(chat_id, sent):
-    # Nobody is misled: the pages' sockets break with Redis and catch up from the database.
+def make_up_for(nudges, missed, sent):
     if sent.exception:
-        log.warning("chat %s: not announced, Redis is away: %s", chat_id, sent.exception)
+        log.warning("%s: not announced: %s", missed[0], sent.exception)
+        nudges.owe(*missed)
+
+
+class Nudges:
+    """What is owed to pages that missed something: a word that has them catch up.
+
+    It is only published, which even a Redis that refuses to keep anything does.
+    """
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._owed = {}
+        self._keeper = None
+
+    def owe(self, channel, install, missed_at):
+        """Have the pages that watched `channel` at a (monotonic) time connect anew, once told."""
+        self._owed[channel] = install, missed_at
+        if not self._keeper:
+            self._keeper = gevent.spawn(self._pay)
+
+    def wait(self):
+        """Wait until all is paid, or for a moment where that cannot be now."""
+        if self._keeper:
+            self._keeper.join(RETRY)
+
+    def _pay(self):
+        while self._owed:
+            try:
+                for channel, owed in list(self._owed.items()):
+                    install, missed_at = owed
+                    age = time.monotonic() - missed_at
+                    self._connection.publish(channel, f"{install} {CATCH_UP} {age}")
+                    if self._owed[channel] == owed:
+                        del self._owed[channel]
+            except RedisError as error:
+                log.warning("pages not told to catch up, Redis is away: %s", error)
+                gevent.sleep(RETRY)
 
 
 class Outbox:
@@ -332,22 +379,26 @@ class Broadcast:
         self._whole = True
         self._lost = False
         self._pass = ""
-        self._retry_at = 0.0
+        self._retry_at = self._nudge_at = 0.0
 
     @property
     def lost(self):
         """Whether it is time to show the whole again."""
         return self._lost and time.monotonic() >= self._retry_at
 
-    def get_pass(self, message_id):
-        """Have the next update show the whole, if the reply is still ours from now on."""
+    def get_pass(self, message):
+        """Have the next update show the whole; return whether Redis allows it.
+
+        It is for whoever finds the reply still theirs from now on.
+        """
         self._retry_at = time.monotonic() + RETRY
         try:
             token = secrets.token_hex(8)
-            redis().set(pass_key(message_id), token, ex=PASS)
+            redis().set(pass_key(message.id), token, ex=PASS)
             self._pass = token
         except RedisError as error:
-            log.warning("message %s: not shown, Redis is away: %s", message_id, error)
+            self._excuse(message, error)
+        return bool(self._pass)
 
     def drop_pass(self):
         self._pass = ""
@@ -364,7 +415,7 @@ class Broadcast:
             self._show(message, patches)
         except RedisError as error:
             self._lose()
-            log.warning("message %s: not shown, Redis is away: %s", message.id, error)
+            self._excuse(message, error)
 
     def _show(self, message, patches):
         if self._whole:
@@ -383,6 +434,14 @@ class Broadcast:
     def _key_frame_due(self, message):
         # Rarer as the reply gets longer: in sum they stay linear.
         return self._since_key_frame > max(KEY_FRAME, len(message.content))
+
+    def _excuse(self, message, error):
+        log.warning("message %s: not shown: %s", message.id, error)
+        # Where Redis is away, the pages' sockets break with it; where it refuses, they hold.
+        if isinstance(error, ResponseError) and time.monotonic() >= self._nudge_at:
+            self._nudge_at = time.monotonic() + NUDGE
+            missed = channel(message.chat_id), install(), time.monotonic()
+            current_app.extensions["nudges"].owe(*missed)
 
     def _grow(self, message, frame, html):
         """Send a frame; with `html` it is a key frame, which a late page begins with."""
@@ -596,8 +655,14 @@ def lease(message_id, stop):
 
 
 def leased(message_ids):
-    """Return the set of those replies that somebody is writing. Raises `RedisError`."""
-    values = redis().mget([lease_key(id) for id in message_ids]) if message_ids else []
+    """Return the set of those replies that somebody is writing.
+
+    Raises `RedisError`, also where Redis answers but refuses writes: no lease can be renewed then.
+    """
+    if not message_ids:
+        return set()
+    check_writing()
+    values = redis().mget([lease_key(id) for id in message_ids])
     return {id for id, value in zip(message_ids, values, strict=True) if value}
 
 
@@ -636,8 +701,20 @@ def end_turn(chat_id, token=None):
 
 def request_stop(message_id):
     """Ask whoever writes a reply to stop. The key is for one that has not started yet."""
-    redis().set(stop_key(message_id), 1, ex=LIFETIME)
-    redis().publish(stops_channel(), f"{install()} {message_id}")
+    word = f"{install()} {message_id}"
+    try:
+        redis().set(stop_key(message_id), 1, ex=LIFETIME)
+    except ResponseError:
+        # Redis refuses to keep it: the workers that listen are told all the same.
+        if not redis().publish(stops_channel(), word):
+            raise
+    else:
+        redis().publish(stops_channel(), word)
+
+
+def check_writing():
+    """Raise `RedisError` unless Redis is there and keeps what it is told."""
+    redis().set(f"{prefix()}:written", 1, ex=LIFETIME)
 
 
 # The relay: one subscription per web process, fanned out to its sockets.
@@ -734,6 +811,8 @@ class Relay:
                 self._fan_out(name, int(number), frame)
 
     def _fan_out(self, name, seq, frame):
+        if seq == CATCH_UP:
+            return self._close(name, TRY_AGAIN, time.monotonic() - float(frame))
         last, self._last[name] = self._last.get(name), seq
         if last is not None and seq != last + 1:
             self._close(name, TRY_AGAIN)  # Redis has lost frames, or its memory
@@ -742,9 +821,10 @@ class Relay:
         for watcher in self._watchers[name]:
             watcher.offer(seq, frame)
 
-    def _close(self, name, code):
+    def _close(self, name, code, before=math.inf):
         for watcher in self._watchers[name]:
-            watcher.close(code)
+            if watcher.since <= before:
+                watcher.close(code)
 
     def _unsubscribe_idle(self):
         # Lazily: a page that reloads comes back at once.
@@ -762,6 +842,7 @@ class Watcher:
 
     def __init__(self):
         self.code = None
+        self.since = time.monotonic()
         self._frames = deque()
         self._bytes = 0
         self._news = Event()

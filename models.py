@@ -714,7 +714,7 @@ class Chat(db.Model):
         db.session.commit()
         live.broadcast_deletion(self.id)
         if reply:
-            # Without Redis its writer finds out at the next checkpoint.
+            # Without Redis its writer finds out by itself, when it saves what is new.
             with suppress(RedisError):
                 live.request_stop(reply.id)
 
@@ -824,19 +824,19 @@ class Message(db.Model):
         owner = self.chat.chattable
         saved = Checkpoint()
         for more in completion:
-            if self.broadcast.lost and not self._still_mine(saved):
+            lost = self.broadcast.lost
+            if lost and not self._still_mine(saved):
                 return completion.stop()
-            if more:
-                self._grow(more)
+            self._grow(more)
+            if more or lost:
                 owner.on_message_update(self)
             if self.broadcast.stop_requested or not saved.keep_up(self):
                 completion.stop()
 
     def _still_mine(self, saved):
         """Return whether I am still written here; if so, pages may be shown the whole again."""
-        self.broadcast.get_pass(self.id)
         try:
-            return saved.still_ours(self)
+            return not self.broadcast.get_pass(self) or saved.still_ours(self)
         except SQLAlchemyError as error:
             if not transient(error):
                 raise
@@ -845,8 +845,9 @@ class Message(db.Model):
             return True
 
     def _grow(self, more):
-        set_committed_value(self, "content", self.content + more)
-        set_committed_value(self, "status", "streaming")
+        if more:
+            set_committed_value(self, "content", self.content + more)
+            set_committed_value(self, "status", "streaming")
 
     def _finish(self, completion, content, status, error=None):
         """Save how the reply ended, unless it was already declared dead, and tell the hook."""
