@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -492,7 +493,7 @@ class Child:
             cwd=HOME,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=end_with_launcher,
+            preexec_fn=partial(end_with_launcher, self.stop_with, os.getpid()),
             **self.options,
         )
 
@@ -554,10 +555,12 @@ class Task(Child):
             raise CannotStart(sentence or f"the {self.name} failed ({self.ending}).")
 
 
-def end_with_launcher():
+def end_with_launcher(stop_with, launcher):
     """Ask Linux to end this child if the launcher is killed (runs between fork and exec)."""
     if LIBC:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        LIBC.prctl(PR_SET_PDEATHSIG, stop_with)
+        if os.getppid() != launcher:  # it was, before Linux was asked
+            os._exit(1)
 
 
 class Stack:

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dotenv import dotenv_values
 from gunicorn.config import Config
+from redis import Redis
 
 import serve
 from tests.patience import patient
@@ -201,6 +203,18 @@ def test_a_killed_launcher_takes_all_with_it_and_can_be_started_again(tmp_path):
             assert get(f"{second.url}/up") == 200
             assert second.stop(signal.SIGTERM) == 0
             wait_until(lambda: not second.descendants(), 10, "the first one's children to end")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of the killed")
+def test_a_launcher_that_is_killed_with_its_redis_leaves_nobody_behind(tmp_path):
+    with Launcher(tmp_path).until_up() as launcher:
+        url = dotenv_values(launcher.instance / "running.env")["REDIS_URL"]
+        with closing(Redis.from_url(url)) as redis:
+            wait_until(lambda: redis.smembers("rq:workers"), DEADLINE, "the worker to work")
+        server = launcher.named("redis.sock")
+        server.kill()
+        launcher.process.kill()
+        wait_until(lambda: not launcher.descendants(), 20, "all others to end")
 
 
 @pytest.mark.parametrize(
