@@ -2,21 +2,31 @@
 
 import gc
 import logging
+import os
 import re
 import signal
+import socket
 import sys
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import gevent
 from flask import current_app
+from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.pool import Pool
 from redis.exceptions import RedisError
-from rq import Queue, Retry
+from rq import Queue, Retry, worker_registration
 from rq.command import parse_payload
-from rq.exceptions import DeserializationError, DuplicateJobError, NoSuchJobError, StopRequested
+from rq.exceptions import (
+    DequeueTimeout,
+    DeserializationError,
+    DuplicateJobError,
+    NoSuchJobError,
+)
 from rq.job import Job, JobStatus
+from rq.logutils import setup_loghandlers
+from rq.registry import clean_registries
 from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
@@ -24,7 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import live
 import provider
-from models import PATIENCE, Chat, Message, ReplyInProgress, db, persistent, reason, transient
+from models import PATIENCE, Chat, Message, ReplyInProgress, db, now, persistent, reason, transient
 
 QUEUE = "replies"
 BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
@@ -40,10 +50,30 @@ MODELS_RETRY = 15
 DATABASE_RETRY = 1
 TURN_POLL = 0.2
 RETRY = 1
+# The end of a worker: jobs that only wait, replies that are stopped, and all the rest.
+GIVE_BACK = 2
 LAST_WORDS = 3
+FAREWELL = 2
+# How often a worker looks up from its waiting, and tries again what failed.
+LOOK_UP = 1
+TRY_AGAIN = 1
+# How often a worker says that it and its jobs live, and when one that does not is dead: a job that
+# lost its worker runs again within 15 s, and a pause of some seconds costs nobody a job.
+BEAT = 2
+LIFE = 11
+STUCK = 10
+CALM = 4
 # Greenlets that look for a job at the same time, and jobs that begin.
 MOST_LOOKING = 8
 BEGINNING = Semaphore(4)
+
+# All or nothing: a full Redis refuses the push. A job that was deleted is only forgotten.
+PUT_BACK = """
+local taken, queue, job = unpack(KEYS)
+if not redis.call('LPOS', taken, ARGV[1]) then return 0 end
+if redis.call('EXISTS', job) == 1 then redis.call('LPUSH', queue, ARGV[1]) end
+return redis.call('LREM', taken, 1, ARGV[1])
+"""
 
 log = logging.getLogger(__name__)
 
@@ -264,23 +294,31 @@ class JobStopped(Exception):
     """Somebody stopped the job by RQ's own command or dashboard."""
 
 
+class GivenBack(Exception):
+    """The worker ends before the job could begin: another one takes it."""
+
+
 class Worker(BaseWorker):
     """An RQ worker that runs many jobs at once: a reply is seconds of waiting.
 
-    Queue, registries, executions, heartbeats, timeouts and `rq info` are RQ's own.
+    Queue, registries, executions, heartbeats, timeouts and `rq info` are RQ's own. Its loop is
+    not: that one ends when Redis does not answer, and hears no signal while it does not.
     """
 
     death_penalty_class = GreenletTimeout
+    # RQ would wait seven minutes for an answer.
+    connection_timeout = 10
 
     def __init__(self, app, concurrency, grace):
-        connection = app.extensions["redis"]
         super().__init__(
             [queue_name()],
-            connection=connection,
-            job_monitoring_interval=5,
-            maintenance_interval=15,
+            connection=app.extensions["redis"],
+            job_monitoring_interval=BEAT,
             log_job_description=False,
+            # It would ask Redis, which may be away.
+            prepare_for_work=False,
         )
+        self.hostname, self.pid, self.birth_date = socket.gethostname(), os.getpid(), now()
         self.app = app
         self.install, self.stops = live.install(), live.stops_channel()
         self.grace = grace
@@ -289,12 +327,56 @@ class Worker(BaseWorker):
         self._told_to_wait = False
         self._greenlets = {}
         self._suspension_due = 0.0
-        self.max_connection_wait_time = 2.0
+        self._stop = Event()
+        self._told_at = 0.0
+        self._stuck = {}
+        self._troubled_at = float("-inf")
 
-    def execute_job(self, job, queue):
-        """Start the job in the pool and come back at once for the next one."""
-        self._look_for_more()
-        self.pool.spawn(self._perform, job, queue)
+    def run(self):
+        """Take jobs until told to stop, whatever Redis says; then let replies finish."""
+        for name in ("rq.worker", "rq.job"):
+            setup_loghandlers("WARNING", name=name)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.request_stop)
+        steps = {"RQ's books": self.keep_books, "commands": self.listen, "queue": self.take_jobs}
+        *keepers, taking = [gevent.spawn(keep_doing, *step) for step in steps.items()]
+        self._stop.wait()
+        log.info("shutting down: %d jobs may finish for %s s", len(self.pool), self.grace)
+        # It looks up every second, unless Redis does not answer.
+        taking.join(timeout=LOOK_UP + 0.2)
+        taking.kill(timeout=0.1)
+        self.let_finish()
+        gevent.killall(keepers, timeout=0.1)
+        self.teardown()
+
+    def take_jobs(self):
+        """Wait a while for a place in the pool and for a job, and start it there."""
+        if self._stop.is_set():
+            raise gevent.GreenletExit
+        if self._suspended():
+            self.set_state(WorkerStatus.SUSPENDED)
+            self._stop.wait(LOOK_UP)
+        elif self.pool.wait_available(timeout=LOOK_UP):
+            self.set_state(WorkerStatus.IDLE)
+            if taken := self._dequeue(LOOK_UP):
+                self._look_for_more()
+                self.pool.spawn(self._perform, *taken)
+
+    def _dequeue(self, timeout):
+        """Return the next (job, queue) within so many seconds (None: at once), or None."""
+        with suppress(DequeueTimeout):
+            taken = self.queue_class.dequeue_any(
+                self.queues,
+                timeout,
+                self.connection,
+                job_class=self.job_class,
+                serializer=self.serializer,
+                death_penalty_class=self.death_penalty_class,
+            )
+            if not (taken and self._stop.is_set()):
+                return taken
+            # It came while we were told to stop: the next worker takes it.
+            self._put_back(taken[0].id)
 
     def _look_for_more(self):
         # Where many replies run, each command to Redis waits for all of them: jobs that come
@@ -306,17 +388,17 @@ class Worker(BaseWorker):
 
     def _take(self):
         """Take one more job, if there is one, and run it."""
-        dequeued = None
+        taken = None
         try:
             if not self._suspended():
-                dequeued = super().dequeue_job_and_maintain_ttl(None)
+                taken = self._dequeue(None)
+        except RedisError as error:
+            log.debug("no more jobs: %s", error)
         finally:
             self._looking -= 1
-        if dequeued and self._stop_requested:
-            self._give_back(*dequeued)
-        elif dequeued:
+        if taken:
             self._look_for_more()
-            self._perform(*dequeued)
+            self._perform(*taken)
 
     def _perform(self, job, queue):
         execution = None
@@ -333,22 +415,11 @@ class Worker(BaseWorker):
                 self.executions.pop(execution.id, None)
                 self._greenlets.pop(execution.id, None)
 
-    def dequeue_job_and_maintain_ttl(self, timeout, max_idle_time=None):
-        """Wait for a job and for a place in the pool, a second at a time; notice a shutdown."""
-        while not self._stop_requested:
-            self.check_for_suspension(burst=False)
-            if self.pool.wait_available(timeout=1) and not self._stop_requested:
-                dequeued = super().dequeue_job_and_maintain_ttl(timeout and 1, max_idle_time=1)
-                if dequeued and self._stop_requested:
-                    self._give_back(*dequeued)
-                elif dequeued or not timeout:
-                    return dequeued
-        raise StopRequested
-
-    def _give_back(self, job, queue):
-        # It came while we were told to stop: the next worker takes it.
-        queue.push_job_id(job.id, at_front=True)
-        queue.intermediate_queue.remove(job.id)
+    def _put_back(self, job_id):
+        """Have a job that was taken and not begun taken again, before all others."""
+        queue = self.queues[0]
+        keys = [queue.intermediate_queue_key, queue.key, self.job_class.key_for(job_id)]
+        return self.connection.eval(PUT_BACK, len(keys), *keys, job_id)
 
     def set_state(self, state, pipeline=None):
         """Be "idle" only when nothing runs; tell Redis only what is new."""
@@ -358,13 +429,9 @@ class Worker(BaseWorker):
             super().set_state(state, pipeline)
 
     def heartbeat(self, timeout=None, pipeline=None):
-        """Leave to `keep_heartbeats` what RQ would say several times a job, each a round trip."""
+        """Leave to `keep_books` what RQ would say several times a job, each a round trip."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
-
-    def check_for_suspension(self, burst):
-        if self._suspended():
-            super().check_for_suspension(burst)
 
     def _suspended(self):
         """Return whether RQ was told to take no jobs for now, as it was up to a second ago."""
@@ -375,11 +442,15 @@ class Worker(BaseWorker):
 
     def get_heartbeat_ttl(self, job, working_time=0.0):
         """Return how long (s) an execution outlives its worker: so late is it seen as abandoned."""
-        return self.job_monitoring_interval * 4
+        return LIFE
 
-    def subscribe(self):
-        super().subscribe()
-        self.pubsub.subscribe(**{self.stops: self._stop_reply})
+    def listen(self):
+        """Hear RQ's commands to this worker, and requests to stop a reply."""
+        handlers = {self.pubsub_channel_name: self.handle_payload, self.stops: self._stop_reply}
+        with closing(self.connection.pubsub(ignore_subscribe_messages=True)) as pubsub:
+            pubsub.subscribe(**handlers)
+            while True:
+                pubsub.get_message(timeout=live.SILENCE)
 
     def _stop_reply(self, message):
         message_id = live.own(self.install, message["data"])
@@ -405,6 +476,8 @@ class Worker(BaseWorker):
         error = sys.exception()
         if isinstance(error, JobStopped):
             self._stopped_job_id = job.id
+        elif isinstance(error, GivenBack):
+            job.retries_left = (job.retries_left or 0) + 1
         elif transient(error) and self._patient_with(job):
             # RQ counts it down; what passes does not count.
             job.retries_left = (job.retries_left or 0) + 1
@@ -424,39 +497,89 @@ class Worker(BaseWorker):
             live.broadcast_deletion(chat_id)
         super().handle_execution_ended(job, queue, heartbeat_ttl)
 
-    def clean_registries(self):
-        """Clean up what RQ itself does not, too."""
-        super().clean_registries()
-        with self.app.app_context():
-            delete_cancelled_jobs()
-
-    def _install_signal_handlers(self):
-        # As greenlets: a plain handler would raise in whichever greenlet happens to run.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            gevent.signal_handler(number, self.request_stop, number, None)
-
     def request_stop(self, signum, frame):
-        """Take no new job (warm shutdown)."""
-        log.info("shutting down: %d replies may finish for %s s", len(self.pool), self.grace)
-        self._stop_requested = True
+        """Take no new job (warm shutdown), and be gone in time, whatever hangs."""
+        if not self._stop.is_set():
+            self._told_at = time.monotonic()
+            # The kernel's own alarm ends us even where nothing of ours runs any more.
+            signal.setitimer(signal.ITIMER_REAL, self.grace + LAST_WORDS + FAREWELL)
+            # A handler runs in whichever greenlet happens to.
+            gevent.get_hub().loop.run_callback_threadsafe(self._stop.set)
+
+    def let_finish(self):
+        """Let replies finish, stop the rest with their text kept, give back what only waits."""
+        leases = self.app.extensions["leases"]
+        while self.pool:
+            grace = self.grace if leases.running else min(self.grace, GIVE_BACK)
+            if time.monotonic() - self._told_at > grace:
+                break
+            self.pool.join(timeout=0.1)
+        if leases.running:
+            leases.stop()
+            self.pool.join(timeout=LAST_WORDS)
+        self.pool.kill(GivenBack("the worker ends"), timeout=0.5)
 
     def teardown(self):
-        """Let replies finish, stop the rest with their text kept, and leave RQ's books in order."""
-        if not self.pool.join(timeout=self.grace):
-            self.app.extensions["leases"].stop()
-            self.pool.join(timeout=LAST_WORDS)
-        super().teardown()
+        """Leave RQ's books, if Redis is there to hear it."""
+        with gevent.Timeout(1, False), suppress(RedisError):
+            self.register_death()
 
-    def keep_heartbeats(self):
-        """Tell RQ for ever that this worker and what runs in it are alive."""
-        while True:
-            gevent.sleep(self.job_monitoring_interval)
-            try:
-                super().heartbeat()
-                for execution in list(self.executions.values()):
-                    self.maintain_heartbeats(execution.job, execution)
-            except RedisError as error:
-                log.warning("no heartbeat, Redis is away: %s", error)
+    def keep_books(self):
+        """Tell RQ that this worker and what runs in it live; run again what has lost its worker."""
+        began, smooth = time.monotonic(), False
+        try:
+            self._beat()
+            if began - self._troubled_at > CALM:
+                self._tidy()
+            gevent.sleep(BEAT)
+            smooth = time.monotonic() - began < 2 * BEAT
+        finally:
+            # After a pause, of ours or of Redis, everybody needs a moment to say that they live.
+            if not smooth:
+                self._troubled_at, self._stuck = time.monotonic(), {}
+
+    def _beat(self):
+        started = self.queues[0].started_job_registry
+        with self.connection.pipeline(transaction=False) as pipeline:
+            super().heartbeat(pipeline=pipeline)
+            # All of it: Redis may have lost its memory.
+            pipeline.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
+            worker_registration.register(self, pipeline)
+            for execution in list(self.executions.values()):
+                execution.heartbeat(started, LIFE, pipeline)
+            pipeline.execute()
+
+    def _tidy(self):
+        queue = self.queues[0]
+        # One worker at a time, and never one that died of it.
+        if self.connection.set(queue.registry_cleaning_key, 1, nx=True, px=int(BEAT * 900)):
+            clean_registries(queue)
+            worker_registration.clean_worker_registry(queue)
+            with self.app.app_context():
+                delete_cancelled_jobs()
+        started = queue.started_job_registry.get_job_ids(cleanup=False)
+        taken = queue.intermediate_queue.get_job_ids()
+        self._stuck = {id: self._stuck.get(id, 0) + 1 for id in taken}
+        for job_id, times in self._stuck.items():
+            if times * BEAT > STUCK and job_id not in started and self._put_back(job_id):
+                log.warning("job %s: its worker died as it took it", job_id)
+
+
+def keep_doing(what, step):
+    """Do a step for ever; say once, not every time, that it fails and that it works again."""
+    trouble = None
+    while True:
+        try:
+            step()
+            if trouble:
+                log.warning("%s: all is well again", what)
+            trouble = None
+        except Exception as error:  # whatever Redis or a bug says, the worker goes on
+            if type(error) is not trouble:
+                known = isinstance(error, RedisError)
+                log.warning("%s: trying again: %s", what, error, exc_info=not known)
+            trouble = type(error)
+            gevent.sleep(TRY_AGAIN)
 
 
 def deleted_chat(job):
@@ -481,9 +604,9 @@ def work(app):
     gc.set_threshold(20_000, 20, 50)
     with app.app_context():
         worker = Worker(app, app.config["WORKER_CONCURRENCY"], app.config["SHUTDOWN_GRACE"])
-    keepers = [gevent.spawn(worker.keep_heartbeats), gevent.spawn(keep_models, app), sweeper(app)]
-    worker.work(logging_level="WARNING")
-    gevent.killall(keepers)
+    keepers = [gevent.spawn(keep_models, app), sweeper(app)]
+    worker.run()
+    gevent.killall(keepers, timeout=0.1)
 
 
 def wait_for_database(app):
@@ -530,10 +653,10 @@ def interrupt_orphans(missing):
     """
     running = Message.running_ids()
     db.session.commit()
-    alive, now = live.leased(running), time.monotonic()
-    missing = {id: missing.get(id, now) for id in running if id not in alive}
+    alive, moment = live.leased(running), time.monotonic()
+    missing = {id: missing.get(id, moment) for id in running if id not in alive}
     for message_id, since in missing.items():
-        if now - since >= ORPHANED:
+        if moment - since >= ORPHANED:
             log.warning("message %s: its writer is gone", message_id)
             Message.interrupt(message_id)
     return missing

@@ -620,6 +620,11 @@ class Leases:
         finally:
             del self._stops[message_id]
 
+    @property
+    def running(self):
+        """Whether any reply is written here."""
+        return bool(self._stops)
+
     def stop(self, message_id=None):
         """Stop one reply that is written here, or all of them."""
         for id, stop in list(self._stops.items()):

@@ -1,4 +1,8 @@
-"""The app with a bug in a hook, as a worker may meet it: `flask --app tests.mishaps worker`."""
+"""The app with bugs, as a worker may meet them: `flask --app tests.mishaps worker`."""
+
+import signal
+
+from gevent.monkey import get_original
 
 from app import create_app
 from models import User
@@ -15,3 +19,13 @@ def on_message_update(user, message):
 
 User.on_message_update = on_message_update
 app = create_app()
+
+
+def hang(*_):
+    """Keep the hub, and with it every other greenlet, for ever."""
+    print("nothing else runs", flush=True)
+    while True:
+        get_original("time", "sleep")(0.1)
+
+
+signal.signal(signal.SIGUSR1, hang)

@@ -95,13 +95,17 @@ class Stack:
 
     def start_worker(self, command=None, **env):
         """Start a worker process; wait until RQ says that it works; return the process."""
-        worker = self._run("worker", command, **env)
-        self.workers.append(worker)
+        worker = self.run_worker(command, **env)
         try:
             wait_until(lambda: self._works(worker), 30, "the worker")
         except TimeoutError as error:
             raise RuntimeError(f"no worker:\n{self.log('worker')}") from error
         return worker
+
+    def run_worker(self, command=None, **env):
+        """Start a worker process and wait for nothing; return the process."""
+        self.workers.append(self._run("worker", command, **env))
+        return self.workers[-1]
 
     def _works(self, worker):
         if worker.poll() is not None:

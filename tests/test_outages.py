@@ -1,0 +1,201 @@
+"""A worker whose Redis or database goes, freezes or refuses: it waits, obeys, loses no job."""
+
+import os
+import signal
+import sqlite3
+from contextlib import closing, contextmanager
+
+import pytest
+
+from tests.services import wait_until
+from tests.stack import Stack
+from tests.tab import prose, send
+
+GRACE = 2
+# Seconds, for a machine that is busy: what does not obey is still there minutes later.
+OBEYS_WITHIN = 15
+
+
+@pytest.fixture(scope="module")
+def plant(provider_server):
+    """A stack whose workers and Redis these tests ill-treat."""
+    with closing(Stack(provider_server.url, env={"SHUTDOWN_GRACE": str(GRACE)})) as stack:
+        yield stack.start(workers=0)
+
+
+@pytest.fixture
+def stack(plant, provider):
+    """The plant without workers, its Redis well and empty."""
+    yield plant
+    while plant.workers:
+        plant.kill_worker()
+    with plant.redis.client() as client:
+        client.flushall()
+
+
+@pytest.fixture
+def worker(stack):
+    return stack.start_worker()
+
+
+@contextmanager
+def gone(redis):
+    """Have nobody listen where Redis was."""
+    redis.kill()
+    try:
+        yield
+    finally:
+        redis.start()
+
+
+@contextmanager
+def frozen(redis):
+    """Have Redis accept connections, and never answer."""
+    redis.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        redis.process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def full(redis):
+    """Have Redis refuse whatever needs memory."""
+    with redis.client() as client:
+        client.config_set("maxmemory", "1")
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", "0")
+
+
+@contextmanager
+def failed_over(redis):
+    """Have Redis be a replica, which refuses every write."""
+    with redis.client() as client:
+        client.replicaof("127.0.0.1", "9")
+        try:
+            yield
+        finally:
+            client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def locked(stack):
+    """Lock the SQLite file against every other writer."""
+    with closing(sqlite3.connect(stack.folder / "chattable.db", isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            database.execute("ROLLBACK")
+
+
+def wait_for_trouble(stack, before):
+    wait_until(lambda: "trying" in stack.log("worker")[before:], 30, "the worker to notice")
+
+
+# It waits.
+
+
+@pytest.mark.parametrize("outage", [gone, full, failed_over])
+def test_a_worker_outlives_whatever_redis_says_and_says_it_once(stack, worker, tab, outage):
+    before = len(stack.log("worker"))
+    with outage(stack.redis):
+        wait_for_trouble(stack, before)
+        wait_until(lambda: worker.poll() is None, 1, "the worker to live")
+    said = stack.log("worker")[before:]
+    assert said.count("queue: trying again") == 1
+    tab.connect()
+    wait_until(lambda: tab.person.say(tab.chat_id, "count").status == 204, 10, "the web")
+    tab.wait_for_status("complete", timeout=20)
+    assert worker.poll() is None
+
+
+def test_a_worker_that_starts_before_redis_waits_for_it(stack, tab):
+    before = len(stack.log("worker"))
+    with gone(stack.redis):
+        stack.run_worker()
+        wait_for_trouble(stack, before)
+    tab.connect()
+    wait_until(lambda: tab.person.say(tab.chat_id, "count").status == 204, 10, "the web")
+    tab.wait_for_status("complete", timeout=20)
+
+
+def test_a_redis_that_lost_its_memory_knows_the_worker_again_and_stop_is_heard(
+    stack, worker, tab, provider
+):
+    with stack.redis.client() as client:
+        client.flushall()
+        wait_until(lambda: client.smembers("rq:workers"), 10, "the worker to be registered")
+        script = provider.says(*prose(20), hold=True)
+        send(tab)
+        tab.wait_for_words("w19")
+        client.publish("chattable:stops", "not a number")
+        tab.person.stop(tab.reply_id)
+        script.wait_for_disconnect(timeout=10)
+    tab.wait_for_status("stopped")
+
+
+# It obeys.
+
+
+@pytest.mark.parametrize("outage", [gone, frozen, full])
+def test_an_idle_worker_ends_when_told_whatever_redis_does(stack, worker, outage):
+    before = len(stack.log("worker"))
+    with outage(stack.redis):
+        if outage is not frozen:  # of that, nothing is to be seen
+            wait_for_trouble(stack, before)
+        stack.kill_worker(signal.SIGTERM)
+        assert worker.wait(OBEYS_WITHIN) == 0
+
+
+def test_a_worker_in_mid_reply_ends_without_redis_and_keeps_the_text(stack, worker, tab, provider):
+    provider.says(*prose(20), hold=True)
+    send(tab)
+    tab.wait_for_words("w19")
+    with frozen(stack.redis):
+        stack.kill_worker(signal.SIGTERM)
+        worker.wait(OBEYS_WITHIN + GRACE)
+    with closing(sqlite3.connect(stack.folder / "chattable.db")) as database:
+        query = "SELECT status, content FROM messages WHERE id = ?"
+        status, content = database.execute(query, [tab.reply_id]).fetchone()
+    assert (status, content) == ("stopped", "".join(prose(20)))
+
+
+def test_a_worker_that_waits_for_the_database_ends_and_gives_its_job_back(stack, worker, tab):
+    before = len(stack.log("worker"))
+    with locked(stack):
+        send(tab, "precious words")
+        said = "waiting for the database"
+        wait_until(lambda: said in stack.log("worker")[before:], 10, "the job to wait")
+        stack.kill_worker(signal.SIGTERM)
+        assert worker.wait(OBEYS_WITHIN) == 0
+        with stack.redis.client() as client:
+            assert client.llen("rq:queue:replies") == 1
+    stack.start_worker()
+    tab.wait_for_status("complete")
+    assert "precious words" in tab.page.messages[0].get_text()
+
+
+def test_a_worker_that_is_stuck_ends_all_the_same(stack):
+    command = "python -m gevent.monkey --module flask --app tests.mishaps worker"
+    worker = stack.start_worker(command)
+    os.kill(worker.pid, signal.SIGUSR1)
+    wait_until(lambda: "nothing else runs" in stack.log("worker"), 5, "the mishap")
+    stack.kill_worker(signal.SIGTERM)
+    assert worker.wait(OBEYS_WITHIN + GRACE) == -signal.SIGALRM
+
+
+# It loses no job.
+
+
+def test_a_job_whose_worker_died_of_it_runs_again(stack, worker, tab):
+    with locked(stack):
+        send(tab, "precious words")
+        with stack.redis.client() as client:
+            wait_until(lambda: client.zcard("rq:wip:replies"), 10, "the job to be started")
+        stack.kill_worker()
+    stack.start_worker()
+    tab.wait_for_status("complete", timeout=30)
+    assert "precious words" in tab.page.messages[0].get_text()
