@@ -9,13 +9,14 @@ import socket
 import sys
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 
 import gevent
 from flask import current_app
 from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.pool import Pool
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq import Queue, Retry, worker_registration
 from rq.command import parse_payload
 from rq.exceptions import (
@@ -34,7 +35,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import live
 import provider
-from models import PATIENCE, Chat, Message, ReplyInProgress, db, now, persistent, reason, transient
+from models import (
+    PATIENCE,
+    Chat,
+    Message,
+    ReplyInProgress,
+    db,
+    empty_sqlite_log,
+    now,
+    persistent,
+    reason,
+    transient,
+)
 
 QUEUE = "replies"
 BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
@@ -43,6 +55,7 @@ KEPT_WHEN_DONE = 60
 KEPT_WHEN_FAILED = 300
 # `LEASE - RENEW + ORPHANED` is the longest pause that no reply minds: over 10.
 SWEEP = 2.5
+SHRED = 5
 ORPHANED = 5.2
 SECOND_LOOK = 0.3
 MODELS_REFRESH = 600
@@ -138,6 +151,7 @@ def forget_chat(chat_id):
     except RedisError as error:
         # Whoever runs them later finds no chat; those that ended are not kept for long.
         log.warning("chat %s: jobs not deleted, Redis is away: %s", chat_id, error)
+    shredder(current_app._get_current_object())
 
 
 def known_job_ids():
@@ -604,6 +618,7 @@ def work(app):
     gc.set_threshold(20_000, 20, 50)
     with app.app_context():
         worker = Worker(app, app.config["WORKER_CONCURRENCY"], app.config["SHUTDOWN_GRACE"])
+    shredder(app)  # for what was deleted shortly before an end
     keepers = [gevent.spawn(keep_models, app), sweeper(app)]
     worker.run()
     gevent.killall(keepers, timeout=0.1)
@@ -660,6 +675,43 @@ def interrupt_orphans(missing):
             log.warning("message %s: its writer is gone", message_id)
             Message.interrupt(message_id)
     return missing
+
+
+def shredder(app, *files):
+    """Have what was deleted taken out of the files, too: soon, and once for many deletions."""
+    waiting = app.extensions.setdefault("to_shred", set())
+    if not waiting:
+        gevent.spawn_later(SHRED, shred, app)
+    waiting.update(files or (rewrite_redis_log, empty_sqlite_log))
+
+
+def shred(app):
+    files = app.extensions.pop("to_shred", ())
+    with app.app_context():
+        if left := [file for file in files if not file()]:
+            shredder(app, *left)
+
+
+def rewrite_redis_log():
+    """Have the embedded Redis write its append-only file anew; return False if it cannot now."""
+    try:
+        if is_embedded():
+            live.redis().bgrewriteaof()
+        return True
+    except RedisError as error:
+        log.info("the append-only file is not rewritten yet: %s", error)
+        return False
+
+
+def is_embedded():
+    """Return whether this Redis keeps its files with ours: any other is its owner's business."""
+    if not current_app.config["REDIS_URL"].startswith("unix://"):
+        return False
+    try:
+        folder = live.redis().config_get("dir").get("dir", "")
+    except ResponseError:
+        return False  # whoever may not ask has not started it
+    return Path(folder).resolve() == Path(current_app.instance_path, "redis")
 
 
 def keep_models(app):

@@ -168,6 +168,8 @@ def prepare_sqlite(connection, _record):
     if type(connection).__module__.startswith("sqlite3"):
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        # What was deleted is overwritten, not only no longer listed.
+        connection.execute("PRAGMA secure_delete=ON")
         # A greenlet that waits in SQLite stops every other one: wait briefly, then retry.
         connection.execute("PRAGMA busy_timeout=500")
 
@@ -205,6 +207,30 @@ def init_app(app):
     db.init_app(app)
     live.init_app(app, Install.own_name)
     provider.init_app(app)
+
+
+def empty_sqlite_log():
+    """Take what was deleted out of SQLite's log; return False if somebody is reading or writing.
+
+    PostgreSQL looks after its files itself.
+    """
+    engine = db.engine
+    if engine.dialect.name != "sqlite":
+        return True
+    args, options = engine.dialect.create_connect_args(engine.url)
+    return beside(checkpoint, args, options)
+
+
+def checkpoint(args, options):
+    try:
+        with closing(sqlite3.connect(*args, **options | {"timeout": 0.1})) as connection:
+            # This waits for nobody, nor anybody for it; what it leaves to the other is little.
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    except sqlite3.Error as error:
+        log.warning("the log of the database is not emptied: %s", error)
+        return True  # the next deletion tries again
 
 
 def persistent(work):

@@ -408,6 +408,9 @@ def embedded_redis(settings):
         "dir": str(folder),
         "appendonly": "yes",
         "appendfsync": "everysec",
+        # what people deleted is to leave the file, too, and what they write no other file
+        "auto-aof-rewrite-min-size": "1mb",
+        "slowlog-log-slower-than": "-1",
         "save": "",
         "loglevel": "warning",
         "logfile": str(folder / "redis.log"),

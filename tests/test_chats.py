@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 
+import jobs
 from models import NEW_CHAT, Chat, Message, User, db
 from tests.page import parse
 from tests.services import wait_until
@@ -384,6 +385,17 @@ def test_a_chat_that_does_not_exist_cannot_be_watched(house):
 def test_another_sites_page_cannot_watch_my_chat(house, origin):
     _, ada, chat = house
     assert ada.socket(chat, since=0, origin=origin).wait_for_close() == 1008
+
+
+def test_a_redis_that_is_somebody_elses_is_not_told_to_rewrite_its_file(
+    app, ada, new_chat, redis_server
+):
+    with redis_server.client() as client:
+        rewritten = client.info("persistence")["aof_rewrites"]
+        ada.delete(f"/chats/{new_chat()}")
+        jobs.shred(app)
+        assert client.info("persistence")["aof_rewrites"] == rewritten
+        assert not client.info("persistence")["aof_rewrite_in_progress"]
 
 
 def test_a_watcher_is_told_when_the_chat_is_deleted(house, provider):

@@ -27,6 +27,8 @@ from redis import Redis
 import serve
 from tests.patience import patient
 from tests.services import free_port, wait_until
+from tests.session import Session
+from tests.tab import Tab, send
 
 ROOT = Path(serve.__file__).parent
 COMMAND = Path(sys.executable).with_name("chattable")
@@ -98,6 +100,15 @@ class Launcher:
 
     def search(self, part):
         return [each for each in self.descendants() if part in " ".join(each.cmdline())]
+
+    def redis(self):
+        """Return a client of the embedded Redis."""
+        return Redis.from_url(f"unix://{self.instance}/redis/redis.sock")
+
+    def kept(self, words):
+        """Return the files that hold words."""
+        files = [path for path in self.instance.rglob("*") if path.is_file()]
+        return [path.name for path in files if words.encode() in path.read_bytes()]
 
     def refusal(self):
         """Return what a launcher that cannot start says on standard error."""
@@ -174,6 +185,22 @@ def test_a_connection_that_idled_for_longer_than_gunicorns_default_is_answered(r
             kept.request("GET", "/up")
             assert kept.getresponse().read() == b"up\n"
             time.sleep(pause)
+
+
+def test_what_was_deleted_leaves_the_files_too(tmp_path, provider):
+    provider.says("an answer worth forgetting")
+    with Launcher(tmp_path, OPENAI_BASE_URL=provider.url).until_up() as launcher:
+        ada = Session(launcher.url).signup("Ada", "ada@example.com")
+        tab, others = Tab(ada, ada.new_chat()), [ada.new_chat() for _ in range(20)]
+        send(tab, "a question worth forgetting")
+        tab.wait_for_status("complete")
+        assert launcher.kept("worth forgetting")
+        rewritten = launcher.redis().info("persistence")["aof_rewrites"]
+        for chat_id in [tab.chat_id, *others]:
+            assert ada.post(f"/chats/{chat_id}/delete").status == 303
+        wait_until(lambda: not launcher.kept("worth forgetting"), DEADLINE, "it to be forgotten")
+        assert launcher.redis().info("persistence")["aof_rewrites"] - rewritten <= 2
+        assert launcher.redis().slowlog_len() == 0
 
 
 @pytest.mark.parametrize(
