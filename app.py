@@ -125,6 +125,8 @@ def read_settings(settings, instance):
             "max_overflow": 0,
             "pool_timeout": 60,
             "pool_use_lifo": True,
+            # What people write is no business of whoever reads the log.
+            "hide_parameters": True,
         },
         "REDIS_URL": redis_url(settings, instance),
         "REDIS_PREFIX": redis_prefix(settings),

@@ -589,6 +589,20 @@ def test_a_database_that_is_away_is_said_in_a_sentence_on_every_page(away, heade
     assert away.get(f"{away.application.static_url_path}/app.css").status_code == 200
 
 
+def test_what_people_write_is_not_in_the_log_of_an_error(make_app, caplog):
+    app = make_app()
+    ada = app.test_client()
+    ada.post("/signup", data=ADA)
+    ada.post("/chats")
+    refusal = "CREATE TRIGGER no BEFORE UPDATE ON chats BEGIN SELECT RAISE(FAIL, 'no'); END"
+    with app.app_context():
+        db.session.execute(db.text(refusal))
+        db.session.commit()
+    assert ada.post("/chats/1", data={"title": "my secret plan"}).status_code == 503
+    assert "IntegrityError" in caplog.text
+    assert "secret plan" not in caplog.text
+
+
 def test_without_javascript_the_text_comes_back_and_can_be_sent_again(away):
     sent = {"chat_id": "1", "content": "<precious>\n\nwords", "client_id": str(uuid.uuid4())}
     page = parse(away.post("/messages", data=sent | {"password": "hidden", "model": "x"}).text)
