@@ -123,7 +123,8 @@ def read_settings(settings, instance):
         "SQLALCHEMY_ENGINE_OPTIONS": {
             "pool_size": 6,
             "max_overflow": 0,
-            "pool_timeout": 60,
+            # Seconds; Heroku's router answers for us after 30.
+            "pool_timeout": 20,
             "pool_use_lifo": True,
             # What people write is no business of whoever reads the log.
             "hide_parameters": True,

@@ -76,7 +76,7 @@ IDLE = 5.0
 # Seconds for which a job and a page wait for the database; and how long it may take to connect.
 PATIENCE = 600
 PATIENCE_OF_A_PAGE = 10
-CONNECT_PATIENCE = 5
+CONNECT_PATIENCE = 10
 # Of SQLSTATE, what passes by itself: connections, failover, conflicts, resources, shutdown, I/O.
 PASSING = ("08", "25006", "25P", "40", "53", "55P03", "57", "58")
 # And of those, what only another connection helps against.

@@ -589,6 +589,10 @@ def test_a_database_that_is_away_is_said_in_a_sentence_on_every_page(away, heade
     assert away.get(f"{away.application.static_url_path}/app.css").status_code == 200
 
 
+def test_who_waits_for_a_connection_is_answered_before_a_platform_gives_up(app):
+    assert app.config["SQLALCHEMY_ENGINE_OPTIONS"]["pool_timeout"] < 30
+
+
 def test_what_people_write_is_not_in_the_log_of_an_error(make_app, caplog):
     app = make_app()
     ada = app.test_client()
