@@ -12,6 +12,7 @@ import html
 import re
 import time
 import unicodedata
+from bisect import bisect_left
 from functools import lru_cache
 from os.path import commonprefix
 from typing import NamedTuple
@@ -516,14 +517,19 @@ BLANK_LINES = re.compile(r"(?:[ \t]*+\n)++")
 BLANK_QUOTE_LINES = re.compile(r"(?:[ \t>]*+\n)++")
 DELIMITERS = " \t\n*_~=`$!\\|<&"
 TAIL = re.compile(
-    r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?|!?\[[^\[\]\n]{0,200}\]?"
+    r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?"
+    r"|!?\[(?=.{0,80}$)(?:[^\s\[\]]++ ?){0,6}+\]?"
     rf"|(?<!{LETTER})(?:h|ht|htt|https?|https?:|https?:/|https?://{IN_URL}*+|w|ww|www|www\.{IN_URL}*+))$"
 )
 WORD = re.compile(rf"(?<!{LETTER})(?:h|ht|htt|https?:?|w|ww|www)\.?/?$")
-HALF = re.compile(r"(\[[^\[\]\n]{1,300}\])\((?:[^()\n]|\([^()\n]*\)){0,500}$")
+HALF = re.compile(
+    r"(\[[^\[\]\n]{1,300}\])\((?:[^\s()]|\([^\s()]*\)){0,500}+(?:\s++[\"'][^\"'\n]{0,100}+[\"']?)?$"
+)
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
-INLINE = re.compile(rf"\\.|`+|\*+|_+|~~|==|\$\$|(?<!{LETTER})(?<!\$)\$(?![\s\d$])", re.S)
+INLINE = re.compile(
+    rf"\\.|`+|\*+|_+|~~|==|\$\$|(?<!{LETTER})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})", re.S
+)
 MATH_ENDS = {
     "$": rf"(?<![\s\\])\$(?!{LETTER}|\$)|\n",
     "$$": r"\$\$",
@@ -531,7 +537,12 @@ MATH_ENDS = {
     "\\[": r"\\\]",
 }
 MATH_CLOSERS = {"\\(": r"\)", "\\[": r"\]"}
-WORDS = re.compile(r"(?<![\\{a-zA-Z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
+WORD_START = re.compile(rf"[{UNSPACED}]{{2}}|(?<!\S)[^\s{UNSPACED}]")
+MATH_WORDS = re.compile(r"(?<![\\{a-zA-Z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
+# Words after which what was taken for the beginning of markup, and has no end, is not any more.
+PATIENT = {"$": 1, "$$": 3, "\\(": 3, "\\[": 3, "**": 10, "~~": 10, "==": 10}
+FEW = 6
+WORD_END = re.compile(rf"[\s{UNSPACED}]")
 TAG = re.compile(r"<(/?)([a-z0-9]+)[^>]*>")
 VOID = {"br", "hr", "input"}
 MATH = re.compile(r" {0,3}(?:\$\$(?!\$)|\\\[)")
@@ -591,6 +602,7 @@ class Growth:
             "",
         )  # the region's HTML up to where text goes; its closing tags
         self._gap = ""  # the end of the source that is held back
+        self._hoped = False  # whether markup is shown of which the end has not come
         self._plain = False  # whether ordinary text can go to the end of the stem
         self._solid = 0  # where the last fence that is closed ends
         self._code = None  # the fence that is open: its indent, its marker, where its code begins
@@ -632,6 +644,8 @@ class Growth:
         """Append text that cannot be markup; None if it could be."""
         new = self._gap + text
         if not self._plain or ACTIVE.search(new) or "://" in new or "www." in new:
+            return None
+        if self._hoped and WORD_END.search(new):
             return None
         shown = new.rstrip(" ")
         recent = (self._stem[-1][-8:] + shown)[-8:]
@@ -712,7 +726,7 @@ class Growth:
         """Render the open region as far as it can be shown."""
         self._rendered = self._weight
         self._work += self._weight
-        self._stem, self._after, self._plain = [""], "", False
+        self._stem, self._after, self._plain, self._hoped = [""], "", False, False
         if self._code:
             return self._render_open_code()
         text = self._visible()
@@ -726,7 +740,8 @@ class Growth:
                 text[: len(text) - len(half.group()) + half.end(1) - half.start()]
                 + f"({HALF_LINK})"
             )
-        self._show(self._translate(text + CARET + self._closers(text)) or "", text, not half)
+        closers = self._closers(text)
+        self._show(self._translate(text + CARET + closers) or "", text, not half)
 
     def _show(self, shown, text, plain):
         """Split HTML at the caret: what comes after it is tags only."""
@@ -776,7 +791,10 @@ class Growth:
         """Return what closes the markup that is open at the end of the text."""
         closers = _closers(text)
         if self._kind == "table" and "\n" not in text:
-            return closers + "\n|" + "-|" * len(_cells(text + CARET))
+            cells = _cells(text + CARET)
+            if all(_words_from(0, cell) <= FEW for cell in cells):
+                closers += "\n|" + "-|" * len(cells)
+        self._hoped = bool(closers)
         return closers
 
     def _difference(self, old, new, depth, stack, mark):
@@ -1022,35 +1040,52 @@ def _chunks(shown, depth):
 def _closers(text):
     """Return the delimiters that close the inline markup that is open at the end of Markdown."""
     position = max((match.end() for match in BLOCK_START.finditer(text)), default=0)
-    last_words = max((match.start() for match in WORDS.finditer(text, position)), default=-1)
     stack, unending = [], set()
     while match := INLINE.search(text, position):
         run, position = match.group(), match.end()
         if run[0] == "`" or run in MATH_ENDS:
             ends = re.compile(MATH_ENDS.get(run, rf"(?<!`){run}(?!`)"))
-            end = None if run in unending else ends.search(text, position)
-            if not end and not (run == "$" and last_words >= position):
-                return MATH_CLOSERS.get(run, run) + "".join(reversed(stack))
-            if end:
+            if run not in unending and (end := ends.search(text, position)):
                 position = end.end()
+            elif _is_hoped(run, position, text):
+                stack.append((run, position))
+                break
             else:
                 unending.add(run)
         elif run[0] not in "\\$":
-            _toggle(
-                stack,
-                run,
-                text[match.start() - 1 : match.start()] or " ",
-                text[position : position + 1] or CARET,
-            )
-    return "".join(reversed(stack))
+            _toggle(stack, match)
+    return "".join(
+        MATH_CLOSERS.get(mark, mark) for mark, at in reversed(stack) if _is_hoped(mark, at, text)
+    )
 
 
-def _toggle(stack, run, before, after):
-    """Close or open emphasis on the stack of delimiters, as the characters around a run allow."""
+def _is_hoped(mark, position, text):
+    """Tell whether the end of markup may still come: only a few words have since it began."""
+    if mark in MATH_ENDS:
+        return _words_from(position, text, MATH_WORDS) < PATIENT[mark]
+    return _words_from(position, text) <= PATIENT.get(mark, FEW)
+
+
+def _words_from(position, text, pattern=WORD_START):
+    starts = _starts(pattern, text)
+    return len(starts) - bisect_left(starts, position)
+
+
+@lru_cache(maxsize=4)
+def _starts(pattern, text):
+    return [match.start() for match in pattern.finditer(text)]
+
+
+def _toggle(stack, match):
+    """Close or open emphasis on the stack of (mark, where it ends), as a run of marks does."""
+    run, text = match.group(), match.string
+    before = text[match.start() - 1 : match.start()] or " "
+    after = text[match.end() : match.end() + 1] or CARET
     opens, closes = _flanks(run, before, after) if run[0] in "*_" else (True, True)
-    while run and closes and not before.isspace() and any(mark[0] == run[0] for mark in stack):
-        while (opener := stack.pop())[0] != run[0]:
+    while run and closes and not before.isspace() and any(mark[0] == run[0] for mark, _ in stack):
+        while (opener := stack.pop()[0])[0] != run[0]:
             pass
         run = run[len(opener) :]
     if run and opens and not after.isspace() and len(stack) < DEEPEST:
-        stack += [run[0]] if len(run) == 1 else [run[:2], run[0]] if len(run) == 3 else [run[:2]]
+        marks = [run[0]] if len(run) == 1 else [run[:2], run[0]] if len(run) == 3 else [run[:2]]
+        stack += [(mark, match.end()) for mark in marks]

@@ -504,6 +504,39 @@ def test_the_shown_text_never_flickers_while_bold_is_typed():
     assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
 
 
+GUESSES = [
+    "Today $AAPL rose by four percent after the report was out",
+    "use *args to take them all and then go on with it",
+    "the __dirname of a module is what you look for now, in _most of the cases that there are around",
+    "press ` to open the console of this program and then write",
+    "let $x be as it is in the text before it",
+    "**kwargs lets you pass any number of named arguments to it, and then some more words here",
+    "~~ and ==this is no mark at all of anything that anybody ever wrote about",
+    "|x| is the absolute value of x and that is never negative at all",
+    "and [an aside in brackets that goes on for a good many words or so",
+    "![an aside in brackets that goes on for a good many words or so",
+    "a [word](and then an aside in brackets that goes on",
+    r"a \[ or \( is a bracket that somebody has escaped for whatever reason",
+    "中文*强调的文字很长很长很长很长很长很长",
+]
+
+
+@pytest.mark.parametrize("sizes", [1, 3, 8, "a"])
+@pytest.mark.parametrize("text", GUESSES)
+def test_a_guess_is_taken_back_after_a_few_words(text, sizes):
+    assert re.sub("<[^>]*>", "", shown(text, sizes)) == text.replace("\\", "")
+    assert shown(text, sizes) == f"<p>{text}</p>".replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    "text", [*GUESSES, "a [link to](http://a.b 'with a title') and *more of it* then"]
+)
+def test_no_more_than_a_few_words_are_ever_hidden(text):
+    for cut in range(len(text)):
+        said = len(re.findall(r"\w\w+", re.sub(r"\(http.*?\)|\(http.*", "", text[:cut])))
+        assert len(re.findall(r"\w\w+", re.sub("<[^>]*>", "", shown(text[:cut], 5)))) >= said - 7
+
+
 def test_an_empty_feed_changes_nothing():
     growth = Growth()
     assert growth.feed("") == [] and growth.html == ""
