@@ -130,7 +130,7 @@ class Provider:
         if not request.path.endswith("/chat/completions"):
             return self._list_models(connection, request)
         with self.changed:
-            request.reply = self._take_script(request)
+            request.reply = self.script_for(request)
             request.reply.request = request
             self.requests.append(request)
             self.changed.notify_all()
@@ -138,7 +138,8 @@ class Provider:
         request.reply.play(exchange)
         return self._answered(request)
 
-    def _take_script(self, request):
+    def script_for(self, request):
+        """Return the script that answers a request: the first that may, else an echo."""
         for script in self.scripts:
             if script.matches(request):
                 self.scripts.remove(script)
