@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from tests.services import wait_until
-from tests.stack import Stack
+from tests.stack import QUEUE, Stack
 from tests.tab import prose, send
 
 GRACE = 2
@@ -172,7 +172,7 @@ def test_a_worker_that_waits_for_the_database_ends_and_gives_its_job_back(stack,
         stack.kill_worker(signal.SIGTERM)
         assert worker.wait(OBEYS_WITHIN) == 0
         with stack.redis.client() as client:
-            assert client.llen("rq:queue:replies") == 1
+            assert client.llen(f"rq:queue:{QUEUE}") == 1
     stack.start_worker()
     tab.wait_for_status("complete")
     assert "precious words" in tab.page.messages[0].get_text()
@@ -194,7 +194,7 @@ def test_a_job_whose_worker_died_of_it_runs_again(stack, worker, tab):
     with locked(stack):
         send(tab, "precious words")
         with stack.redis.client() as client:
-            wait_until(lambda: client.zcard("rq:wip:replies"), 10, "the job to be started")
+            wait_until(lambda: client.zcard(f"rq:wip:{QUEUE}"), 10, "the job to be started")
         stack.kill_worker()
     stack.start_worker()
     tab.wait_for_status("complete", timeout=30)
