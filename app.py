@@ -373,7 +373,9 @@ def written_fields():
         fields = request.form.items()
     except HTTPException:
         return {}  # it is more than the server reads
-    return {name: value for name, value in fields if name not in ("csrf_token", "password")}
+    return {
+        name: value for name, value in fields if name != "csrf_token" and "password" not in name
+    }
 
 
 # Accounts.
