@@ -129,6 +129,10 @@ class Postgres:
         """Return the process id of the server that the others descend from."""
         return int((self.data / "postmaster.pid").read_text().split()[0])
 
+    @property
+    def running(self):
+        return (self.data / "postmaster.pid").exists()
+
     def start(self):
         """Start, with the same data as before."""
         place = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.folder}"

@@ -567,7 +567,8 @@ def postgres_to_stop():
 def own_postgres(postgres_to_stop):
     """A PostgreSQL server that a test may stop."""
     yield postgres_to_stop
-    postgres_to_stop.start()
+    if not postgres_to_stop.running:
+        postgres_to_stop.start()
 
 
 BUSY = "The database is busy or away"
@@ -617,6 +618,22 @@ def test_without_javascript_the_text_comes_back_and_can_be_sent_again(away):
     assert kept == {"chat_id": "1", "client_id": sent["client_id"], "model": "x"}
     page = parse(away.post("/chats/1", data={"title": "a new title"}).text)
     assert page.select_one("form[action='/chats/1'] [name=title]").get_text() == "a new title"
+
+
+def test_a_text_that_came_back_is_taken_once_the_database_is_there(make_app, own_postgres):
+    app = make_app(WTF_CSRF_ENABLED=True, DATABASE_URL=own_postgres.database())
+    ada = app.test_client()
+    ada.post("/signup", data=ADA | {"csrf_token": values(ada.get("/signup"))["csrf_token"]})
+    form = parse(ada.get("/chats/new").text).select_one("form.composer")
+    fields = {field["name"]: field.get("value", "") for field in form.select("input")}
+    own_postgres.stop()
+    answer = ada.post("/chats", data=fields | {"content": "precious", "model": "gpt-4o"})
+    form = parse(answer.text).select_one("main form")
+    fields = {field["name"]: field.get("value", "") for field in form.select("input")}
+    own_postgres.start()
+    answer = ada.post(form["action"], data=fields | {"content": form.textarea.get_text()})
+    assert answer.status_code == 303
+    assert answer.location == "/chats/1"
 
 
 def test_what_another_site_sent_is_not_offered_for_sending(make_app):
