@@ -13,9 +13,12 @@ depends_on = None
 # Chats of a person who was deleted by hand must not come to the next one.
 SKIP_IDS_OF_THE_DELETED = """
     INSERT INTO sqlite_sequence (name, seq)
-    SELECT 'users', max(id) FROM (
-        SELECT id FROM users UNION SELECT chattable_id FROM chats WHERE chattable_type = 'User'
-    ) HAVING max(id) IS NOT NULL
+    SELECT 'users', highest FROM (
+        SELECT max(id) AS highest FROM (
+            SELECT id FROM users
+            UNION SELECT chattable_id FROM chats WHERE chattable_type = 'User'
+        )
+    ) WHERE highest IS NOT NULL
 """
 
 
