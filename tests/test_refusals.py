@@ -162,6 +162,14 @@ def stack(workless, provider):
     workless.kill_worker()
 
 
+def catch_up(tab, until):
+    """Connect anew, whenever a tab is told to, until it shows what `until(tab)` looks for."""
+    while not until(tab):
+        told = tab.wait_until(lambda tab: tab.socket.code or until(tab), TOLD_WITHIN)
+        if told == 1012:
+            back(tab)
+
+
 def back(tab, timeout=TOLD_WITHIN):
     """Wait until a tab was told to connect anew, and do."""
     assert tab.socket.wait_for_close(timeout) == 1012
@@ -175,10 +183,7 @@ def test_an_open_page_hears_of_the_end_that_redis_did_not_take(stack, tab, provi
     tab.wait_for_words("w19")
     with refusing(stack.redis):
         script.says(" w20").release()
-        while tab.status != "complete":
-            back(tab)
-            tab.wait_for_words("w")
-            tab.show()
+        catch_up(tab, lambda tab: tab.status == "complete")
         assert words(tab.text) == numbered(21)
         assert tab.html == tab.reloaded()
 
@@ -189,9 +194,7 @@ def test_a_reply_goes_on_once_redis_takes_its_words_again(stack, tab, provider, 
     tab.wait_for_words("w19")
     with refusing(stack.redis):
         script.release()
-        while "w20" not in words(tab.text):
-            back(tab)
-            tab.wait_for_words("w")
+        catch_up(tab, lambda tab: tab.reply and "w20" in words(tab.text))
     script.says(" w22").release()
     tab.wait_for_words("w21", TOLD_WITHIN)
     script.release()
@@ -207,8 +210,5 @@ def test_stop_is_heard_although_redis_keeps_no_word_of_it(stack, tab, provider, 
     with refusing(stack.redis):
         assert tab.person.stop(tab.reply_id).status == 204
         script.wait_for_disconnect()
-        while tab.status != "stopped":
-            back(tab)
-            tab.wait_for_words("w")
-            tab.show()
+        catch_up(tab, lambda tab: tab.status == "stopped")
     assert tab.html == tab.reloaded()
