@@ -493,8 +493,16 @@ class Snapshot:
         kept = [self._article(message) for message in messages if not message.superseded]
         gone = [removal(message) for message in messages if message.superseded]
         shown = [article_frame(*kept)] if kept else []
-        running = any(self._knows_more(message) for message in messages)
-        return ["".join(gone)] * bool(gone) + shown + self._patches * running
+        return ["".join(gone)] * bool(gone) + shown + self._news(messages)
+
+    def list_frames(self, chat, messages, older):
+        """Return the frames after which a page shows `messages` alone, as a fresh load does."""
+        articles = [Markup(self._article(message)) for message in messages]
+        frame = render("chats/_list.html", chat=chat, articles=articles, older=older)
+        return [frame, *self._news(messages)]
+
+    def _news(self, messages):
+        return self._patches * any(self._knows_more(message) for message in messages)
 
     def _article(self, message):
         if self._knows_more(message):

@@ -33,7 +33,6 @@ from sqlalchemy import (
     bindparam,
     event,
     func,
-    or_,
     select,
     text,
     type_coerce,
@@ -571,12 +570,12 @@ class Chat(db.Model):
             select(Message).where(Message.chat_id == self.id, Message.status.in_(RUNNING))
         )
 
-    def page(self, before=None):
+    def page(self, before=None, snapshot=None):
         """Return (messages, older): the last `PAGE` messages, oldest first, as of this moment.
 
         `before` is the id of a message to end before; `older` is such an id if there are more.
         """
-        snapshot = live.snapshot(self.id)
+        snapshot = snapshot or live.snapshot(self.id)
         query = select(Message).where(Message.chat_id == self.id, ~Message.superseded)
         if before:
             query = query.where(Message.id < before)
@@ -585,14 +584,26 @@ class Chat(db.Model):
         return messages, messages[0].id if len(latest) > PAGE else None
 
     def catch_up(self, since):
-        """Return (seq, frames) that bring a page loaded at revision `since` up to this moment."""
+        """Return (seq, frames) that bring a page loaded at revision `since` up to this moment.
+
+        A page that has missed more than it shows at first is given what a fresh load shows.
+        """
         snapshot = live.Snapshot(self.id)
-        changed = or_(Message.revision > since, Message.status.in_(RUNNING))
-        query = select(Message).where(Message.chat_id == self.id, changed).order_by(Message.id)
-        frames = snapshot.frames(db.session.scalars(query).all())
+        changed = self._changed_since(since)
+        if len(changed) > PAGE:
+            frames = snapshot.list_frames(self, *self.page(snapshot=snapshot))
+        else:
+            frames = snapshot.frames(changed)
         if self.revision > since:
             frames += [live.title_frame(self), live.cost_frame(self)]
         return snapshot.seq, frames
+
+    def _changed_since(self, revision):
+        """Return the messages changed since, and the one that is running; no more than enough."""
+        query = select(Message).where(Message.chat_id == self.id, Message.revision > revision)
+        changed = db.session.scalars(query.order_by(Message.revision).limit(PAGE + 1)).all()
+        reply = self.running_reply
+        return sorted({*changed, reply} - {None}, key=lambda message: message.id)
 
     def history(self, before_id=None):
         """Return what the provider is told: the conversation up to `before_id`."""
@@ -760,6 +771,7 @@ class Message(db.Model):
             postgresql_where=text("status IN ('pending', 'streaming')"),
         ),
         Index("messages_by_chat", "chat_id", "id"),
+        Index("messages_by_revision", "chat_id", "revision"),
         NEVER_REUSE_IDS,
     )
 

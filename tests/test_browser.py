@@ -1,6 +1,7 @@
 """What a person does and sees, in a real browser at the deployed product."""
 
 import re
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import expect
@@ -24,6 +25,9 @@ HIDE = """([hidden, event]) => new Promise((resolve) => {
   Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
 })"""
+REFUSE_STORAGE = """() => {
+  Storage.prototype.setItem = () => { throw new Error("storage is full"); };
+}"""
 GAP = "() => document.documentElement.scrollHeight - innerHeight - scrollY"
 RICH = [
     "# Head\n\nSome **bold *and* text**, ",
@@ -513,22 +517,22 @@ def test_the_page_follows_its_end_only_while_the_reader_is_there(ada, provider):
     ada.wait_for_the_end()
 
 
+@contextmanager
+def somewhere_else(stack):
+    """Enter the context of an app that shares the stack's database and Redis."""
+    app = create_app(stack.env)
+    with app.app_context():
+        yield
+        db.engine.dispose()
+
+
 def test_earlier_messages_come_on_demand_and_move_nothing(ada, stack):
     ada.begin("Hello")
     ada.wait_for("complete")
     chat = int(ada.page.url.rsplit("/", 1)[1])
-    app = create_app(
-        {
-            "DATABASE_URL": stack.database_url,
-            "REDIS_URL": stack.redis.url,
-            "SECRET_KEY": "a secret for tests only",
-            "INSTANCE_PATH": str(stack.folder),
-        }
-    )
-    with app.app_context():
+    with somewhere_else(stack):
         for number in range(40):
             db.session.get(Chat, chat).say("user", f"number {number}")
-        db.engine.dispose()
     ada.page.reload()
     expect(ada.articles).to_have_count(30)
     first = ada.articles.first
@@ -541,6 +545,26 @@ def test_earlier_messages_come_on_demand_and_move_nothing(ada, stack):
     assert abs(text.bounding_box()["y"] - before) < 60  # the button itself goes
     expect(ada.page.get_by_role("button", name="Show earlier messages")).to_have_count(0)
     expect(first).to_contain_text("Hello")
+
+
+def test_a_tab_that_slept_through_much_shows_the_end_and_keeps_its_draft(ada, stack):
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    ada.page.evaluate(REFUSE_STORAGE)
+    ada.box.fill("half a thou")
+    ada.hide()
+    chat = int(ada.page.url.rsplit("/", 1)[1])
+    with somewhere_else(stack):
+        for number in range(40):
+            db.session.get(Chat, chat).say("user", f"number {number}")
+    ada.hide(False)
+    expect(ada.articles.last).to_contain_text("number 39")
+    expect(ada.articles).to_have_count(30)
+    expect(ada.box).to_have_value("half a thou")
+    ada.wait_for_the_end()
+    assert ada.shown() == ada.fresh()
+    ada.press("Show earlier messages")
+    expect(ada.articles).to_have_count(42)
 
 
 def test_code_is_copied_as_it_is(ada, provider):

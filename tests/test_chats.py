@@ -4,10 +4,11 @@ import re
 import uuid
 
 import pytest
+from sqlalchemy import event, insert
 
 import jobs
-from models import NEW_CHAT, Chat, Message, User, db
-from tests.page import parse
+from models import NEW_CHAT, PAGE, Chat, Message, User, db
+from tests.page import Page, parse
 from tests.services import wait_until
 from tests.stack import PREFIX
 
@@ -281,6 +282,59 @@ def test_nothing_earlier_is_offered_where_there_is_nothing(ada, new_chat, say, m
     page = ada.get(f"/chats/{chat}").text
     assert bodies(page) == [*map(str, range(messages))]
     assert not parse(page).select("#older button")
+
+
+@pytest.fixture
+def catch_up(app):
+    """Catch a page up: `catch_up(chat_id, since)` returns the frames and how many rows it took."""
+
+    def catch(chat_id, since):
+        rows = []
+        event.listen(Message, "load", hook := lambda message, _: rows.append(message.id))
+        with app.app_context():
+            _, frames = db.session.get(Chat, chat_id).catch_up(since)
+        event.remove(Message, "load", hook)
+        return frames, len(rows)
+
+    return catch
+
+
+@pytest.fixture
+def long_chat(app, ada, new_chat):
+    """The id of a chat with 10,000 messages, the last a reply that is being written."""
+    chat = new_chat()
+    message = {"chat_id": chat, "role": "user", "status": "complete"}
+    rows = [message | {"content": f"message {n}", "revision": n} for n in range(1, 10_000)]
+    with app.app_context():
+        db.session.execute(insert(Message), rows)
+        db.session.get(Chat, chat).revision = 9_999
+        db.session.get(Chat, chat).begin_reply("gpt-4o-mini")
+    return chat
+
+
+@pytest.mark.parametrize("since", [0, 5_000, 9_969])
+def test_a_page_that_slept_through_thousands_of_messages_is_given_the_last_thirty(
+    ada, long_chat, catch_up, since
+):
+    stale = ada.get(f"/chats/{long_chat}?before={since + 1}", headers=HTMX).text
+    page = Page(f'<div id="messages">{stale}</div>')
+    fresh = ada.get(f"/chats/{long_chat}").text
+    frames, rows = catch_up(long_chat, since)
+    assert rows < 3 * PAGE
+    assert sum(map(len, frames)) < len(fresh)
+    for frame in frames:
+        page.apply(frame)
+    assert page.html == Page(fresh).html
+    assert len(page.messages) == PAGE
+
+
+def test_a_page_that_missed_little_is_given_no_more(ada, long_chat, catch_up):
+    page = Page(ada.get(f"/chats/{long_chat}").text)
+    frames, rows = catch_up(long_chat, 9_998)
+    assert rows == 2
+    for frame in frames:
+        page.apply(frame)
+    assert page.html == Page(ada.get(f"/chats/{long_chat}").text).html
 
 
 def test_what_a_person_wrote_is_shown_as_it_was_written(ada, new_chat, say):
