@@ -645,7 +645,7 @@ def send_to_worker(chat, draft):
 
 def enqueue_turn(chat, token, job, *args):
     """Enqueue a job as the chat's next turn, unless the turn is taken: one reply at a time."""
-    turn = live.take_turn(chat.id, token)
+    turn = jobs.take_turn(chat.id, token)
     if not turn:
         return False
     enqueued = False

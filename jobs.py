@@ -50,6 +50,7 @@ from models import (
 
 QUEUE = "replies"
 BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
+TO_BE_DONE = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
 # Seconds.
 KEPT_WHEN_DONE = 60
 KEPT_WHEN_FAILED = 300
@@ -62,6 +63,7 @@ MODELS_REFRESH = 600
 MODELS_RETRY = 15
 DATABASE_RETRY = 1
 TURN_POLL = 0.2
+ENQUEUED_WITHIN = 3
 RETRY = 1
 # The end of a worker: jobs that only wait, replies that are stopped, and all the rest.
 GIVE_BACK = 2
@@ -138,10 +140,31 @@ def enqueue(job, chat, token, *args):
 
 def broken_off(job_id):
     """Return whether a job has ended without doing its work."""
+    return status(job_id) in BROKEN_OFF
+
+
+def status(job_id):
+    """Return what RQ knows of a job, None if nothing."""
     try:
-        return Job.fetch(job_id, connection=live.redis()).get_status() in BROKEN_OFF
+        return Job.fetch(job_id, connection=live.redis()).get_status()
     except NoSuchJobError:
-        return False
+        return None
+
+
+def take_turn(chat_id, token):
+    """Take the chat's next turn; return "taken", "held" if it was before, None if it is another's.
+
+    One that belongs to no job and no reply, because Redis lost the job or a worker could not end
+    it, is taken over; but not at once, for a job is enqueued after its turn was taken.
+    """
+    turn = live.take_turn(chat_id, token)
+    if turn:
+        return turn
+    holder, age = live.turn_holder(chat_id)
+    lost = age > ENQUEUED_WITHIN and status(job_id(chat_id, holder)) not in TO_BE_DONE
+    if lost and not Chat.has_running_reply(chat_id):
+        return "taken" if live.take_over_turn(chat_id, token, holder) else None
+    return None
 
 
 def forget_chat(chat_id):
@@ -265,7 +288,7 @@ def turn(chat_id, token):
     Gives a function to call once the reply has begun, or may have to wait: a few begin at a time,
     or those that stream would wait for a hundred others at the database.
     """
-    while not live.take_turn(chat_id, token):
+    while not take_turn(chat_id, token):
         gevent.sleep(TURN_POLL)
     try:
         with ExitStack() as place:

@@ -105,6 +105,16 @@ end
 return redis.call('PUBLISH', ARGV[2], ARGV[1] .. ' ' .. number .. ' ' .. ARGV[3])
 """
 
+# A turn changes hands, or ends, only while it is still the holder's.
+TAKE_OVER = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+GIVE_UP = """
+return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])
+"""
+
 log = logging.getLogger(__name__)
 
 
@@ -698,6 +708,20 @@ def take_turn(chat_id, token):
     return "taken" if taken else "held"
 
 
+def turn_holder(chat_id):
+    """Return (token, age): who has the turn ("" for nobody) and since when (seconds)."""
+    with redis().pipeline(transaction=False) as pipeline:
+        pipeline.get(turn_key(chat_id))
+        pipeline.pttl(turn_key(chat_id))
+        holder, left = pipeline.execute()
+    return (holder or b"").decode(), TURN - left / 1000
+
+
+def take_over_turn(chat_id, token, holder):
+    """Take the turn from a holder that is no more; return whether it still had it."""
+    return bool(redis().eval(TAKE_OVER, 1, turn_key(chat_id), holder, token, TURN))
+
+
 def claim(token):
     """Return whether nobody has claimed `token` before."""
     return bool(redis().set(claim_key(token), 1, nx=True, ex=LIFETIME))
@@ -706,8 +730,10 @@ def claim(token):
 def end_turn(chat_id, token=None):
     """Give the turn back (whoever's it is, without `token`)."""
     try:
-        if token is None or redis().get(turn_key(chat_id)) == token.encode():
+        if token is None:
             redis().delete(turn_key(chat_id))
+        else:
+            redis().eval(GIVE_UP, 1, turn_key(chat_id), token)
     except RedisError as error:
         log.warning("chat %s: turn not ended, Redis is away: %s", chat_id, error)
 

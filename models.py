@@ -570,6 +570,15 @@ class Chat(db.Model):
             select(Message).where(Message.chat_id == self.id, Message.status.in_(RUNNING))
         )
 
+    @staticmethod
+    @persistent
+    def has_running_reply(chat_id):
+        """Return whether a reply in a chat is being written, and hold no connection afterwards."""
+        running = select(Message.id).where(Message.chat_id == chat_id, Message.status.in_(RUNNING))
+        found = db.session.scalar(running) is not None
+        db.session.commit()
+        return found
+
     def page(self, before=None, snapshot=None):
         """Return (messages, older): the last `PAGE` messages, oldest first, as of this moment.
 

@@ -16,17 +16,7 @@ from tests.stack import PREFIX, Stack
 from tests.tab import Tab
 
 # A file stays in one process, with the costly parts its tests share: the longest begins first.
-LONGEST = [
-    "recovery",
-    "browser",
-    "absence",
-    "outages",
-    "worker",
-    "serve",
-    "markup",
-    "streaming",
-    "migrations",
-]
+LONGEST = "recovery browser absence outages worker serve markup streaming migrations".split()
 
 
 def pytest_collection_modifyitems(items):

@@ -490,6 +490,62 @@ def test_a_second_message_before_a_worker_took_the_first_has_to_wait(send, queue
     assert len(queued()) == 1
 
 
+@pytest.fixture
+def lose_job(app, chat):
+    """Have the chat's turn belong, since a while, to a job that Redis has lost."""
+
+    def lose(seconds=10):
+        with app.app_context():
+            live.end_turn(chat)
+            live.take_turn(chat, "lost")
+            live.redis().expire(live.turn_key(chat), live.TURN - seconds)
+
+    return lose
+
+
+def test_a_turn_whose_job_was_lost_is_taken_over_but_not_at_once(send, queued, lose_job):
+    lose_job(seconds=0)
+    assert send("now").status_code == 409
+    lose_job()
+    assert send("a little later").status_code == 204
+    assert len(queued()) == 1
+    assert send("and again").status_code == 409
+
+
+def test_a_turn_is_left_to_a_job_that_is_still_to_be_done(app, chat, send, queued):
+    assert send("first").status_code == 204
+    with app.app_context():
+        live.redis().expire(live.turn_key(chat), live.TURN - 10)
+    assert send("second").status_code == 409
+    assert len(queued()) == 1
+
+
+def test_a_turn_is_left_to_a_reply_that_is_being_written(app, chat, send, lose_job):
+    with app.app_context():
+        reply = db.session.get(Chat, chat).begin_reply("gpt-4o-mini")
+        lose_job()
+        assert send("too early").status_code == 409
+        reply.status = "stopped"
+        db.session.commit()
+    assert send("now").status_code == 204
+
+
+def test_a_job_does_not_wait_for_a_turn_whose_job_was_lost(send, run_jobs, messages, lose_job):
+    assert send("precious words").status_code == 204
+    lose_job()
+    run_jobs()
+    assert [message.status for message in messages()] == ["complete", "complete"]
+
+
+def test_a_turn_that_somebody_took_over_is_not_ended_by_whom_it_was_taken_from(app, chat, lose_job):
+    lose_job()
+    with app.app_context():
+        assert live.take_over_turn(chat, "mine", "lost")
+        assert not live.take_over_turn(chat, "yours", "lost")
+        live.end_turn(chat, "lost")
+        assert live.turn_holder(chat)[0] == "mine"
+
+
 # asking again
 
 
