@@ -567,7 +567,8 @@ class Worker(BaseWorker):
         try:
             self._beat()
             if began - self._troubled_at > CALM:
-                self._tidy()
+                self._clean()
+            self._free_stuck()
             gevent.sleep(BEAT)
             smooth = time.monotonic() - began < 2 * BEAT
         finally:
@@ -586,7 +587,8 @@ class Worker(BaseWorker):
                 execution.heartbeat(started, LIFE, pipeline)
             pipeline.execute()
 
-    def _tidy(self):
+    def _clean(self):
+        """Have abandoned jobs run again, and forget what is over."""
         queue = self.queues[0]
         # One worker at a time, and never one that died of it.
         if self.connection.set(queue.registry_cleaning_key, 1, nx=True, px=int(BEAT * 900)):
@@ -594,6 +596,10 @@ class Worker(BaseWorker):
             worker_registration.clean_worker_registry(queue)
             with self.app.app_context():
                 delete_cancelled_jobs()
+
+    def _free_stuck(self):
+        """Have jobs run again that were taken, as often seen, and never begun."""
+        queue = self.queues[0]
         started = queue.started_job_registry.get_job_ids(cleanup=False)
         taken = queue.intermediate_queue.get_job_ids()
         self._stuck = {id: self._stuck.get(id, 0) + 1 for id in taken}
