@@ -10,6 +10,7 @@ import pytest
 from tests.services import wait_until
 from tests.stack import QUEUE, Stack
 from tests.tab import prose, send
+from tests.test_recovery import asleep_at_the_queue
 
 GRACE = 2
 # Seconds, for a machine that is busy: what does not obey is still there minutes later.
@@ -199,3 +200,26 @@ def test_a_job_whose_worker_died_of_it_runs_again(stack, worker, tab):
     stack.start_worker()
     tab.wait_for_status("complete", timeout=30)
     assert "precious words" in tab.page.messages[0].get_text()
+
+
+def test_a_worker_that_pauses_as_it_takes_a_job_keeps_it(stack, worker, tab, provider):
+    with stack.redis.client() as client, asleep_at_the_queue(stack, client) as sleeper:
+        (name,) = client.smembers("rq:workers")
+        send(tab)
+        sleeper.gets_its_job()
+        stack.start_worker()
+        for _ in range(3):
+            wait_for_round(client, name)
+        assert client.llen("rq:queue:replies") == 0
+        sleeper.process.resume()
+        tab.wait_for_status("complete")
+        (job,) = client.keys("rq:job:*")
+        assert client.hget(job, "worker_name") == name.removeprefix(b"rq:worker:")
+    assert len(provider.requests) == 1
+
+
+def wait_for_round(client, sleeper):
+    """Wait until the other worker has looked at RQ's books once more."""
+    (other,) = client.smembers("rq:workers") - {sleeper}
+    seen = client.hget(other, "last_heartbeat")
+    wait_until(lambda: client.hget(other, "last_heartbeat") != seen, 10, "a heartbeat")
