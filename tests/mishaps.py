@@ -1,9 +1,11 @@
 """The app with bugs, as a worker may meet them: `flask --app tests.mishaps worker`."""
 
+import os
 import signal
 
 from gevent.monkey import get_original
 
+import models
 from app import create_app
 from models import User
 
@@ -18,6 +20,7 @@ def on_message_update(user, message):
 
 
 User.on_message_update = on_message_update
+models.PATIENCE = float(os.environ.get("PATIENCE", models.PATIENCE))
 app = create_app()
 
 

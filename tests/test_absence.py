@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models import transient
 from tests.services import wait_until
+from tests.tab import Tab, send
 
 MESSAGES = 30
 # Where the worker says that it met the absence, in whatever words.
@@ -184,6 +185,20 @@ def locked(file):
         database.execute("BEGIN IMMEDIATE")
         yield
         database.execute("ROLLBACK")
+
+
+def test_a_job_that_lost_its_patience_with_the_database_runs_again(make_stack):
+    stack = make_stack(workers=0)
+    mishaps = "python -m gevent.monkey --module flask --app tests.mishaps worker"
+    stack.start_worker(mishaps, PATIENCE="0")
+    ada = stack.signup()
+    tab = Tab(ada, ada.new_chat())
+    with locked(stack.folder / "chattable.db"):
+        send(tab, "precious words")
+        said = "exception raised while executing"
+        wait_until(lambda: stack.log("worker").count(said) > 3, 30, "more runs than retries")
+    tab.wait_for_status("complete", timeout=30)
+    assert "precious words" in tab.page.messages[0].get_text()
 
 
 def test_a_file_that_cannot_be_written_now_is_opened_anew_the_next_time(tmp_path):
