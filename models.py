@@ -874,6 +874,8 @@ class Message(db.Model):
             lost = self.broadcast.lost
             if lost and not self._still_mine(saved):
                 return completion.stop()
+            if completion.takes_back():
+                self._start_over(saved)
             self._grow(more)
             if more or lost:
                 owner.on_message_update(self)
@@ -890,6 +892,12 @@ class Message(db.Model):
             log.warning("message %s: nobody knows whose it is: %s", self.id, reason(error))
             self.broadcast.drop_pass()
             return True
+
+    def _start_over(self, saved):
+        """Show and save from the beginning: what I took for the reply was a thought."""
+        set_committed_value(self, "content", "")
+        saved.start_over(self)
+        self.broadcast = live.Broadcast()
 
     def _grow(self, more):
         if more:
@@ -984,6 +992,11 @@ APPEND = text(
 )
 
 
+FORGET = text(
+    "UPDATE messages SET content = '' WHERE id = :id AND status IN ('pending', 'streaming')"
+)
+
+
 # Queries that every page or every reply asks are built once, here: to build one takes SQLAlchemy
 # as long as a database takes to answer it.
 NAMED_USER = select(User).where(User.public_id == bindparam("public_id"))
@@ -1063,6 +1076,15 @@ class Checkpoint:
         if saved:
             self._saved = len(content)
         return saved
+
+    def start_over(self, message):
+        self._saved = 0
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(FORGET, {"id": message.id})
+        except (OperationalError, InterfaceError) as error:
+            # The end of the reply will be saved whole.
+            log.warning("message %s: thought not taken back: %s", message.id, error.orig)
 
     def still_ours(self, message):
         """Return whether the reply has not been declared dead or deleted."""

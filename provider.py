@@ -326,6 +326,7 @@ class Completion:
         self.stopped = False
         self._events = EventReader()
         self._text, self._reasoning = TextJoiner(), TextJoiner()
+        self._aloud = ThoughtReader()
         self._thoughts = []
         self._chunks = []
         self._wake = Event()
@@ -365,6 +366,11 @@ class Completion:
     def reasoning(self):
         """What the model thought before it spoke, if the provider tells."""
         return "".join(self._thoughts)
+
+    def takes_back(self):
+        """Return whether, as this step has told, all the text before it was a thought."""
+        told, self._aloud.took_back = self._aloud.took_back, False
+        return told
 
     @property
     def note(self):
@@ -427,7 +433,8 @@ class Completion:
 
     def _rest(self):
         """Return the text that only the end of the stream completes."""
-        return self._understand(self._events.close()) + self._text.close()
+        text = self._understand(self._events.close()) + self._without_thoughts(self._text.close())
+        return text + self._aloud.close()
 
     def _judge(self):
         """Raise the `ProviderError` this ended with, unless the answer is all there."""
@@ -458,7 +465,12 @@ class Completion:
                     pieces.append(self._understand_one(event))
         except ProviderError as failure:
             self._failure = failure
-        return self._text.feed("".join(pieces))
+        return self._without_thoughts(self._text.feed("".join(pieces)))
+
+    def _without_thoughts(self, text):
+        thought, said = self._aloud.feed(text)
+        self._thoughts += [thought] if thought else []
+        return said
 
     def _understand_one(self, event):
         if event is EventReader.DONE:
@@ -650,6 +662,89 @@ class TextJoiner:
         """Return what is left: a half whose other half never came."""
         half, self._half = self._half, ""
         return whole_characters(half)
+
+
+class ThoughtReader:
+    """Tell what a model thinks from what it says, where it writes both into its reply.
+
+    Local models begin with `<think>…</think>`, or with the thought itself when their template has
+    written the opening tag: then what was taken for the reply is taken back at the closing one.
+    Later tags, and those in code, are text.
+    """
+
+    OPENING = re.compile(r"\s*<think(?:ing)?>\s*", re.I)
+    CLOSING = re.compile(r"</think(?:ing)?>\s*", re.I)
+    FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+    LONGEST_BLANK = 200
+
+    def __init__(self):
+        self.took_back = False
+        self._held = ""
+        self._said = []
+        self._look = self._begin
+
+    def feed(self, text):
+        """Return (thought, said) of the reply's next piece of text."""
+        text, self._held = self._held + text, ""
+        return self._look(text) if text else ("", "")
+
+    def close(self):
+        """Return what was held back: the beginning of a tag that never came."""
+        held, self._held = self._held, ""
+        return "" if self._look == self._think else held
+
+    def _begin(self, text):
+        if opening := self.OPENING.match(text):
+            self._look = self._think
+            return self._think(text[opening.end() :])
+        start = text.strip().lower()
+        if "<thinking>".startswith(start) and len(text) < self.LONGEST_BLANK:
+            self._held = text
+            return "", ""
+        self._look = self._speak
+        return self._speak(text)
+
+    def _think(self, text):
+        if closing := self.CLOSING.search(text):
+            self._look = self._pause
+            return text[: closing.start()].rstrip(), self._pause(text[closing.end() :])[1]
+        return self._hold(text), ""
+
+    def _speak(self, text):
+        if not (closing := self.CLOSING.search(text)):
+            self._said.append(self._hold(text))
+            return "", self._said[-1]
+        thought = "".join(self._said) + text[: closing.start()]
+        if "<think" in thought or self._in_code(thought):
+            self._look = self._go_on
+            return "", text
+        self.took_back, self._look = any(self._said), self._pause
+        return thought.strip(), self._pause(text[closing.end() :])[1]
+
+    def _in_code(self, text):
+        *lines, last = text.split("\n")
+        fence = None
+        for line in lines:
+            if fence:
+                ends = line.strip().startswith(fence) and not line.strip().strip(fence[0])
+                fence = None if ends else fence
+            elif opening := self.FENCE.match(line):
+                fence = opening[1]
+        return bool(fence) or last.count("`") % 2 == 1
+
+    def _pause(self, text):
+        self._look = self._go_on if text.strip() else self._pause
+        return "", text.lstrip()
+
+    def _go_on(self, text):
+        return "", text
+
+    def _hold(self, text):
+        """Hold back the beginning of a closing tag."""
+        start = text.rfind("<", -len("</thinking>"))
+        if start >= 0 and "</thinking>".startswith(text[start:].lower()):
+            text, self._held = text[:start], text[start:]
+        return text
 
 
 def whole_characters(text):

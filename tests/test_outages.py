@@ -210,7 +210,7 @@ def test_a_worker_that_pauses_as_it_takes_a_job_keeps_it(stack, worker, tab, pro
         stack.start_worker()
         for _ in range(3):
             wait_for_round(client, name)
-        assert client.llen("rq:queue:replies") == 0
+        assert client.llen(f"rq:queue:{QUEUE}") == 0
         sleeper.process.resume()
         tab.wait_for_status("complete")
         (job,) = client.keys("rq:job:*")

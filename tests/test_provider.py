@@ -36,6 +36,8 @@ class Answer:
     def read(self):
         try:
             for more in self.completion:
+                if self.completion.takes_back():
+                    self.steps.clear()
                 self.steps.append(more)
         except engine.ProviderError as error:
             self.error = str(error)
@@ -306,6 +308,37 @@ def test_reasoning_is_kept_apart(ask, provider, field):
     provider.reply().thinks("Let me ", "think. ", field=field).says("42")
     answer = ask()
     assert (answer.text, answer.completion.reasoning) == ("42", "Let me think. ")
+
+
+@pytest.mark.parametrize(
+    "said, thought, text",
+    [
+        ("<think>Hm. <b</think>42", "Hm. <b", "42"),
+        ("\n<thinking>\nHm.\n</thinking>\n\n42 < 43", "Hm.", "42 < 43"),
+        ("<think>\n\n</think>\n\n42", "", "42"),
+        ("Hm.\nYes?\n</think>\n\n42", "Hm.\nYes?", "42"),
+        ("</think>42", "", "42"),
+        ("<think>Hm.</think>42 </think> <think>x</think>", "Hm.", "42 </think> <think>x</think>"),
+        ("<think>never closed </thi", "never closed ", ""),
+        ("42 </thi", "", "42 </thi"),
+        ("<thin ice>", "", "<thin ice>"),
+        ("So: <think>a</think> b", "", "So: <think>a</think> b"),
+        ("Say `</think>` at the end", "", "Say `</think>` at the end"),
+        (
+            "```xml\n<a/>\n</think>\n```\nend</think>",
+            "",
+            "```xml\n<a/>\n</think>\n```\nend</think>",
+        ),
+    ],
+)
+def test_thoughts_written_into_the_reply_are_kept_apart(ask, provider, said, thought, text):
+    provider.says(*said)
+    provider.says(said)
+    for cut in (0, len(said) // 3, len(said) // 2):
+        provider.says(said[:cut], said[cut:])
+    for _ in range(5):
+        answer = ask()
+        assert (answer.text, answer.completion.reasoning) == (text, thought)
 
 
 def test_reasoning_may_be_a_part_of_the_content(ask, provider):

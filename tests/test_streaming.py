@@ -35,6 +35,21 @@ def test_a_page_shows_what_was_said_so_far_at_every_frame_and_never_less(tab, pr
     assert tab.html == tab.reloaded()
 
 
+def test_what_turns_out_to_be_a_thought_is_taken_back_everywhere(tab, provider):
+    script = provider.reply().says("Let me think.").pauses(1.5).says(" Hm.").holds()
+    script.says("\n</think>\n\nIt is ").holds().says("42.").finishes()
+    send(tab)
+    tab.wait_for_words("Let me think. Hm.")
+    script.release()
+    tab.wait_until(lambda tab: tab.text == "It is")
+    assert Tab(tab.person, tab.chat_id).wait_for_words("It is") and "think" not in tab.reloaded()
+    script.release()
+    tab.wait_for_status("complete")
+    assert tab.text == "It is 42."
+    assert tab.reply.find(class_="message__reasoning").p.get_text() == "Let me think. Hm."
+    assert tab.html == tab.reloaded()
+
+
 def test_frames_are_few_however_fast_the_provider_is(tab, provider):
     script = paced(provider, prose(500), gap=0.003)
     send(tab)
