@@ -16,7 +16,7 @@ from bisect import bisect_left
 from functools import lru_cache
 from os.path import commonprefix
 from typing import NamedTuple
-from xml.etree.ElementTree import tostring
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import mistune
 import pygments
@@ -78,20 +78,29 @@ TABLE = (
     r" {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
 )
 ALIGN = re.compile(r":?-+:?")
+ENVIRONMENT = (
+    r"(?:equation|displaymath|eqnarray|multline|split|array|[dr]?cases|gather(?:ed)?"
+    r"|(?:fl)?align(?:at|ed|edat)?|(?:[pbBvV]|small)?matrix)\*?"
+)
 # What opens math cannot be inside it, or each one that is never closed is looked through anew.
 DISPLAY = (  # may take several lines, none of them blank
     r"\$\$(?P<{0}1>(?:\\.|[^$\\\n]|\\?\n(?![ \t]*\n)){{1,4000}})\$\$"
     r"|\\\[(?P<{0}2>(?:[^\\\n]|\\[^][\n]|\\?\n(?![ \t]*\n)){{1,4000}})\\\]"
+    r"|(?P<{0}5>\\begin\{{(?P<{0}name>{1})\}}"
+    r"(?:[^\\\n]|\\(?!(?:begin|end)\{{(?P={0}name)\}})[^\n]|\\?\n(?![ \t]*\n)){{1,4000}}"
+    r"\\end\{{(?P={0}name)\}})"
 )
-BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_") + r")[ \t]*(?:\n|$)"
+BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_", ENVIRONMENT) + r")[ \t]*(?:\n|$)"
 INLINE_MATH = (
-    DISPLAY.format("math_")
+    DISPLAY.format("math_", ENVIRONMENT)
     + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
     + rf"|(?<!{LETTER})(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)\$"
     + rf"(?!{LETTER}|\$)"
 )
-# "$5 (US$)": money, not math
-PRICE = re.compile(rf"\d.*?(?:(?<![\\{{a-zA-Z])[A-Za-z]{{2}}|[{UNSPACED}])")
+# "$5 (US$)": money, not math; "$5 \text{ km}$": math
+PRICE = re.compile(
+    rf"(?!.*(?:\\[A-Za-z]|[{{}}]))\d.*?(?:(?<![\\{{a-zA-Z])[A-Za-z]{{2}}|[{UNSPACED}])"
+)
 
 
 def _wrapped(tag):
@@ -221,29 +230,53 @@ def _mathml(latex, display):
             r"\\(?:\w*def|\w*command|Declare)", latex
         ):  # macros can grow without bound
             raise ValueError(latex)
-        return _written(
-            Converter(display="block" if display else "inline").convert_to_element(latex)
-        )
+        converter = Converter(display="block" if display else "inline")
+        return _written(converter.convert_to_element(_in_known_terms(latex)), latex)
     except Exception:  # the converter raises whatever its parser stumbles over
         return f'<code class="math">{escape(latex, quote=False)}</code>'
 
 
-def _written(math):
-    """Write a MathML tree with harmless attributes, escaped (the converter's writer is not)."""
+# What the converter does not know, in terms of what it does.
+KNOWN_TERMS = (
+    (re.compile(r"\\label\{[^{}]*\}|\\(?:nonumber|notag)\b"), ""),
+    (re.compile(r"\\begin\{(?:aligned|gathered)\}\[[tbc]\]"), lambda match: match[0][:-3]),
+    (re.compile(r"\\begin\{(?:fl)?align(?:ed)?at\*?\}\{\d\}"), r"\\begin{aligned}"),
+    (
+        re.compile(r"\\(begin|end)\{(?:aligned|flalign\*?|(?:fl)?align(?:ed)?at\*?)\}"),
+        r"\\\1{align*}",
+    ),
+    (re.compile(r"\\begin\{eqnarray\*?\}"), r"\\begin{array}{rcl}"),
+    (re.compile(r"\\begin\{(?:gather(?:ed)?|multline)\*?\}"), r"\\begin{array}{c}"),
+    (re.compile(r"\\end\{(?:eqnarray|gather(?:ed)?|multline)\*?\}"), r"\\end{array}"),
+    (re.compile(r"\\(begin|end)\{[dr]cases\*?\}"), r"\\\1{cases}"),
+)
+
+
+def _in_known_terms(latex):
+    for term, known in KNOWN_TERMS:
+        latex = term.sub(known, latex)
+    return latex
+
+
+def _written(math, latex):
+    """Write a MathML tree, escaped and with harmless attributes only, and the TeX it says."""
     for element in math.iter():
         element.text = html.unescape(element.text or "")
         element.attrib = {
             name: value for name, value in element.attrib.items() if name in MATH_ATTRIBUTES
         }
+    meaning = Element("semantics")
+    meaning[:], math[:] = math[:], [meaning]
+    SubElement(meaning, "annotation", encoding="application/x-tex").text = latex
     return tostring(math, encoding="unicode", short_empty_elements=False)
 
 
 def _parse_math(parser, match, state):
-    groups = {name: value for name, value in match.groupdict().items() if value and "math_" in name}
-    name, latex = next((name, value) for name, value in groups.items() if name[-1].isdigit())
+    groups = [group for group in match.groupdict().items() if group[1] and "math_" in group[0]]
+    name, latex = next(group for group in groups if group[0][-1].isdigit())
     if name == "math_4" and PRICE.match(latex):
         return None
-    display = name[-1] in "12"
+    display = name[-1] in "12" or name == "block_math_5"
     state.append_token({"type": "math", "raw": latex.strip(), "attrs": {"display": display}})
     return match.end()
 
@@ -503,14 +536,16 @@ BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
 QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 QUOTE = re.compile(r" {0,3}>")
 OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4})|\A[ >]*\n", re.M)
-MATH_WHOLE = re.compile(r" {0,3}(?:\$\$.|\\\[).*?(?:\$\$|\\\])", re.S)
+MATH_WHOLE = re.compile(
+    r" {0,3}(?:\$\$.*?\$\$|\\\[.*?\\\]|(?s:\\begin(\{\w+\*?\}).*?\\end\1))", re.S
+)
 QUOTED = re.compile(r" {0,3}> ?[^\s>#`~*+\d-]")
 EMPTY_QUOTE = re.compile(r" {0,3}>[ \t]*")
 UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
 # Possessive: neighbours that match the same character would try every way to share a run of it.
 UNDECIDED = re.compile(
     r"[ \t>]*+(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
-    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+)?[ \t]*+$)"
+    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?)?[ \t]*+$)"
 )
 HELD_CODE = re.compile(r"[ \t]*+(?:`*+|~*+)[ \t]*+$")
 BLANK_LINES = re.compile(r"(?:[ \t]*+\n)++")
@@ -528,7 +563,8 @@ HALF = re.compile(
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
 INLINE = re.compile(
-    rf"\\.|`+|\*+|_+|~~|==|\$\$|(?<!{LETTER})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})", re.S
+    rf"\\begin\{{{ENVIRONMENT}\}}|\\.|`+|\*+|_+|~~|==|\$\$|(?<!{LETTER})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})",
+    re.S,
 )
 MATH_ENDS = {
     "$": rf"(?<![\s\\])\$(?!{LETTER}|\$)|\n",
@@ -545,7 +581,7 @@ FEW = 6
 WORD_END = re.compile(rf"[\s{UNSPACED}]")
 TAG = re.compile(r"<(/?)([a-z0-9]+)[^>]*>")
 VOID = {"br", "hr", "input"}
-MATH = re.compile(r" {0,3}(?:\$\$(?!\$)|\\\[)")
+MATH = re.compile(rf" {{0,3}}(?:\$\$(?!\$)|\\\[|\\begin\{{{ENVIRONMENT}\}})")
 KINDS = (  # what a region can be, by how its first line begins
     ("fence", re.compile(r" {0,3}(?:`{3,}[^`]*$|~{3,})")),
     ("line", re.compile(r" {0,3}#{1,6}(?:[ \t]|$)")),
@@ -789,7 +825,7 @@ class Growth:
 
     def _closers(self, text):
         """Return what closes the markup that is open at the end of the text."""
-        closers = _closers(text)
+        closers = _closers(text, self._math if self._kind == "math" else None)
         if self._kind == "table" and "\n" not in text:
             cells = _cells(text + CARET)
             if all(_words_from(0, cell) <= FEW for cell in cells):
@@ -1037,14 +1073,18 @@ def _chunks(shown, depth):
     yield depth, shown[start:]
 
 
-def _closers(text):
-    """Return the delimiters that close the inline markup that is open at the end of Markdown."""
-    position = max((match.end() for match in BLOCK_START.finditer(text)), default=0)
+def _closers(text, position=None):
+    """Return what closes the inline markup that is open at the end of Markdown.
+
+    `position` is where to look from, if not from the beginning of the last block.
+    """
+    if position is None:
+        position = max((match.end() for match in BLOCK_START.finditer(text)), default=0)
     stack, unending = [], set()
     while match := INLINE.search(text, position):
         run, position = match.group(), match.end()
-        if run[0] == "`" or run in MATH_ENDS:
-            ends = re.compile(MATH_ENDS.get(run, rf"(?<!`){run}(?!`)"))
+        if run[0] == "`" or run in MATH_ENDS or run.startswith("\\begin"):
+            ends = re.compile(MATH_ENDS.get(run, rf"(?<!`){re.escape(_closer(run))}(?!`)"))
             if run not in unending and (end := ends.search(text, position)):
                 position = end.end()
             elif _is_hoped(run, position, text):
@@ -1054,15 +1094,17 @@ def _closers(text):
                 unending.add(run)
         elif run[0] not in "\\$":
             _toggle(stack, match)
-    return "".join(
-        MATH_CLOSERS.get(mark, mark) for mark, at in reversed(stack) if _is_hoped(mark, at, text)
-    )
+    return "".join(_closer(mark) for mark, at in reversed(stack) if _is_hoped(mark, at, text))
+
+
+def _closer(mark):
+    return MATH_CLOSERS.get(mark) or mark.replace("\\begin", "\\end")
 
 
 def _is_hoped(mark, position, text):
     """Tell whether the end of markup may still come: only a few words have since it began."""
-    if mark in MATH_ENDS:
-        return _words_from(position, text, MATH_WORDS) < PATIENT[mark]
+    if mark[0] in "\\$":
+        return _words_from(position, text, MATH_WORDS) < PATIENT.get(mark, 20)
     return _words_from(position, text) <= PATIENT.get(mark, FEW)
 
 

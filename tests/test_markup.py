@@ -140,15 +140,64 @@ def test_money_is_not_math(text):
         "- $$x$$",
         "> $x$",
         "$2x + 1 = 3$",
+        r"$25 \text{ km}$",
+        r"$3 \mathrm{~cm}$",
+        "$10^{-3}$",
     ],
 )
 def test_math_becomes_mathml(text):
     assert "<math" in render(text) and "$" not in render(text)
 
 
+ENVIRONMENTS = "equation displaymath gather gathered multline eqnarray align aligned flalign split cases dcases matrix pmatrix bmatrix Bmatrix vmatrix Vmatrix smallmatrix equation* align* gather* array".split()
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_environment_is_math_without_dollars_too(name):
+    columns = "{cc}" if name == "array" else ""
+    tab = "" if name.startswith(("equation", "displaymath")) else "&"
+    latex = (
+        f"\\begin{{{name}}}{columns}\na {tab}= b \\\\\n- c {tab}= d \\label{{e}}\n\\end{{{name}}}"
+    )
+    html = render(latex)
+    assert html.startswith('<math display="block">') and html.endswith("</math>")
+    visible = re.sub("<annotation.*?</annotation>", "", html, flags=re.S)
+    assert not re.search(r"amp;|\\|>e<", visible)
+    assert not tab or "<mtable" in html
+    assert f"<p>So:</p>{html}<p>and" in render(f"So:\n{latex}\nand then")
+    assert f"<blockquote>{html}" in render("> " + latex.replace("\n", "\n> "))
+    assert f"<p>x</p>{html}" in render("- x\n\n  " + latex.replace("\n", "\n  "))
+    inline = "so {} is".format(latex.replace("\n", " "))
+    assert '<p>so <math display="inline">' in render(inline)
+    for text in (latex, f"So:\n{latex}\nand then", inline):
+        for cut in range(len(text)):
+            growth = Growth()
+            growth.feed(text[:cut])
+            growth.feed(text[cut:] + "\n\nEnd.\n\n")
+            assert growth.html == render(text + "\n\nEnd.")
+
+
+def test_an_environment_is_shown_as_code_until_it_ends():
+    assert shown("So:\n\\begin{align}\na &= b \\\\\n- c", 2).startswith(
+        '<p>So:</p><code class="math">\\begin{align}\na &amp;= b \\\\\n- c'
+    )
+
+
+@pytest.mark.parametrize(
+    "text", [r"\begin{itemize}", r"\begin{foo}a\end{foo}", r"\begin{align}a\end{gather}"]
+)
+def test_what_is_no_math_is_not_taken_for_it(text):
+    assert "<math" not in render(text) and "<math" not in shown(text)
+
+
+def test_a_formula_carries_its_latex():
+    annotation = '<annotation encoding="application/x-tex">x &lt; y</annotation></semantics></math>'
+    assert annotation in render("$x < y$")
+
+
 @pytest.mark.parametrize("text", [r"\[ a \[ b \]", r"\( a \( b \)"])
 def test_math_begins_at_the_last_sign_that_opens_it(text):
-    assert render(text).count("<mi>") == 1
+    assert render(text).count("<mi>") == 1 and render(text).count("<math") == 1
 
 
 def test_math_symbols_are_characters():
@@ -202,7 +251,10 @@ def link(url):
     return f'<a href="{url}" rel="noopener noreferrer nofollow" target="_blank">{url}</a>'
 
 
-X = '<math display="inline"><mrow><mi>x</mi></mrow></math>'
+X = (
+    '<math display="inline"><semantics><mrow><mi>x</mi></mrow>'
+    '<annotation encoding="application/x-tex">x</annotation></semantics></math>'
+)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +356,7 @@ ATTACKS = [
 ]
 ELEMENTS = set(
     "html head body div p h1 h2 h3 h4 h5 h6 br hr blockquote ul ol li input pre code span button a em strong del mark"
-    " table thead tbody tr th td math".split()
+    " table thead tbody tr th td math semantics annotation".split()
 )
 ATTRIBUTES = {
     "class",
@@ -317,6 +369,7 @@ ATTRIBUTES = {
     "checked",
     "start",
     "display",
+    "encoding",
 }
 
 
