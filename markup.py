@@ -103,8 +103,12 @@ PRICE = re.compile(
 )
 
 
-def _wrapped(tag):
-    return lambda self, text: f"<{tag}>{text}</{tag}>"
+PROSE = ' dir="auto"'  # written in either direction, as its first letter is
+
+
+def _wrapped(tag, attributes=""):
+    # A block takes its direction from text in it that has none of its own.
+    return lambda self, text: f"<{tag}{attributes}>{text.replace('<p' + PROSE, '<p')}</{tag}>"
 
 
 _steps = 0
@@ -126,15 +130,15 @@ class Renderer(mistune.HTMLRenderer):
         _step()
         return super().render_token(token, state)
 
-    paragraph = block_text = _wrapped("p")
-    block_quote, list_item = _wrapped("blockquote"), _wrapped("li")
-    table, table_body, table_row = _wrapped("table"), _wrapped("tbody"), _wrapped("tr")
+    paragraph = block_text = _wrapped("p", PROSE)
+    block_quote, list_item = _wrapped("blockquote", PROSE), _wrapped("li", PROSE)
+    table, table_body, table_row = _wrapped("table", PROSE), _wrapped("tbody"), _wrapped("tr")
 
     def text(self, text):
         return escape(unescape(text), quote=False)
 
     def heading(self, text, level, **attrs):
-        return f"<h{level}>{text}</h{level}>"
+        return f"<h{level}{PROSE}>{text}</h{level}>"
 
     def linebreak(self):
         return "<br>\n"
@@ -152,7 +156,8 @@ class Renderer(mistune.HTMLRenderer):
 
     def task_list_item(self, text, checked=False):
         box = f'<input type="checkbox" disabled{" checked" * checked}> '
-        return f'<li class="task">{text.replace("<p>", "<p>" + box, 1)}</li>'
+        item = self.list_item(text).replace("<li", '<li class="task"', 1)
+        return item.replace("<p>", f"<p>{box}", 1)
 
     def block_code(self, code, info=None):
         language = (info or "").split(None, 1)[0] if (info or "").strip() else ""
@@ -987,8 +992,9 @@ class Growth:
             self._kind, []
         )
         tags = tags[self._context == "quote" :]
+        paragraphs = len(re.findall(r"<p\b", stem))
         between = self._plain and not self._gap.strip() and (self._gap + text)[:1].isspace()
-        if not between or self._after != _closing(tags) or stem.count("<p>") > 1:
+        if not between or self._after != _closing(tags) or paragraphs > 1:
             return
         self._tried = len(source)
         if _closers(source) or self._translate(source) != stem + self._after:

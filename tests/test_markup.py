@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import markup
-from markup import Growth, render
+from markup import Growth
 
 # --- A page that patches are applied to, as htmx does: all targets first, then all changes
 
@@ -88,7 +88,15 @@ def pieces(text, sizes):
 
 
 def shown(text, sizes=1):
-    return grown(text, sizes)[0].html
+    return undirected(grown(text, sizes)[0].html)
+
+
+def render(text):
+    return undirected(markup.render(text))
+
+
+def undirected(html):
+    return html.replace(' dir="auto"', "")
 
 
 # --- Whole messages
@@ -174,7 +182,7 @@ def test_an_environment_is_math_without_dollars_too(name):
             growth = Growth()
             growth.feed(text[:cut])
             growth.feed(text[cut:] + "\n\nEnd.\n\n")
-            assert growth.html == render(text + "\n\nEnd.")
+            assert growth.html == markup.render(text + "\n\nEnd.")
 
 
 def test_an_environment_is_shown_as_code_until_it_ends():
@@ -293,7 +301,7 @@ def test_scripts_without_spaces_need_none(text, html):
         growth = Growth()
         growth.feed(text[:cut])
         growth.feed(text[cut:] + "\n\n")
-        assert growth.html == render(text)
+        assert growth.html == markup.render(text)
 
 
 def test_bold_ends_where_it_ends_while_it_streams():
@@ -309,6 +317,25 @@ def test_links_open_outside_and_tell_nothing():
 def test_images_are_links_and_load_nothing():
     assert render("![chart](http://a.b/c.png)").endswith(">chart</a></p>")
     assert render("[![i](http://a.b)](http://c.d)").count("<a ") == 1
+
+
+@pytest.mark.parametrize(
+    "text, blocks",
+    [
+        ("שלום\n\nhello", "p p"),
+        ("# שלום\n\n###### שלום\n\nשלום\n---", "h1 h6 h2"),
+        ("- שלום\n- hello\n\n  more\n  1. hello\n- [ ] שלום", "li li li li"),
+        ("> مرحبا\n>\n> hello\n\nx", "blockquote p"),
+        ("> - مرحبا\n>\n>   hello", "blockquote li"),
+        ("| مرحبا | b |\n|---|---|\n| 1 | 2 |", "table"),
+        ("```\nשלום\n```\n\n    שלום\n\n$$x$$\n\n---", ""),
+    ],
+)
+def test_every_block_of_prose_is_written_in_its_own_direction(text, blocks):
+    text += "\n\nEnd."
+    for html in (markup.render(text), grown(text, 1)[0].html):
+        directed = re.findall(r'<(\w+)[^>]* dir="auto"', html)
+        assert directed == [*blocks.split(), "p"]
 
 
 ATTACKS = [
@@ -370,6 +397,7 @@ ATTRIBUTES = {
     "start",
     "display",
     "encoding",
+    "dir",
 }
 
 
@@ -485,7 +513,7 @@ End of _text_.
 @pytest.mark.parametrize("sizes", [1, 2, 3, 7, 10, 30, 1000, "a", "b"])
 def test_a_grown_message_equals_the_rendered_one(sizes):
     growth, page, _ = grown(CHAT + "\nLast.", sizes)
-    assert page.html == Page(growth.html).html == Page(render(CHAT + "\nLast.")).html
+    assert page.html == Page(growth.html).html == Page(markup.render(CHAT + "\nLast.")).html
 
 
 @pytest.mark.parametrize(
@@ -594,7 +622,7 @@ def test_an_empty_feed_changes_nothing():
     growth = Growth()
     assert growth.feed("") == [] and growth.html == ""
     growth.feed("a")
-    assert growth.feed("") == [] and growth.html == "<p>a</p>"
+    assert growth.feed("") == [] and undirected(growth.html) == "<p>a</p>"
 
 
 # --- The cost of growing: linear, counted and not timed
