@@ -68,7 +68,7 @@ def rolling_restarts(scene):
     try:
         for turn in range(1, 8):
             scene.insist(scene.send_all(tabs, count=30))
-            scene.wait_until(lambda turn=turn: all(ended(tab, turn) for tab in tabs), 60)
+            scene.wait_until(lambda turn=turn: all(ended(tab, turn) for tab in tabs), 20)
     finally:
         over.set()
         restarts.join()

@@ -28,6 +28,11 @@ from tests.stack import Stack  # noqa: E402
 SQLITE, POSTGRES = "sqlite", "postgres"
 
 
+def deployed(provider_url, database_url):
+    """Return an install that has its name in Redis from its own database, as most have."""
+    return Stack(provider_url, database_url, env={"REDIS_PREFIX": ""})
+
+
 class Fault(NamedTuple):
     """One row a database: what happens, to which install, and how soon (s) all is well again."""
 
@@ -36,7 +41,7 @@ class Fault(NamedTuple):
     workers: int = 1
     within: int = 60
     databases: tuple = (SQLITE, POSTGRES)
-    install: Callable = Stack
+    install: Callable = deployed
 
 
 FAULTS = [
@@ -53,7 +58,8 @@ FAULTS = [
     Fault("redis-killed", outages.redis_killed),
     Fault("redis-killed-while-posting", outages.redis_killed_posting),
     Fault("redis-full", outages.redis_full),
-    Fault("redis-shared", outages.two_installs),
+    Fault("redis-shared", outages.redis_shared),
+    Fault("redis-database-shared", outages.redis_database_shared),
     Fault("database-stopped", outages.database_stopped, databases=(POSTGRES,)),
     Fault("database-read-only", outages.database_read_only, databases=(POSTGRES,)),
     Fault("database-locked", outages.database_locked),

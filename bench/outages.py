@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psutil
-import redis
 
 from bench.scene import Scene, at_once
 from tests.stack import Stack
@@ -60,33 +59,28 @@ def redis_full(scene):
     scene.expect_all_complete()
 
 
-class Beside:
-    """Another database of a Redis, as the next install on a shared server is given."""
-
-    def __init__(self, server, number):
-        self.url = f"{server.url.rpartition('/')[0]}/{number}"
-        self.close = self.client().close
-
-    def client(self):
-        return redis.Redis.from_url(self.url)
+def redis_shared(scene):
+    """Let a second install use another database of the same Redis, with chats of the same ids."""
+    live_side_by_side(scene, scene.stack.redis.database(1))
 
 
-def two_installs(scene):
-    """Let a second install use the same Redis, with chats of the same ids."""
+def redis_database_shared(scene):
+    """Let a second install use the same database of the same Redis."""
+    live_side_by_side(scene, scene.stack.redis.database(0))
+
+
+def live_side_by_side(scene, server):
     own = None if scene.books.sqlite else scene.postgres.database()
-    stack = Stack(scene.provider.url, own)
+    stack = Stack(scene.provider.url, own, redis=server, env={"REDIS_PREFIX": ""})
     try:
-        stack.redis.close()
-        stack.redis = Beside(scene.stack.redis, 1)
-        stack.env["REDIS_URL"] = stack.redis.url
         other = Scene(stack.start(), scene.provider, scene.chance, scene.postgres)
-        live_beside(scene, other)
+        disturb(scene, other)
         scene.neighbours.append(other.figures(30))
     finally:
         stack.close()
 
 
-def live_beside(scene, other):
+def disturb(scene, other):
     """Stop and delete in one install what the other has by the same number."""
     (ours,), (theirs,) = scene.open(), other.open()
     for each, tab in [(scene, ours), (other, theirs)]:
