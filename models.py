@@ -1082,9 +1082,11 @@ class Checkpoint:
         try:
             with self._engine.connect() as connection:
                 connection.execute(FORGET, {"id": message.id})
-        except (OperationalError, InterfaceError) as error:
+        except SQLAlchemyError as error:
+            if not transient(error):
+                raise
             # The end of the reply will be saved whole.
-            log.warning("message %s: thought not taken back: %s", message.id, error.orig)
+            log.warning("message %s: thought not taken back: %s", message.id, reason(error))
 
     def still_ours(self, message):
         """Return whether the reply has not been declared dead or deleted."""
