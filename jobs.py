@@ -617,10 +617,10 @@ def keep_doing(what, step):
             if trouble:
                 log.warning("%s: all is well again", what)
             trouble = None
-        except Exception as error:  # whatever Redis or a bug says, the worker goes on
+        except Exception as error:  # whatever Redis, a database or a bug says, we go on
             if type(error) is not trouble:
-                known = isinstance(error, RedisError)
-                log.warning("%s: trying again: %s", what, error, exc_info=not known)
+                known = isinstance(error, RedisError) or transient(error)
+                log.warning("%s: trying again: %s", what, reason(error), exc_info=not known)
             trouble = type(error)
             gevent.sleep(TRY_AGAIN)
 
@@ -676,18 +676,16 @@ def sweeper(app):
 
 def keep_sweeping(app):
     missing = {}
-    while True:
-        try:
-            with app.app_context():
-                missing = interrupt_orphans(missing)
-        except Exception as error:
-            missing = {}
-            if isinstance(error, RedisError) or transient(error):
-                log.warning("not swept: %s", reason(error))
-            else:
-                # Whatever the bug is, the next reply may be another.
-                log.exception("not swept")
+
+    def sweep():
+        nonlocal missing
+        # Whatever goes wrong, who is missing is counted anew.
+        before, missing = missing, {}
+        with app.app_context():
+            missing = interrupt_orphans(before)
         gevent.sleep(SECOND_LOOK if missing else SWEEP)
+
+    keep_doing("sweeping", sweep)
 
 
 def interrupt_orphans(missing):
