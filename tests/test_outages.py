@@ -141,14 +141,21 @@ def test_a_redis_that_lost_its_memory_knows_the_worker_again_and_stop_is_heard(
 # It obeys.
 
 
+def end(stack, worker):
+    """Tell a worker to end; return its exit status once it has."""
+    worker.send_signal(signal.SIGTERM)
+    status = worker.wait(OBEYS_WITHIN + GRACE)
+    stack.workers.remove(worker)
+    return status
+
+
 @pytest.mark.parametrize("outage", [gone, frozen, full])
 def test_an_idle_worker_ends_when_told_whatever_redis_does(stack, worker, outage):
     before = len(stack.log("worker"))
     with outage(stack.redis):
         if outage is not frozen:  # of that, nothing is to be seen
             wait_for_trouble(stack, before)
-        stack.kill_worker(signal.SIGTERM)
-        assert worker.wait(OBEYS_WITHIN) == 0
+        assert end(stack, worker) == 0
 
 
 def test_a_worker_in_mid_reply_ends_without_redis_and_keeps_the_text(stack, worker, tab, provider):
@@ -156,8 +163,7 @@ def test_a_worker_in_mid_reply_ends_without_redis_and_keeps_the_text(stack, work
     send(tab)
     tab.wait_for_words("w19")
     with frozen(stack.redis):
-        stack.kill_worker(signal.SIGTERM)
-        worker.wait(OBEYS_WITHIN + GRACE)
+        end(stack, worker)
     with closing(sqlite3.connect(stack.folder / "chattable.db")) as database:
         query = "SELECT status, content FROM messages WHERE id = ?"
         status, content = database.execute(query, [tab.reply_id]).fetchone()
@@ -170,8 +176,7 @@ def test_a_worker_that_waits_for_the_database_ends_and_gives_its_job_back(stack,
         send(tab, "precious words")
         said = "waiting for the database"
         wait_until(lambda: said in stack.log("worker")[before:], 10, "the job to wait")
-        stack.kill_worker(signal.SIGTERM)
-        assert worker.wait(OBEYS_WITHIN) == 0
+        assert end(stack, worker) == 0
         with stack.redis.client() as client:
             assert client.llen(f"rq:queue:{QUEUE}") == 1
     stack.start_worker()
@@ -184,8 +189,7 @@ def test_a_worker_that_is_stuck_ends_all_the_same(stack):
     worker = stack.start_worker(command)
     os.kill(worker.pid, signal.SIGUSR1)
     wait_until(lambda: "nothing else runs" in stack.log("worker"), 5, "the mishap")
-    stack.kill_worker(signal.SIGTERM)
-    assert worker.wait(OBEYS_WITHIN + GRACE) == -signal.SIGALRM
+    assert end(stack, worker) == -signal.SIGALRM
 
 
 # It loses no job.
