@@ -254,8 +254,8 @@ def go_on(chat_id, content, model, client_id, asked):
             asked_for = [*chat.history(), {"role": "user", "content": content}]
             chat.book(model, provider.estimate_usage(asked_for))
         message = chat.say("user", content, client_id=client_id)
-    if message and not chat.answered(message.id):
-        reply(chat, model, after=message.id)
+    if message:
+        answer_once(chat, model, after=message.id)
 
 
 def retry_reply(chat_id, message_id, model):
@@ -271,10 +271,11 @@ def replace_reply(begun, chat_id, message_id, model):
     begun()
     if chat is None or old is None:
         return log.info("chat %s was deleted before its reply was asked for again", chat_id)
-    if not old.superseded:
+    if old.superseded:
+        chat.chattable.on_message_update(old)
+    else:
         old.supersede()
-    if not chat.answered(old.id):
-        reply(chat, model, after=old.id)
+    answer_once(chat, model, after=old.id)
 
 
 def retry_token(message_id):
@@ -298,6 +299,15 @@ def turn(chat_id, token):
         live.end_turn(chat_id, token)
 
 
+def answer_once(chat, model, after):
+    """Run the reply to a message; tell its end again if there was one: its writer may have died."""
+    answer = chat.answer_to(after)
+    if answer is None:
+        reply(chat, model, after)
+    elif not answer.running:
+        chat.chattable.on_message_update(answer)
+
+
 def reply(chat, model, after):
     """Run the reply to a message, unless another run of the same job does."""
     chat_id = chat.id
@@ -309,7 +319,7 @@ def reply(chat, model, after):
         while chat.running_reply:
             db.session.commit()
             gevent.sleep(TURN_POLL)
-        return None if chat.answered(after) else reply(chat, model, after)
+        return None if chat.answer_to(after) else reply(chat, model, after)
 
 
 # The worker.

@@ -686,12 +686,12 @@ class Chat(db.Model):
         )
         return db.session.scalar(later.limit(1)) is None and not message.superseded
 
-    def answered(self, message_id):
-        """Return whether a reply, however it ended, was begun after a message."""
-        later = select(Message.id).where(
+    def answer_to(self, message_id):
+        """Return the latest reply, however it ended, that was begun after a message, or None."""
+        later = select(Message).where(
             Message.chat_id == self.id, Message.id > message_id, Message.role == "assistant"
         )
-        return db.session.scalar(later.limit(1)) is not None
+        return db.session.scalar(later.order_by(Message.id.desc()).limit(1))
 
     def begin_reply(self, model):
         added = self._add({"role": "assistant", "model": model, "status": "pending"})

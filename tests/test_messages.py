@@ -381,6 +381,16 @@ def test_a_message_whose_worker_died_before_telling_is_shown_when_the_job_runs_a
     assert any("<title>Hello" in frame for frame in shown)
 
 
+def test_an_end_whose_worker_died_before_telling_is_shown_when_the_job_runs_again(
+    app, chat, frames, send, run_jobs, provider
+):
+    reply = Message(chat_id=chat, role="assistant", status="complete", content="Done.", model="m")
+    send("Hello", client_id=left_by_a_dead_worker(app, chat, reply))
+    run_jobs()
+    assert states(frames())[-1] == ("assistant", "complete")
+    assert provider.requests == []
+
+
 def left_by_a_dead_worker(app, chat_id, *replies):
     """Store a person's message that nobody was told of, and replies; return its client id."""
     said = {"role": "user", "content": "Hello", "client_id": str(uuid.uuid4())}

@@ -92,8 +92,8 @@ def locked(stack):
             database.execute("ROLLBACK")
 
 
-def wait_for_trouble(stack, before):
-    wait_until(lambda: "trying" in stack.log("worker")[before:], 30, "the worker to notice")
+def wait_for_trouble(stack, before, said="trying again"):
+    wait_until(lambda: said in stack.log("worker")[before:], 30, "the worker to notice")
 
 
 # It waits.
@@ -103,7 +103,7 @@ def wait_for_trouble(stack, before):
 def test_a_worker_outlives_whatever_redis_says_and_says_it_once(stack, worker, tab, outage):
     before = len(stack.log("worker"))
     with outage(stack.redis):
-        wait_for_trouble(stack, before)
+        wait_for_trouble(stack, before, "queue: trying again")
         wait_until(lambda: worker.poll() is None, 1, "the worker to live")
     said = stack.log("worker")[before:]
     assert said.count("queue: trying again") == 1
