@@ -698,21 +698,19 @@ def default_model():
 def updates(socket, chat_id):
     """Relay a chat's changes, beginning with those since the page was loaded."""
     # The connection is accepted before we are asked, so a refusal is a close code.
-    if refusal := why_not_watch(chat_id):
-        return socket.close(refusal)
-    jobs.sweeper(current_app._get_current_object())
     since = request.args.get("since", 0, type=database_id)
-    live.serve(socket, chat_id, lambda: catch_up(chat_id, since))
+    live.serve(socket, chat_id, lambda: may_watch(chat_id), lambda: catch_up(chat_id, since))
 
 
-def why_not_watch(chat_id):
-    """Return the close code for whoever may not watch a chat, or None."""
+def may_watch(chat_id):
+    """Return whether the page that opened the socket is ours, and the chat its reader's."""
     try:
-        allowed = current_user.is_authenticated and same_origin() and owns(chat_id)
-    except SQLAlchemyError as error:
-        current_app.logger.warning("chat %s: the database is away: %s", chat_id, error)
-        return live.TRY_AGAIN
-    return None if allowed else live.NOT_YOURS
+        if not (same_origin() and current_user.is_authenticated and owns(chat_id)):
+            return False
+    finally:
+        db.session.remove()  # what is read next is to be as it is then
+    jobs.sweeper(current_app._get_current_object())
+    return True
 
 
 def same_origin():

@@ -6,9 +6,13 @@ import threading
 import time
 import uuid
 from itertools import pairwise
+from socket import socketpair
 from types import SimpleNamespace
 
+import gevent
 import pytest
+from gevent.event import Event
+from simple_websocket import Server
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request, TextMessage
 from wsproto.extensions import PerMessageDeflate
@@ -402,6 +406,91 @@ def test_a_message_sent_twice_is_saved_and_answered_once(tab, provider):
     tab.wait_for_status("complete", replies=2)
     assert [request.prompt for request in provider.requests] == ["hi", "next"]
     assert len(tab.page.messages) == 4
+
+
+# Pages that have left.
+
+UPGRADE = {
+    "HTTP_HOST": "localhost",
+    "HTTP_CONNECTION": "Upgrade",
+    "HTTP_UPGRADE": "websocket",
+    "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
+    "HTTP_SEC_WEBSOCKET_VERSION": "13",
+}
+
+
+def connected():
+    """Return both ends of a WebSocket: the page's plain one, and the server's."""
+    page, ours = socketpair()
+    environ = UPGRADE | {"werkzeug.socket": ours}
+    return page, Server(environ, event_class=Event, thread_class=Idle)
+
+
+@pytest.fixture
+def open_page(app):
+    """Open a page's socket and serve it: `open_page()`; what is asked for it is in `asked`."""
+    spawned, asked, gate = [], [], Event()
+
+    def admits():
+        asked.append(1)
+        return gate.wait(10) and False
+
+    def handle(server):
+        with app.app_context():
+            live.serve(server, 1, admits, None)
+
+    def open_one():
+        page, server = connected()
+        spawned.append(gevent.spawn(handle, server))
+        return SimpleNamespace(page=page, server=server, handler=spawned[-1])
+
+    yield SimpleNamespace(open=open_one, asked=asked, gate=gate)
+    gate.set()
+    gevent.joinall(spawned)
+
+
+class Idle:
+    """The thread that would read a socket, if it came to it."""
+
+    name = "(_thread)"
+
+    def __init__(self, target):
+        pass
+
+    def start(self):
+        pass
+
+
+def test_for_pages_that_left_at_once_nothing_is_asked(open_page):
+    left = [open_page.open() for _ in range(200)]
+    for each in left:
+        each.page.close()
+    gevent.joinall([each.handler for each in left], timeout=10)
+    assert not any(each.handler for each in left)
+    assert open_page.asked == []
+
+
+def test_a_few_pages_are_let_in_at_a_time_and_who_leaves_the_line_is_forgotten(open_page):
+    inside = [open_page.open() for _ in range(live.CATCHING_UP)]
+    waiting = [open_page.open() for _ in range(50)]
+    gevent.sleep(0)
+    for each in waiting[:-1]:
+        each.server.event.set()  # as who reads the socket does at its end
+    gevent.joinall([each.handler for each in waiting[:-1]], timeout=10)
+    assert [bool(each.handler) for each in waiting] == [False] * 49 + [True]
+    assert all(each.handler for each in inside)
+    assert len(open_page.asked) == live.CATCHING_UP
+    open_page.gate.set()
+    gevent.joinall([waiting[-1].handler], timeout=10)
+    assert len(open_page.asked) == live.CATCHING_UP + 1
+
+
+def test_a_page_that_answers_no_ping_has_vanished(monkeypatch):
+    monkeypatch.setattr(live, "PING", 0)
+    page, server = connected()
+    live.follow(server, live.Watcher(), 0)
+    assert server.pong_received is False
+    page.close()
 
 
 def test_a_socket_that_rested_goes_on():
