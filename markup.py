@@ -147,12 +147,11 @@ class Renderer(mistune.HTMLRenderer):
         return "<hr>"
 
     def list(self, text, ordered, start=None, **attrs):
-        tag = "ol" if ordered else "ul"
-        return (
-            f'<{tag} start="{start}">{text}</{tag}>'
-            if start is not None
-            else f"<{tag}>{text}</{tag}>"
-        )
+        if not ordered:
+            return f"<ul>{text}</ul>"
+        # Numbers need room: of fifty items at least.
+        first = "" if start is None else f' class="digits-{len(str(start + 50))}" start="{start}"'
+        return f"<ol{first}>{text}</ol>"
 
     def task_list_item(self, text, checked=False):
         box = f'<input type="checkbox" disabled{" checked" * checked}> '

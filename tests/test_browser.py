@@ -612,6 +612,31 @@ def test_a_chat_that_is_deleted_in_another_tab_says_so(ada):
     expect(ada.page.locator("#connection")).to_contain_text("no longer yours")
 
 
+# what is written
+
+
+# Pixels between the left edge of a message and each number in its lists.
+ROOM = """() => [...document.querySelectorAll(".message__body ol > li")].map((item) => {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = getComputedStyle(item).font;
+  const number = item.parentElement.start + [...item.parentElement.children].indexOf(item);
+  const left = (element) => element.getBoundingClientRect().left;
+  const room = left(item) - left(item.closest(".message"));
+  return [number, room - pen.measureText(`${number}. `).width];
+})"""
+
+
+def test_the_numbers_of_a_list_have_room(ada, provider):
+    starts = (1, 7, 48, 98, 998, 123456789)
+    lists = ["".join(f"{start + n}. a\n" for n in range(12)) for start in starts]
+    provider.says(
+        "\n\nThen:\n\n".join(lists), "\n\nAnd:\n\n", *(f"{n}. b\n" for n in range(1, 1002))
+    )
+    ada.begin("Count")
+    ada.wait_for("complete")
+    assert [narrow for narrow in ada.page.evaluate(ROOM) if narrow[1] < 0] == []
+
+
 # a phone
 
 

@@ -430,6 +430,16 @@ HOSTILE = [
     "- ",
     "1. ",
     "> - ",
+def test_large_numbers_of_a_list_have_room():
+    assert [re.match("<ol.*?>", render(f"{n}. a"))[0] for n in (1, 7, 49, 50, 950)] == [
+        "<ol>",
+        '<ol class="digits-2" start="7">',
+        '<ol class="digits-2" start="49">',
+        '<ol class="digits-3" start="50">',
+        '<ol class="digits-4" start="950">',
+    ]
+
+
     "**a ",
     "[a](",
     "|",
