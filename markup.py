@@ -2,10 +2,12 @@
 
 The Markdown is CommonMark with tables, ~~strikethrough~~, ==mark==, task lists, bare links and
 LaTeX math. `_x_` is emphasis, as CommonMark has it (Redcarpet's underline is deliberately not
-taken). Raw HTML is never passed through, images are links (a loaded image would tell its host
-what is being read), links go to http, https and mailto only, and no style attribute is written.
-No whitespace is written between blocks, and a list item looks the same in a tight and a loose
-list, so that what is shown of a growing message need not change when more of it arrives.
+taken). Raw HTML is never passed through; a few harmless tags without attributes (<br>, <sub>,
+<details> and the like) are read as if they were Markdown, all others are shown as text. Images are
+links (a loaded image would tell its host what is being read), links go to http, https and mailto
+only, and no style attribute is written. No whitespace is written between blocks, and a list item
+looks the same in a tight and a loose list, so that what is shown of a growing message need not
+change when more of it arrives.
 """
 
 import html
@@ -78,6 +80,13 @@ TABLE = (
     r" {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
 )
 ALIGN = re.compile(r":?-+:?")
+HARMLESS = r"(?:sub|sup|kbd|mark|u)"
+TAGS = rf"<(?:(?P<html_break>[Bb][Rr])[ \t]?/?|(?P<html_tag>{HARMLESS}))>"
+DETAILS = (
+    r"^ {0,3}<details>[ \t]*+(?:\n[ \t]*+)?"
+    r"<summary>(?P<summary>(?:(?!</?summary>|\n[ \t]*+\n)[\s\S]){0,1000}+)</summary>"
+)
+DETAILS_EDGE = re.compile(r"^ {0,3}(<details>)|</details>[ \t]*$", re.M)
 ENVIRONMENT = (
     r"(?:equation|displaymath|eqnarray|multline|split|array|[dr]?cases|gather(?:ed)?"
     r"|(?:fl)?align(?:at|ed|edat)?|(?:[pbBvV]|small)?matrix)\*?"
@@ -179,6 +188,11 @@ class Renderer(mistune.HTMLRenderer):
 
     def image(self, text, url, title=None):
         return self.link(text or escape(url, quote=False), url, title)
+
+    def html_tag(self, text, tag):
+        return f"<{tag}>{text}</{tag}>"
+
+    summary, details = _wrapped("summary", PROSE), _wrapped("details")
 
     def math(self, latex, display):
         return _mathml(latex, display)
@@ -285,6 +299,43 @@ def _parse_math(parser, match, state):
     return match.end()
 
 
+def _parse_tag(inline, match, state):
+    if match.group("html_break"):
+        state.append_token({"type": "linebreak"})
+        return match.end()
+    tag = match.group("html_tag")
+    end = state.delimiters.find(f"</{tag}>", match.end())
+    if end is None or state.depth >= inline.max_nested_level:
+        return None
+    inner = state.copy()
+    inner.src = state.src[match.end() : end]
+    children = inline.render(inner)
+    state.append_token({"type": "html_tag", "children": children, "attrs": {"tag": tag}})
+    return end + len(f"</{tag}>")
+
+
+def _parse_details(block, match, state):
+    """Take blocks up to the end of <details>, or all the rest, into it."""
+    if state.depth() >= block.max_nested_level - 1:
+        return None
+    end = _details_end(state.src, match.start()) or state.cursor_max
+    inner = state.child_state(state.src[match.end() : end].rstrip().removesuffix("</details>"))
+    block.parse(inner, block.rules)
+    summary = {"type": "summary", "text": match.group("summary")}
+    state.append_token({"type": "details", "children": [summary, *inner.tokens]})
+    return end
+
+
+def _details_end(source, start):
+    """Return where <details> that begins there ends, and others in it before; None if nowhere."""
+    depth = 0
+    for edge in DETAILS_EDGE.finditer(source, start):
+        depth += 1 if edge.group(1) else -1
+        if not depth:
+            return edge.end() + 1
+    return None
+
+
 def _parse_url(inline, match, state):
     url = match.group("url_link")
     if state.brackets:
@@ -383,6 +434,8 @@ def _dialect(md):
     md.inline.rules.remove("inline_html")
     md.block.register("block_math", BLOCK_MATH, _parse_math, before="list")
     md.block.register("table", TABLE, _parse_table)
+    md.block.register("details", DETAILS, _parse_details, before="list")
+    md.inline.register("html_tags", TAGS, _parse_tag, before="auto_link", start_chars="<")
     for rules in lists[1:]:
         rules[:] = ["block_math", *rules, "table"]
     md.inline.register(
@@ -537,6 +590,7 @@ RULE = re.compile(r" {0,3}(?:(?:-[ \t]*){3,}|(?:_[ \t]*){3,}|(?:\*[ \t]*){3,})$"
 INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S)")
 ITEM = re.compile(r" {0,3}(?:[-+*]|1[.)])[ \t]+\S")
 BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
+FULL_DETAILS, DETAILS_START = re.compile(DETAILS), re.compile(r" {0,3}<details>")
 QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 QUOTE = re.compile(r" {0,3}>")
 OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4})|\A[ >]*\n", re.M)
@@ -549,7 +603,8 @@ UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
 # Possessive: neighbours that match the same character would try every way to share a run of it.
 UNDECIDED = re.compile(
     r"[ \t>]*+(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
-    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?)?[ \t]*+$)"
+    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<[details]{0,7}>?)?"
+    r"[ \t]*+$)"
 )
 HELD_CODE = re.compile(r"[ \t]*+(?:`*+|~*+)[ \t]*+$")
 BLANK_LINES = re.compile(r"(?:[ \t]*+\n)++")
@@ -557,7 +612,7 @@ BLANK_QUOTE_LINES = re.compile(r"(?:[ \t>]*+\n)++")
 DELIMITERS = " \t\n*_~=`$!\\|<&"
 TAIL = re.compile(
     r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?"
-    r"|!?\[(?=.{0,80}$)(?:[^\s\[\]]++ ?){0,6}+\]?"
+    r"|</[a-z]{0,8}|<br ?/?|!?\[(?=.{0,80}$)(?:[^\s\[\]]++ ?){0,6}+\]?"
     rf"|(?<!{LETTER})(?:h|ht|htt|https?|https?:|https?:/|https?://{IN_URL}*+|w|ww|www|www\.{IN_URL}*+))$"
 )
 WORD = re.compile(rf"(?<!{LETTER})(?:h|ht|htt|https?:?|w|ww|www)\.?/?$")
@@ -567,7 +622,7 @@ HALF = re.compile(
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
 INLINE = re.compile(
-    rf"\\begin\{{{ENVIRONMENT}\}}|\\.|`+|\*+|_+|~~|==|\$\$|(?<!{LETTER})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})",
+    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|(?<!{LETTER})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})",
     re.S,
 )
 MATH_ENDS = {
@@ -580,7 +635,17 @@ MATH_CLOSERS = {"\\(": r"\)", "\\[": r"\]"}
 WORD_START = re.compile(rf"[{UNSPACED}]{{2}}|(?<!\S)[^\s{UNSPACED}]")
 MATH_WORDS = re.compile(r"(?<![\\{a-zA-Z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
 # Words after which what was taken for the beginning of markup, and has no end, is not any more.
-PATIENT = {"$": 1, "$$": 3, "\\(": 3, "\\[": 3, "**": 10, "~~": 10, "==": 10}
+PATIENT = {
+    "$": 1,
+    "$$": 3,
+    "\\(": 3,
+    "\\[": 3,
+    "**": 10,
+    "~~": 10,
+    "==": 10,
+    "<mark>": 10,
+    "<u>": 10,
+}
 FEW = 6
 WORD_END = re.compile(rf"[\s{UNSPACED}]")
 TAG = re.compile(r"<(/?)([a-z0-9]+)[^>]*>")
@@ -594,6 +659,7 @@ KINDS = (  # what a region can be, by how its first line begins
     ("indented", re.compile(r" {4}| {0,3}\t")),
     ("math", MATH),
     ("quote", re.compile(r" {0,3}>")),
+    ("details", DETAILS_START),
     ("table", re.compile(r" {0,3}\|")),
     ("paragraph", re.compile("")),
 )
@@ -645,6 +711,7 @@ class Growth:
         self._hoped = False  # whether markup is shown of which the end has not come
         self._plain = False  # whether ordinary text can go to the end of the stem
         self._solid = 0  # where the last fence that is closed ends
+        self._details = 0  # how many <details> are open
         self._code = None  # the fence that is open: its indent, its marker, where its code begins
         self._coloured = 0  # characters of code that is finished: cheap to render again
         self._rendered = 0  # the region's weight when it was last rendered
@@ -774,6 +841,8 @@ class Growth:
         if len(text) <= self._solid:
             text = self._source[: self._solid]
             return self._show("", text, False) if text else None
+        if text.endswith("</details>"):  # nothing may stand on that line
+            return self._show("", text, False)
         half = HALF.search(text[-800:])
         if half:
             text = (
@@ -834,6 +903,8 @@ class Growth:
             cells = _cells(text + CARET)
             if all(_words_from(0, cell) <= FEW for cell in cells):
                 closers += "\n|" + "-|" * len(cells)
+        if self._kind == "details" and text.rfind("<summary>") > text.rfind("</summary>"):
+            closers += "</summary>"
         self._hoped = bool(closers)
         return closers
 
@@ -888,6 +959,11 @@ class Growth:
                 return context
         if self._kind == "list":
             return self._follows_item(line)
+        if self._kind == "details":
+            if FULL_DETAILS.match(self._source, self._math, self._line):
+                return "block" if self._details < 1 else None
+            if self._blank or self._source.count("\n", self._math, self._line) > 5:
+                self._kind = "paragraph"
         if self._kind == "math" and not self._blank and self._line - self._math < 4000:
             return (
                 None if MATH_WHOLE.match(self._source, self._math, self._line) is None else "block"
@@ -901,9 +977,10 @@ class Growth:
             return "quote" if not line or INTERRUPT.match(line) else None
         if self._kind in ("paragraph", "text") and INTERRUPT.match(line):
             return "block"
-        if self._kind == "paragraph" and MATH.match(line):
-            self._kind, self._math = "math", self._line
-            return None
+        for kind, start in (("math", MATH), ("details", DETAILS_START)):
+            if self._kind == "paragraph" and start.match(line):
+                self._kind, self._math = kind, self._line
+                return None
         if self._kind == "quote":
             return self._follows_quote(line)
         return "block" if self._kind in ("line", "fence") else None
@@ -950,7 +1027,10 @@ class Growth:
         return "block" if complete or line.startswith("|") else None
 
     def _enter_code(self, line):
-        """Note the fence that a line opens."""
+        """Note the fence or the details that a line opens, or ends."""
+        if self._kind == "details":
+            edges = DETAILS_EDGE.finditer(line)
+            self._details += sum(1 if edge.group(1) else -1 for edge in edges)
         fence = FENCE.match(line)
         inside = self._kind == "list" and fence and len(fence.group(1)) >= self._margin
         if fence and (inside or self._kind == "fence" and self._lines == 1):
@@ -1097,13 +1177,24 @@ def _closers(text, position=None):
                 break
             else:
                 unending.add(run)
+        elif run[0] == "<":
+            _toggle_tag(stack, run, position)
         elif run[0] not in "\\$":
             _toggle(stack, match)
     return "".join(_closer(mark) for mark, at in reversed(stack) if _is_hoped(mark, at, text))
 
 
 def _closer(mark):
-    return MATH_CLOSERS.get(mark) or mark.replace("\\begin", "\\end")
+    return MATH_CLOSERS.get(mark) or mark.replace("\\begin", "\\end").replace("<", "</")
+
+
+def _toggle_tag(stack, tag, position):
+    opening = tag.replace("/", "")
+    if tag == opening:
+        stack.append((tag, position))
+    elif any(mark == opening for mark, _ in stack):
+        while stack.pop()[0] != opening:
+            pass
 
 
 def _is_hoped(mark, position, text):

@@ -185,6 +185,98 @@ def test_an_environment_is_math_without_dollars_too(name):
             assert growth.html == markup.render(text + "\n\nEnd.")
 
 
+MORE = """<details>
+<summary>More **of** it</summary>
+
+A paragraph.
+
+- one
+- two
+
+<details><summary>Inner</summary>x</details>
+
+```html
+<b>
+```
+
+</details>
+"""
+
+
+@pytest.mark.parametrize(
+    "text, html",
+    [
+        ("a<br>b<br/>c<BR />d", "<p>a<br>\nb<br>\nc<br>\nd</p>"),
+        (
+            "H<sub>2</sub>O, x<sup>**2**</sup>",
+            "<p>H<sub>2</sub>O, x<sup><strong>2</strong></sup></p>",
+        ),
+        (
+            "**<kbd>Ctrl</kbd>+<kbd>C</kbd>**",
+            "<p><strong><kbd>Ctrl</kbd>+<kbd>C</kbd></strong></p>",
+        ),
+        ("<mark>a</mark> <u>b *c*</u>", "<p><mark>a</mark> <u>b <em>c</em></u></p>"),
+        ("<sub>a", "<p>&lt;sub&gt;a</p>"),
+        (
+            "a</sub> <b>c</b> <kbd class=x>",
+            "<p>a&lt;/sub&gt; &lt;b&gt;c&lt;/b&gt; &lt;kbd class=x&gt;</p>",
+        ),
+        (
+            "`<br>` and `<kbd>x</kbd>`",
+            "<p><code>&lt;br&gt;</code> and <code>&lt;kbd&gt;x&lt;/kbd&gt;</code></p>",
+        ),
+        ("<details> is a tag", "<p>&lt;details&gt; is a tag</p>"),
+        ("a\n<details>\n\nb", "<p>a\n&lt;details&gt;</p><p>b</p>"),
+        (
+            "so\n<details><summary>a</summary>b</details>\nc",
+            "<p>so</p><details><summary>a</summary><p>b</p></details><p>c</p>",
+        ),
+        (
+            "<details>\n<summary>a</summary>\n\nnever closed",
+            "<details><summary>a</summary><p>never closed</p></details>",
+        ),
+    ],
+)
+def test_harmless_html_is_read_as_markdown(text, html):
+    assert render(text) == html
+    for cut in range(len(text)):
+        growth = Growth()
+        growth.feed(text[:cut])
+        growth.feed(text[cut:] + "\n\n")
+        growth.feed("End.")
+        assert growth.html == markup.render(text + "\n\nEnd.")
+
+
+def test_a_cell_of_a_table_can_have_two_lines():
+    assert "<td>one<br>\ntwo</td>" in render("| a |\n|---|\n| one<br>two |")
+    assert "<td>one<br>\ntwo</td>" in shown("| a |\n|---|\n| one<br>two |\n| x")
+
+
+@pytest.mark.parametrize("sizes", [1, 2, 5, 17, 1000, "a"])
+def test_details_hold_blocks_and_other_details(sizes):
+    html = render(MORE + "\nAfter.")
+    assert html.startswith(
+        "<details><summary>More <strong>of</strong> it</summary><p>A paragraph.</p><ul>"
+    )
+    assert "<details><summary>Inner</summary><p>x</p></details><div" in html
+    assert html.endswith("</div></details><p>After.</p>")
+    assert shown(MORE + "\nAfter.", sizes) == html
+    for cut in range(len(MORE)):
+        assert "details&gt;" not in shown(MORE[:cut], 1000) and "summary&gt;" not in shown(
+            MORE[:cut], 1000
+        )
+
+
+def test_half_a_tag_is_neither_shown_nor_waited_for():
+    assert shown("H<sub>2") == "<p>H<sub>2</sub></p>"
+    assert shown("<details>\n<summary>Mo") == "<details><summary>Mo</summary></details>"
+    assert (
+        shown("a <u>b c d e f g h i j k l m n o p")
+        == "<p>a &lt;u&gt;b c d e f g h i j k l m n o p</p>"
+    )
+    assert [shown(f"a {half}") for half in ("<b", "<br", "<br/", "</su")] == ["<p>a</p>"] * 4
+
+
 def test_an_environment_is_shown_as_code_until_it_ends():
     assert shown("So:\n\\begin{align}\na &= b \\\\\n- c", 2).startswith(
         '<p>So:</p><code class="math">\\begin{align}\na &amp;= b \\\\\n- c'
@@ -338,6 +430,16 @@ def test_every_block_of_prose_is_written_in_its_own_direction(text, blocks):
         assert directed == [*blocks.split(), "p"]
 
 
+def test_large_numbers_of_a_list_have_room():
+    assert [re.match("<ol.*?>", render(f"{n}. a"))[0] for n in (1, 7, 49, 50, 950)] == [
+        "<ol>",
+        '<ol class="digits-2" start="7">',
+        '<ol class="digits-2" start="49">',
+        '<ol class="digits-3" start="50">',
+        '<ol class="digits-4" start="950">',
+    ]
+
+
 ATTACKS = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -380,10 +482,17 @@ ATTACKS = [
     'http://a.b/"onmouseover="alert(1)',
     "http://a.b/<script>",
     "[x](about:half)",
+    "<kbd onclick=alert(1)>x</kbd>",
+    "<sub style='position:fixed'>x</sub>",
+    "<u/onmouseover=alert(1)>x</u>",
+    "<br onload=alert(1)>",
+    "<details open ontoggle=alert(1)>\n<summary>x</summary>\n</details>",
+    "<details><summary><img src=x onerror=alert(1)></summary>\n<script>alert(1)</script>\n</details>",
+    "<mark><script>alert(1)</script></mark>",
 ]
 ELEMENTS = set(
     "html head body div p h1 h2 h3 h4 h5 h6 br hr blockquote ul ol li input pre code span button a em strong del mark"
-    " table thead tbody tr th td math semantics annotation".split()
+    " table thead tbody tr th td math semantics annotation sub sup kbd mark u details summary".split()
 )
 ATTRIBUTES = {
     "class",
@@ -430,16 +539,6 @@ HOSTILE = [
     "- ",
     "1. ",
     "> - ",
-def test_large_numbers_of_a_list_have_room():
-    assert [re.match("<ol.*?>", render(f"{n}. a"))[0] for n in (1, 7, 49, 50, 950)] == [
-        "<ol>",
-        '<ol class="digits-2" start="7">',
-        '<ol class="digits-2" start="49">',
-        '<ol class="digits-3" start="50">',
-        '<ol class="digits-4" start="950">',
-    ]
-
-
     "**a ",
     "[a](",
     "|",
@@ -733,6 +832,11 @@ GRAMMAR = [
         "$$",
         "&a",
         "<a",
+        "<kbd>",
+        "</u>",
+        "<details><summary>a</summary>\n",
+        "</details>\n",
+        "\\begin{align}",
         "`a ``",
         "a|\n",
         "[a]: b\n",
@@ -829,8 +933,21 @@ def test_others_go_on_while_a_long_text_is_rendered(code, monkeypatch):
 
 # --- Any text, in any pieces
 
-WORDS = ["word", "x", "two words", "é—“”", "1", "5", "😀", "the", "http", "snake_case"]
-MARKS = "** * _ __ ` `` ~~ == [ ] ( ) [a](http://b.c) https://d.ef ![i](http://j.k) $ $x$ $$ \\( \\) \\ < > & &amp; <b> | ! . , : - + # =".split()
+WORDS = [
+    "word",
+    "x",
+    "two words",
+    "é—“”",
+    "1",
+    "5",
+    "😀",
+    "the",
+    "http",
+    "snake_case",
+    "中文。",
+    "ที่",
+]
+MARKS = "** * _ __ ` `` ~~ == [ ] ( ) [a](http://b.c) https://d.ef ![i](http://j.k) $ $x$ $$ \\( \\) \\ < > & &amp; <b> | ! . , : - + # = <br> <sub> </sub> <u> </u> \\begin{align} \\end{align} </details>".split()
 STARTS = [
     "\n",
     "\n\n",
@@ -865,6 +982,10 @@ STARTS = [
     "\n- [ ] ",
     "\n```\n\n",
     "\n  ```\n  ",
+    "\n<details>\n<summary>x</summary>\n",
+    "\n</details>\n",
+    "\n\\begin{align}\n",
+    "\n\\end{align}\n",
 ]
 texts = st.lists(
     st.sampled_from(WORDS) | st.just(" ") | st.sampled_from(MARKS) | st.sampled_from(STARTS),
@@ -873,7 +994,7 @@ texts = st.lists(
 sizes = st.integers(1, 30) | st.text("abcdef", min_size=1, max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(texts, sizes)
 def test_the_page_equals_what_the_growth_says_it_shows(text, sizes):
     growth, page = Growth(), Page()
@@ -885,7 +1006,7 @@ def test_the_page_equals_what_the_growth_says_it_shows(text, sizes):
 BLOCKS = [
     "{}", "{}\n{}", "# {}", "## {}\n\n{}", "- {}\n- {}\n- {}", "- {}\n\n  {}\n- {}", "1. {}\n2. {}", "1. {}\n   - {}\n   - {}\n2. {}",
     "- [ ] {}\n- [x] {}", "> {}", "> {}\n> {}\n>\n> {}", "> - {}\n> - {}", "```py\n{}\n\n{}\n```", "~~~\n{}\n~~~", "- {}\n  ```\n  {}\n\n  x\n  ```\n  {}",
-    "| a | b |\n|---|:-:|\n| {} | {} |\n| {} |", "a | b\n--|--\n{} | {}", "{}\n---", "{}\n===", "***", "$$\nx + y\n$$", "{}\n$$\nx\n$$\n{}", "    x\n\n    y", "{}:\n- {}\n- {}", "{}  \n{}", "**{}**: {}", "*{}*",
+    "| a | b |\n|---|:-:|\n| {} | {} |\n| {} |", "a | b\n--|--\n{} | {}", "{}\n---", "{}\n===", "***", "$$\nx + y\n$$", "{}\n$$\nx\n$$\n{}", "    x\n\n    y", "{}:\n- {}\n- {}", "{}  \n{}", "**{}**: {}", "*{}*", "<details>\n<summary>{}</summary>\n\n{}\n\n{}\n\n</details>", "\\begin{{gather}}\nx \\\\\ny\n\\end{{gather}}",
 ]  # fmt: skip
 inlines = st.lists(
     st.sampled_from(
@@ -903,6 +1024,9 @@ inlines = st.lists(
             "&amp;",
             "https://m.no",
             "(p)",
+            "**中。**文",
+            "x<sub>i</sub>",
+            "a<br>b",
             "a*b",
             "**",
             "`",
