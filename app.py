@@ -657,6 +657,13 @@ def enqueue_turn(chat, token, job, *args):
     return True
 
 
+@pages.get("/messages/<int:message_id>")
+def show_message(message_id):
+    """Give a message as it was written, in plain text."""
+    content = current_user.message_or_404(message_id).content
+    return content, {"Content-Type": "text/plain; charset=utf-8"}
+
+
 @pages.post("/messages/<int:message_id>/stop")
 def stop_message(message_id):
     message = current_user.message_or_404(message_id)

@@ -448,7 +448,7 @@ def test_ids_are_unique_and_labels_and_targets_exist_on_every_page(every_page):
         page = parse(answer.text)
         ids = [tag["id"] for tag in page.select("[id]")]
         assert len(ids) == len(set(ids)), answer.request.path
-        refers = ("for", "aria-describedby", "aria-labelledby", "popovertarget", "data-copy")
+        refers = ("for", "aria-describedby", "aria-labelledby", "popovertarget")
         named = {tag[name] for name in refers for tag in page.select(f"[{name}]")}
         assert named <= set(ids), answer.request.path
 

@@ -567,17 +567,57 @@ def test_a_tab_that_slept_through_much_shows_the_end_and_keeps_its_draft(ada, st
     expect(ada.articles).to_have_count(42)
 
 
-def test_code_is_copied_as_it_is(ada, provider):
+def test_a_message_and_its_code_are_copied_as_they_were_written(ada, provider):
     ada.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    provider.says('Look:\n\n```python\nif x < 1:\n    print("a & b")\n```\n\nDone.')
+    code = 'if x < 1:\n    print("a & b")\n'
+    said = f"Look at $x^2$:\n\n```python\n{code}```\n\n1. one\n2. **two**\n\n| a |\n|---|\n| b |"
+    provider.says(said)
     ada.begin("code")
     ada.wait_for("complete")
     ada.body.get_by_role("button", name="Copy").click()
-    assert ada.page.evaluate("navigator.clipboard.readText()") == 'if x < 1:\n    print("a & b")\n'
+    expect(ada.body.get_by_role("button", name="Copied")).to_be_visible()
+    assert ada.page.evaluate("navigator.clipboard.readText()") == code
     ada.reply.locator("footer").get_by_role("button", name="Copy").click()
+    expect(ada.reply.locator("footer").get_by_role("button", name="Copied")).to_be_visible()
+    assert ada.page.evaluate("navigator.clipboard.readText()") == said
+
+
+def test_what_cannot_be_had_any_more_is_not_copied(ada, provider):
+    ada.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    ada.page.evaluate("navigator.clipboard.writeText('before')")
+    ada.page.context.clear_cookies()
+    ada.forgiven.append("401")
+    ada.reply.locator("footer").get_by_role("button", name="Copy").click()
+    expect(ada.reply.get_by_role("button", name="Not copied")).to_be_visible()
+    assert ada.page.evaluate("navigator.clipboard.readText()") == "before"
+
+
+# What is copied of the latest reply: from the start of its first formula's inside to its end.
+BY_HAND = """() => {
+  const body = [...document.querySelectorAll(".message__body")].at(-1);
+  const selection = getSelection(), inside = body.querySelector("mn");
+  selection.selectAllChildren(body);
+  if (inside) selection.setBaseAndExtent(inside, 0, body, body.childNodes.length);
+  return document.execCommand("copy");
+}"""
+
+
+def test_formulas_are_copied_by_hand_as_latex(ada, provider):
+    ada.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    provider.says("So $x^2$ is *it*:\n\n$$\n\\frac{1}{2}\n$$\n\n- one\n- $y$\n\n```\ncode\n```")
+    ada.begin("math")
+    ada.wait_for("complete")
+    assert ada.page.evaluate(BY_HAND)
     copied = ada.page.evaluate("navigator.clipboard.readText()")
-    assert copied.startswith("Look:")
-    assert copied.endswith("Done.")
+    assert re.sub(r"\n+", "\n", copied) == "$x^2$ is it:\n$$\\frac{1}{2}$$\none\n$y$\ncode"
+    provider.says("No formula, *only* text.")
+    ada.send("more")
+    expect(ada.articles).to_have_count(4)
+    ada.wait_for("complete")
+    assert ada.page.evaluate(BY_HAND)
+    assert ada.page.evaluate("navigator.clipboard.readText()").strip() == "No formula, only text."
 
 
 # chats

@@ -346,6 +346,14 @@ def test_what_a_person_wrote_is_shown_as_it_was_written(ada, new_chat, say):
     assert "<script>alert" not in page
 
 
+def test_a_message_can_be_had_as_it_was_written(ada, new_chat, say):
+    (message,) = say(new_chat(), "**a** <b>\n$x$")
+    answer = ada.get(f"/messages/{message}")
+    assert answer.text == "**a** <b>\n$x$"
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
 # nobody else's
 
 

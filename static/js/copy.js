@@ -1,20 +1,22 @@
-// Copy a block of code, or a whole message as it reads.
+// Copy a block of code, or a whole message, as it was written.
 const FEEDBACK = 1_600; // ms
 
-// Selecting is what leaves out what is not selectable: the heads of code blocks.
-function readable(element) {
-  const selection = getSelection();
-  selection.selectAllChildren(element);
-  const text = selection.toString();
-  selection.removeAllRanges();
-  return text.trim();
+async function source(path) {
+  const answer = await fetch(path);
+  if (!answer.ok || answer.redirected) throw new Error(answer.statusText);
+  return answer.text();
 }
 
 // navigator.clipboard exists on https and localhost only.
 async function copy(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const blob = () => text.then((written) => new Blob([written], { type: "text/plain" }));
+  // A promise, for Safari allows no copying once the click is over.
+  if (globalThis.ClipboardItem && navigator.clipboard) {
+    return navigator.clipboard.write([new ClipboardItem({ "text/plain": blob() })]);
+  }
+  if (navigator.clipboard) return navigator.clipboard.writeText(await text);
   const area = document.createElement("textarea");
-  area.value = text;
+  area.value = await text;
   document.body.append(area);
   area.select();
   document.execCommand("copy");
@@ -22,16 +24,16 @@ async function copy(text) {
 }
 
 function textFor(button) {
-  if (button.dataset.copy) return readable(document.getElementById(button.dataset.copy));
-  return button.closest(".code").querySelector("pre").textContent;
+  if (button.dataset.copy) return source(button.dataset.copy);
+  return Promise.resolve(button.closest(".code").querySelector("pre").textContent);
 }
 
 async function onClick({ target }) {
   const button = target.closest(".code__copy, [data-copy]");
   if (!button || button.dataset.copied) return;
+  button.dataset.copied = "true";
   const label = button.lastChild, before = label.textContent;
   label.textContent = await copy(textFor(button)).then(() => "Copied", () => "Not copied");
-  button.dataset.copied = "true";
   setTimeout(() => { label.textContent = before; delete button.dataset.copied; }, FEEDBACK);
 }
 
