@@ -80,6 +80,7 @@ TABLE = (
     r" {0,3}(?P<table_aligns>\|?[ \t]*:?-[-:| \t]*)(?:\n|$)"
 )
 ALIGN = re.compile(r":?-+:?")
+CELL_CODE = re.compile(r"(?<!`)(`{1,3}+)(?!`).{1,1000}?(?<!`)\1(?!`)")
 HARMLESS = r"(?:sub|sup|kbd|mark|u)"
 TAGS = rf"<(?:(?P<html_break>[Bb][Rr])[ \t]?/?|(?P<html_tag>{HARMLESS}))>"
 DETAILS = (
@@ -374,7 +375,7 @@ def _cells(line):
             cells[-1] += part
     if not cells[-1].strip() and len(cells) > 1:
         cells.pop()
-    return [cell.strip() for cell in cells]
+    return [CELL_CODE.sub(lambda code: code[0].replace(r"\|", "|"), cell.strip()) for cell in cells]
 
 
 def _aligns(line):

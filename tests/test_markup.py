@@ -334,6 +334,20 @@ def test_code_in_an_unknown_language_is_plain_and_its_name_is_escaped():
     )
 
 
+@pytest.mark.parametrize(
+    "cell, html",
+    [
+        (r"`x \| y`", "<code>x | y</code>"),
+        (r"``a ` \|``", "<code>a ` |</code>"),
+        (r"x \| y", "x | y"),
+        (r"`\d` \`a\|b\`", r"<code>\d</code> `a|b`"),
+    ],
+)
+def test_a_bar_in_a_cell_loses_its_backslash(cell, html):
+    for whole in (render, shown):
+        assert f"<td>{html}</td><td>z</td>" in whole(f"| a | b |\n|---|---|\n| {cell} | z |\n")
+
+
 def test_code_that_would_take_pygments_seconds_stays_plain():
     assert "<span" not in render("```ts\n" + "a." * 5000 + "\n```").partition("<pre>")[2]
 
