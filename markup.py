@@ -169,12 +169,12 @@ class Renderer(mistune.HTMLRenderer):
         return item.replace("<p>", f"<p>{box}", 1)
 
     def block_code(self, code, info=None):
-        language = (info or "").split(None, 1)[0] if (info or "").strip() else ""
-        name = html.escape(language)
+        language, file = _language_and_file(info or "")
         body = escape(code, quote=False) if CARET in code else _coloured(code, language)
         button = '<button type="button" class="code__copy">Copy</button>'
-        head = f'<div class="code__head"><span>{name or "text"}</span>{button}</div>'
-        code = f'<code class="language-{name or "text"}">{body}</code>'
+        name = html.escape(file or language or "text")
+        head = f'<div class="code__head"><span>{name}</span>{button}</div>'
+        code = f'<code class="language-{html.escape(language or "text")}">{body}</code>'
         return f'<div class="code">{head}<pre>{code}</pre></div>'
 
     def link(self, text, url, title=None):
@@ -204,6 +204,17 @@ class Renderer(mistune.HTMLRenderer):
     def table_cell(self, text, align=None, head=False):
         tag = "th" if head else "td"
         return f'<{tag} class="align-{align}">{text}</{tag}>' if align else f"<{tag}>{text}</{tag}>"
+
+
+INFO = re.compile(r"(?:\{\s*\.?)?([^\s:{}=,]*)(?::([^\s{}]+))?")
+INFO_FILE = re.compile(r"\b(?:title|file|filename|path)=(?:\"([^\"]+)\"|'([^']+)'|([^\s\"'{}]+))")
+
+
+def _language_and_file(info):
+    """Return what a fence says: of "python:app.py", "{.python}", "js{1,3}", "py title=app.py"."""
+    language, file = INFO.match(info.strip()).groups()
+    named = INFO_FILE.search(info)
+    return language, file or named and next(filter(None, named.groups()))
 
 
 @lru_cache(maxsize=64)

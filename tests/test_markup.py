@@ -348,6 +348,28 @@ def test_a_bar_in_a_cell_loses_its_backslash(cell, html):
         assert f"<td>{html}</td><td>z</td>" in whole(f"| a | b |\n|---|---|\n| {cell} | z |\n")
 
 
+@pytest.mark.parametrize(
+    "info, language, name",
+    [
+        ("python", "python", "python"),
+        ("python:src/app.py", "python", "src/app.py"),
+        ("{.python}", "python", "python"),
+        ("{ .python .numberLines }", "python", "python"),
+        ("python{1,3-4}", "python", "python"),
+        ('python title="my app.py"', "python", "my app.py"),
+        ("python {1} filename=app.py", "python", "app.py"),
+        ("c++", "c++", "c++"),
+        ("python:<b>.py", "python", "&lt;b&gt;.py"),
+        ("", "text", "text"),
+        ("{}", "text", "text"),
+    ],
+)
+def test_a_fence_says_language_and_file_in_many_ways(info, language, name):
+    for html in (render(f"```{info}\nif x:\n```"), shown(f"```{info}\nif x:\n```\n\nEnd.")):
+        assert f"<span>{name}</span>" in html and f'class="language-{language}"' in html
+        assert ('<span class="k">if</span>' in html) == (language != "text")
+
+
 def test_code_that_would_take_pygments_seconds_stays_plain():
     assert "<span" not in render("```ts\n" + "a." * 5000 + "\n```").partition("<pre>")[2]
 
