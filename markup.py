@@ -615,7 +615,8 @@ UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
 # Possessive: neighbours that match the same character would try every way to share a run of it.
 UNDECIDED = re.compile(
     r"[ \t>]*+(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
-    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<[details]{0,7}>?)?"
+    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<[details]{0,7}>?"
+    r"|\[[^\[\]\n]{1,99}\]:[ \t]*+\S*+(?:[ \t]++[\"'(][^\n]{0,100}+)?)?"
     r"[ \t]*+$)"
 )
 HELD_CODE = re.compile(r"[ \t]*+(?:`*+|~*+)[ \t]*+$")
@@ -624,7 +625,7 @@ BLANK_QUOTE_LINES = re.compile(r"(?:[ \t>]*+\n)++")
 DELIMITERS = " \t\n*_~=`$!\\|<&"
 TAIL = re.compile(
     r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?"
-    r"|</[a-z]{0,8}|<br ?/?|!?\[(?=.{0,80}$)(?:[^\s\[\]]++ ?){0,6}+\]?"
+    r"|</[a-z]{0,8}|<br ?/?|!?\[(?=.{0,80}$)(?:[^\s\[\]]++ ?){0,6}+(?:\](?:\[[^\[\]\n]{0,80}+)?)?"
     rf"|(?<!{LETTER})(?:h|ht|htt|https?|https?:|https?:/|https?://{IN_URL}*+|w|ww|www|www\.{IN_URL}*+))$"
 )
 WORD = re.compile(rf"(?<!{LETTER})(?:h|ht|htt|https?:?|w|ww|www)\.?/?$")
@@ -703,6 +704,7 @@ class Growth:
         self._stack = []  # (tag, index in head) of the elements in it that are still open
         self._source = ""  # the open region's Markdown
         self._table = None  # the header and delimiter row of the table that is open
+        self._references = {}  # what links by reference lead to
         self._begin("block")
 
     def _begin(self, context):
@@ -883,15 +885,22 @@ class Growth:
         self._after, self._code_shown = rest.strip(), start
         self._stem = [stem + escape(self._new_code(), quote=False)]
 
-    def _translate(self, source):
-        """Render a region to the HTML that goes into its context; None if it is no such region."""
+    def _translate(self, source, references=None):
+        """Render a region to the HTML that goes into its context; None if it is no such region.
+
+        `references` is where links that it defines are kept.
+        """
+        # Half an address must not be.
+        links = {"ref_links": self._references.copy() if references is None else references}
         if self._context == "text":
             source = QUOTE_MARK.sub("\n", source) if "blockquote" in self._tags else source
-            shown = _inline(UNDERLINE.sub("", source.rstrip()))
+            shown = _inline(UNDERLINE.sub("", source.rstrip()), links)
             return f"<span>{shown}</span>" if shown else ""
         if self._context == "row":
-            return _table_row(self._table[1], source)
-        shown, state = _markdown(source).parse(source)
+            return _table_row(self._table[1], source, links)
+        state = Lines()
+        state.env = links
+        shown, state = _markdown(source).parse(source, state)
         if self._context == "block":
             return shown
         tag = {"item": "list", "quote": "block_quote"}[self._context]
@@ -1052,7 +1061,7 @@ class Growth:
 
     def _finish(self, end, context):
         """Render the region up to where it ends, for the last time, and begin the next one."""
-        shown = self._translate(self._source[:end])
+        shown = self._translate(self._source[:end], self._references)
         if shown is None:  # the region is no part of what is open around it
             self._head.append(_closing(self._tags))
             self._stack = []
@@ -1098,16 +1107,18 @@ class Growth:
         self._source = self._gap = rest
 
 
-def _inline(source):
-    return _renderer.render_tokens(_markdown(source).inline(source, {}), None)
+def _inline(source, links):
+    return _renderer.render_tokens(_markdown(source).inline(source, links), None)
 
 
-def _table_row(aligns, source):
+def _table_row(aligns, source, links):
     """Render one row of a table whose delimiter row is given."""
     cells = _row(source, _aligns(aligns), "table_row")["children"]
     return (
         "<tr>"
-        + "".join(_renderer.table_cell(_inline(cell["text"]), **cell["attrs"]) for cell in cells)
+        + "".join(
+            _renderer.table_cell(_inline(cell["text"], links), **cell["attrs"]) for cell in cells
+        )
         + "</tr>"
     )
 

@@ -370,6 +370,30 @@ def test_a_fence_says_language_and_file_in_many_ways(info, language, name):
         assert ('<span class="k">if</span>' in html) == (language != "text")
 
 
+DEFINED = '[a]: http://b.c "title"\n[Long one]:\n  http://d.e\n\nSee [it][a], [a] and\n\n- [long ONE]\n\n| [a] |\n|---|\n| [a] |\n'
+
+
+@pytest.mark.parametrize("sizes", [1, 3, 10, 1000, "a"])
+def test_links_by_reference_are_links_once_they_are_defined(sizes):
+    html = render(DEFINED + "\nEnd.")
+    assert (
+        re.findall('href="(.*?)"', html) == ["http://b.c"] * 2 + ["http://d.e"] + ["http://b.c"] * 2
+    )
+    assert shown(DEFINED + "\nEnd.", sizes) == html
+    assert shown(DEFINED[: DEFINED.index(" and")], sizes).endswith(
+        'href="http://b.c" title="title" rel="noopener noreferrer nofollow" target="_blank">it</a>,</p>'
+    )
+
+
+def test_half_a_definition_is_neither_shown_nor_kept():
+    growth = Growth()
+    for cut in range(len(DEFINED[:24])):
+        growth.feed(DEFINED[cut])
+        assert growth.html == ""
+    growth.feed(DEFINED[24:])
+    assert 'href="http://b.c"' in growth.html
+
+
 def test_code_that_would_take_pygments_seconds_stays_plain():
     assert "<span" not in render("```ts\n" + "a." * 5000 + "\n```").partition("<pre>")[2]
 
