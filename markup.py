@@ -1,13 +1,13 @@
 """Turn Markdown into safe HTML: a whole message (`render`) or one that is still growing (`Growth`).
 
 The Markdown is CommonMark with tables, ~~strikethrough~~, ==mark==, task lists, bare links and
-LaTeX math. `_x_` is emphasis, as CommonMark has it (Redcarpet's underline is deliberately not
-taken). Raw HTML is never passed through; a few harmless tags without attributes (<br>, <sub>,
-<details> and the like) are read as if they were Markdown, all others are shown as text. Images are
-links (a loaded image would tell its host what is being read), links go to http, https and mailto
-only, and no style attribute is written. No whitespace is written between blocks, and a list item
-looks the same in a tight and a loose list, so that what is shown of a growing message need not
-change when more of it arrives.
+LaTeX math. A newline in a paragraph is a line break, as in most chats. `_x_` is emphasis, as
+CommonMark has it (Redcarpet's underline is deliberately not taken). Raw HTML is never passed
+through; a few harmless tags without attributes (<br>, <sub>, <details> and the like) are read as if
+they were Markdown, all others are shown as text. Images are links (a loaded image would tell its
+host what is being read), links go to http, https and mailto only, and no style attribute is
+written. No whitespace is written between blocks, and a list item looks the same in a tight and a
+loose list, so that what is shown of a growing message need not change when more of it arrives.
 """
 
 import html
@@ -152,6 +152,8 @@ class Renderer(mistune.HTMLRenderer):
 
     def linebreak(self):
         return "<br>\n"
+
+    softbreak = linebreak
 
     def thematic_break(self):
         return "<hr>"

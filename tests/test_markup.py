@@ -104,7 +104,8 @@ def undirected(html):
 
 def test_prose_is_rendered_as_commonmark():
     assert (
-        render("a **b** _c_ `d`\ne") == "<p>a <strong>b</strong> <em>c</em> <code>d</code>\ne</p>"
+        render("a **b** _c_ `d`\ne")
+        == "<p>a <strong>b</strong> <em>c</em> <code>d</code><br>\ne</p>"
     )
 
 
@@ -226,7 +227,7 @@ A paragraph.
             "<p><code>&lt;br&gt;</code> and <code>&lt;kbd&gt;x&lt;/kbd&gt;</code></p>",
         ),
         ("<details> is a tag", "<p>&lt;details&gt; is a tag</p>"),
-        ("a\n<details>\n\nb", "<p>a\n&lt;details&gt;</p><p>b</p>"),
+        ("a\n<details>\n\nb", "<p>a<br>\n&lt;details&gt;</p><p>b</p>"),
         (
             "so\n<details><summary>a</summary>b</details>\nc",
             "<p>so</p><details><summary>a</summary><p>b</p></details><p>c</p>",
@@ -392,6 +393,14 @@ def test_half_a_definition_is_neither_shown_nor_kept():
         assert growth.html == ""
     growth.feed(DEFINED[24:])
     assert 'href="http://b.c"' in growth.html
+
+
+def test_a_newline_is_a_line_break():
+    poem = "Roses are red,\nviolets are blue,\n\n- sugar\n  is sweet\n\n> and\n> so"
+    html = render(poem)
+    assert html.startswith("<p>Roses are red,<br>\nviolets are blue,</p>")
+    assert "<li><p>sugar<br>\nis sweet</p></li>" in html and "<p>and<br>\nso</p>" in html
+    assert shown(poem) == html
 
 
 def test_code_that_would_take_pygments_seconds_stays_plain():
