@@ -479,6 +479,18 @@ class Blocks(mistune.BlockParser):
         _step()
         return super().parse_method(m, state)
 
+    def parse_fenced_code(self, m, state):
+        """Keep code in Markdown that is quoted whole: its fence does not end the one around it."""
+        code_end, end = _quoted_markdown(m, state)
+        if not end:
+            return super().parse_fenced_code(m, state)
+        code = re.sub(
+            f"(?m)^ {{0,{len(m.group('fenced_1'))}}}", "", state.src[m.end() + 1 : code_end]
+        )
+        info = {"info": m.group("fenced_3").strip()}
+        state.append_token({"type": "block_code", "raw": code, "style": "fenced", "attrs": info})
+        return end
+
     def parse_atx_heading(self, m, state):
         """Take the closing marks off in one go: mistune looks again from each blank."""
         text = m.group("atx_2").strip()
@@ -494,6 +506,33 @@ class Blocks(mistune.BlockParser):
         state.tokens = before + state.tokens
         state.prepend_token = lambda token: state.tokens.insert(len(before), token)
         return found
+
+
+MARKDOWN = re.compile(r"(?:markdown|md)\b", re.I)
+FENCE_LINE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)[ \t]*+([^`\n]*)(?:\n|$)", re.M)
+
+
+def _quoted_markdown(m, state):
+    """Return where quoted Markdown and its fence end, if fences in it come in pairs; else Nones."""
+    tried = state.env.get("quotes_tried", 0)
+    if not MARKDOWN.match(m.group("fenced_3")) or tried > DEEPEST:
+        return None, None
+    marker, depth = m.group("fenced_2"), 0
+    for fence in FENCE_LINE.finditer(state.src, m.end()):
+        step = _fence_step(marker, *fence.groups())
+        if depth + step < 0:
+            return fence.start(), fence.end()
+        depth += step
+    # To look to the end again and again would take the square.
+    state.env["quotes_tried"] = tried + 1
+    return None, None
+
+
+def _fence_step(marker, run, info):
+    """Return 1 for a fence that opens code within one of `marker`, -1 for one that ends code."""
+    if not run.startswith(marker):
+        return 0
+    return 1 if info.strip() else -1
 
 
 class Inline(mistune.InlineParser):
@@ -728,7 +767,9 @@ class Growth:
         self._plain = False  # whether ordinary text can go to the end of the stem
         self._solid = 0  # where the last fence that is closed ends
         self._details = 0  # how many <details> are open
-        self._code = None  # the fence that is open: its indent, its marker, where its code begins
+        # The fence that is open: its indent, its marker, where its code begins, whether Markdown.
+        self._code = None
+        self._fences = 0  # how many fences are open in it
         self._coloured = 0  # characters of code that is finished: cheap to render again
         self._rendered = 0  # the region's weight when it was last rendered
         self._work = 0  # characters rendered for it in all
@@ -802,21 +843,28 @@ class Growth:
 
     def _code_ends(self):
         """Skip the complete lines of code; tell whether one of them ends it."""
-        indent, marker, _ = self._code
+        indent, marker, *_ = self._code
         while (end := self._source.find("\n", self._line)) >= 0:
             line = self._source[self._line : end]
             text = line.strip(" \t")
             if text and len(line) - len(line.lstrip()) < self._margin:
                 break
             self._line = end + 1
-            if text.startswith(marker) and not text.strip(marker[0]):
+            self._fences += self._fence_step(text, marker)
+            if self._fences < 0:
                 break
         else:
             return False
+        self._fences = 0
         self._coloured += self._line - self._code[2]
         self._solid = self._line
         self._code = None
         return True
+
+    def _fence_step(self, line, marker):
+        fence = FENCE_LINE.match(line)
+        step = _fence_step(marker, *fence.groups()) if fence else 0
+        return step if step < 0 or self._code[3] else 0
 
     # Rendering
 
@@ -880,7 +928,7 @@ class Growth:
         self._stem, self._after = [stem], "".join(tags)
 
     def _render_open_code(self):
-        indent, _, start = self._code
+        indent, _, start, _ = self._code
         stem, caret, rest = (
             self._translate(self._source[:start] + " " * indent + CARET) or ""
         ).rpartition(CARET)
@@ -1057,7 +1105,8 @@ class Growth:
         fence = FENCE.match(line)
         inside = self._kind == "list" and fence and len(fence.group(1)) >= self._margin
         if fence and (inside or self._kind == "fence" and self._lines == 1):
-            self._code = (len(fence.group(1)), fence.group(2), self._line)
+            markdown = MARKDOWN.match(line[fence.end() :].strip())
+            self._code = (len(fence.group(1)), fence.group(2), self._line, bool(markdown))
 
     # Finishing
 

@@ -6,6 +6,7 @@ import signal
 import time
 from contextlib import contextmanager
 from itertools import pairwise
+from textwrap import indent as indent_all
 
 import gevent
 import html5lib
@@ -401,6 +402,31 @@ def test_a_newline_is_a_line_break():
     assert html.startswith("<p>Roses are red,<br>\nviolets are blue,</p>")
     assert "<li><p>sugar<br>\nis sweet</p></li>" in html and "<p>and<br>\nso</p>" in html
     assert shown(poem) == html
+
+
+@pytest.mark.parametrize("fence", ["```", "````", "~~~"])
+@pytest.mark.parametrize("lead, indent", [("", ""), ("- x\n\n", "  ")])
+def test_markdown_that_holds_a_fence_is_quoted_whole(fence, lead, indent):
+    code = f"# Title\n\n{fence}python\nx\n{fence}\n\nMore.\n"
+    text = (
+        lead
+        + indent_all(f"{fence}markdown\n{code}{fence}\n", indent)
+        + "\nAfter.\n\n```js\ny\n```\n"
+    )
+    html = render(text + "\nEnd.")
+    assert re.sub("<[^>]*>", "", re.search("<pre>(.*?)</pre>", html, re.S)[1]) == code
+    assert html.count("<pre>") == 2 and "<p>After.</p>" in html
+    for cut in range(len(text)):
+        growth = Growth()
+        growth.feed(text[:cut])
+        growth.feed(text[cut:] + "\nEnd.")
+        assert growth.html == markup.render(text + "\nEnd.")
+    assert "<p>More" not in shown(text[: text.index("More") + 4])
+
+
+def test_a_fence_in_markdown_that_comes_alone_ends_it():
+    assert render("```markdown\n```python\nx\n```\nText.").endswith("</div><p>Text.</p>")
+    assert render("```text\n```python\nx\n```\nText.\n```\n").count("<pre>") == 2
 
 
 def test_code_that_would_take_pygments_seconds_stays_plain():
@@ -905,6 +931,7 @@ GRAMMAR = [
         "</u>",
         "<details><summary>a</summary>\n",
         "</details>\n",
+        "```md\n```a\n```\n",
         "\\begin{align}",
         "`a ``",
         "a|\n",
