@@ -119,7 +119,8 @@ def enqueue(job, chat, token, *args):
     options = {
         "job_id": job_id(chat.id, token),
         "job_timeout": current_app.config["JOB_TIMEOUT"],
-        "retry": Retry(max=2),
+        # Workers may be killed again and again: a deploy that fails is tried again.
+        "retry": Retry(max=20),
         # A job holds what a person wrote: RQ would keep one that failed for a year.
         "result_ttl": KEPT_WHEN_DONE,
         "failure_ttl": KEPT_WHEN_FAILED,
