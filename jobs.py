@@ -23,6 +23,7 @@ from rq.exceptions import (
     DequeueTimeout,
     DeserializationError,
     DuplicateJobError,
+    InvalidJobOperation,
     NoSuchJobError,
 )
 from rq.job import Job, JobStatus
@@ -190,7 +191,8 @@ def known_job_ids():
 
 def delete_jobs(ids):
     for id in ids:
-        with suppress(NoSuchJobError):
+        # It may end, and be forgotten, at any moment.
+        with suppress(NoSuchJobError, InvalidJobOperation):
             Job.fetch(id, connection=live.redis()).delete()
 
 

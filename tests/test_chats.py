@@ -4,6 +4,7 @@ import re
 import uuid
 
 import pytest
+from rq.job import Job
 from sqlalchemy import event, insert
 
 import jobs
@@ -255,6 +256,20 @@ def test_nothing_in_redis_remembers_a_deleted_chat(stack, provider):
     assert [key for key in kept if redis.ttl(key) == -1] == []
     parts = {key.decode().split(":", 2)[2] for key in kept}
     assert parts <= {f"{chat}:seq", f"{reply}:stop", f"{reply}:lease"}
+
+
+def test_a_job_may_end_while_its_chat_is_deleted(ada, new_chat, monkeypatch):
+    chat, fetch = new_chat(), Job.fetch
+    words = {"chat_id": chat, "content": "Hello", "client_id": str(uuid.uuid4())}
+    assert ada.post("/messages", data=words, headers=HTMX).status_code == 204
+
+    def fetch_and_end(id, connection):
+        job = fetch(id, connection=connection)
+        connection.delete(job.key)
+        return job
+
+    monkeypatch.setattr(Job, "fetch", fetch_and_end)
+    assert ada.delete(f"/chats/{chat}", headers=HTMX).status_code == 200
 
 
 # earlier messages
