@@ -16,7 +16,6 @@ import time
 import unicodedata
 from bisect import bisect_left
 from functools import lru_cache
-from os.path import commonprefix
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -49,6 +48,7 @@ COLUMNS, EMPTY_CELLS = 100, 20
 DEEPEST = 20  # levels of markup within markup, as mistune has it
 # Steps of work, about ten microseconds each, and seconds of it, after which others get a turn.
 STEPS, TURN = 1_000, 0.01
+NO_TIME = 1e-6  # 0 would let other greenlets run, but not look what has arrived for them
 
 
 def render(text: str) -> Markup:
@@ -81,6 +81,7 @@ TABLE = (
 )
 ALIGN = re.compile(r":?-+:?")
 CELL_CODE = re.compile(r"(?<!`)(`{1,3}+)(?!`).{1,1000}?(?<!`)\1(?!`)")
+THEMATIC_BREAK = r"^ {0,3}(?:(?:-[ \t]*+){3,}+|(?:_[ \t]*+){3,}+|(?:\*[ \t]*+){3,}+)$"
 HARMLESS = r"(?:sub|sup|kbd|mark|u)"
 TAGS = rf"<(?:(?P<html_break>[Bb][Rr])[ \t]?/?|(?P<html_tag>{HARMLESS}))>"
 DETAILS = (
@@ -130,7 +131,7 @@ def _step(count=1):
     _steps += count
     if _steps > STEPS:
         _steps = 0
-        time.sleep(0)
+        time.sleep(NO_TIME)
 
 
 class Renderer(mistune.HTMLRenderer):
@@ -241,7 +242,7 @@ def _in_time(tokens, seconds):
         if spent + taken > seconds:
             raise TimeoutError
         if taken > TURN:
-            time.sleep(0)
+            time.sleep(NO_TIME)
             spent, began = spent + taken, time.thread_time()
         yield token
 
@@ -441,7 +442,7 @@ def _row(line, aligns, kind):
 
 def _dialect(md):
     """Set the rules: no HTML (its text is escaped like any other), tables, math, bare links."""
-    md.block.specification["block_html"] = r"(?!)"
+    md.block.specification |= {"block_html": r"(?!)", "thematic_break": THEMATIC_BREAK}
     lists = (md.block.rules, md.block.block_quote_rules, md.block.list_rules)
     for rules in lists:
         rules.remove("raw_html")
@@ -466,8 +467,9 @@ _renderer = Renderer()
 
 class Lines(mistune.BlockState):
     def get_line(self, start_pos):
-        _step()
-        return super().get_line(start_pos)
+        line = super().get_line(start_pos)
+        _step(1 + len(line) // 100)
+        return line
 
 
 class Blocks(mistune.BlockParser):
@@ -476,7 +478,7 @@ class Blocks(mistune.BlockParser):
     state_cls = Lines
 
     def parse_method(self, m, state):
-        _step()
+        _step(1 + (m.end() - m.start()) // 100)
         return super().parse_method(m, state)
 
     def parse_fenced_code(self, m, state):
@@ -519,6 +521,7 @@ def _quoted_markdown(m, state):
         return None, None
     marker, depth = m.group("fenced_2"), 0
     for fence in FENCE_LINE.finditer(state.src, m.end()):
+        _step()
         step = _fence_step(marker, *fence.groups())
         if depth + step < 0:
             return fence.start(), fence.end()
@@ -545,6 +548,10 @@ class Inline(mistune.InlineParser):
     def parse_method(self, m, state):
         _step()
         return super().parse_method(m, state)
+
+    def process_text(self, text, state, parse_emphasis=True):
+        _step()
+        super().process_text(text, state, parse_emphasis)
 
     def parse_emphasis(self, m, state):
         for run in MARKS.finditer(state.src, *m.span()):
@@ -639,7 +646,7 @@ def _markdown(source):
 
 FENCE = re.compile(r"( *)(`{3,}(?=[^`]*$)|~{3,})")
 MARKER = re.compile(r"( {0,3})([-+*]|\d{1,9}[.)])(?:[ \t]|$)")
-RULE = re.compile(r" {0,3}(?:(?:-[ \t]*){3,}|(?:_[ \t]*){3,}|(?:\*[ \t]*){3,})$")
+RULE = re.compile(THEMATIC_BREAK)
 INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S)")
 ITEM = re.compile(r" {0,3}(?:[-+*]|1[.)])[ \t]+\S")
 BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
@@ -1196,7 +1203,7 @@ def _difference(old, new, depth):
             for level, added in _chunks(new[len(old) :], depth)
             if added
         ]
-    common = len(commonprefix((old, new)))
+    common = _common(old, new)
     starts = [start for start in _open_elements(old) if start <= common]
     if not starts:
         return None
@@ -1205,6 +1212,18 @@ def _difference(old, new, depth):
     return [Patch(level, "outerHTML", first)] + [
         Patch(at, "beforeend", added) for at, added in rest if added
     ]
+
+
+def _common(old, new):
+    """Return how many characters two texts begin with alike."""
+    alike, end = 0, min(len(old), len(new))
+    while alike < end:
+        middle = (alike + end + 1) // 2
+        if new.startswith(old[alike:middle], alike):
+            alike = middle
+        else:
+            end = middle - 1
+    return alike
 
 
 def _open_elements(shown):

@@ -1019,7 +1019,7 @@ def test_others_go_on_while_a_long_text_is_rendered(code, monkeypatch):
     def other():
         while True:
             turns.append(1)
-            gevent.sleep(0)
+            gevent.sleep(0.0001)  # as one that waits for something to arrive
 
     others = gevent.spawn(other)
     render(code + "**a** [b](http://c.d) (`e`)\n" * 3_000)
