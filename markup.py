@@ -115,6 +115,7 @@ PRICE = re.compile(
 
 
 PROSE = ' dir="auto"'  # written in either direction, as its first letter is
+FOREIGN = ' dir="ltr"'  # whatever is written around it, whose direction it says nothing about
 
 
 def _wrapped(tag, attributes=""):
@@ -178,7 +179,10 @@ class Renderer(mistune.HTMLRenderer):
         name = html.escape(file or language or "text")
         head = f'<div class="code__head"><span>{name}</span>{button}</div>'
         code = f'<code class="language-{html.escape(language or "text")}">{body}</code>'
-        return f'<div class="code">{head}<pre>{code}</pre></div>'
+        return f'<div class="code"{FOREIGN}>{head}<pre>{code}</pre></div>'
+
+    def codespan(self, text):
+        return f"<code{FOREIGN}>{escape(text, quote=False)}</code>"
 
     def link(self, text, url, title=None):
         text = re.sub(r"</?a\b[^>]*>", "", text)  # an image in a link would be a link in a link

@@ -655,6 +655,29 @@ def test_a_chat_that_is_deleted_in_another_tab_says_so(ada):
 # what is written
 
 
+def test_hebrew_and_arabic_stand_on_the_right(ada, provider):
+    provider.says(
+        "שלום.\n\n- אחד\n- one\n\n> مرحبا\n\n```\ncode\n```\n\n| שם | b |\n|---|---|\n| x | y |"
+        "\n\n`a` שלום"
+    )
+    ada.begin("שאלה?")
+    ada.wait_for("complete")
+
+    def directions(selector):
+        found = ada.page.locator(selector)
+        return found.evaluate_all("all => all.map((each) => getComputedStyle(each).direction)")
+
+    assert directions(".message--assistant .message__body > p") == ["rtl", "rtl"]
+    assert directions(".message__body li") == ["rtl", "ltr"]
+    assert directions(".message__body :is(blockquote, table)") == ["rtl", "rtl"]
+    assert directions(".message__body :is(pre, code)") == ["ltr", "ltr", "ltr"]
+    assert directions(".message--user .message__body, .chat__title") == ["rtl", "rtl"]
+    table, body = (ada.body.locator(path).bounding_box() for path in ("table", "xpath=."))
+    assert table["x"] + table["width"] == body["x"] + body["width"]
+    ada.box.fill("מה?")
+    assert directions("#content") == ["rtl"]
+
+
 # Pixels between the left edge of a message and each number in its lists.
 ROOM = """() => [...document.querySelectorAll(".message__body ol > li")].map((item) => {
   const pen = document.createElement("canvas").getContext("2d");

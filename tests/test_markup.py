@@ -97,7 +97,7 @@ def render(text):
 
 
 def undirected(html):
-    return html.replace(' dir="auto"', "")
+    return html.replace(' dir="auto"', "").replace(' dir="ltr"', "")
 
 
 # --- Whole messages
