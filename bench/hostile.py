@@ -2,9 +2,11 @@
 
 `uv run python -m bench.hostile` prints a line for each: microseconds of CPU a character as it grows
 and once more as a whole, at three lengths (flat is linear), and the longest time between two frames
-of a reply in another chat of the same worker (its rhythm alone is some 80 ms).
+of a reply in another chat of the same worker (its rhythm alone is some 80 ms). Names of texts, as
+arguments, choose some of them.
 """
 
+import sys
 import time
 from contextlib import closing
 from itertools import pairwise
@@ -93,7 +95,8 @@ def main():
         stack.start()
         ada = stack.signup("Ada")
         print(f"{'':26}{'grown: 1k 10k 100k us':>26}{'whole: 1k 10k 100k us':>26}{'pause':>9}")
-        for name, run in TEXTS.items():
+        for name in sys.argv[1:] or TEXTS:
+            run = TEXTS[name]
             grown, whole = zip(*(cost(text(run, length)) for length in LENGTHS), strict=True)
             pause = longest_pause(provider, ada, text(run, LENGTHS[-1]))
             figures = "".join(f"{figure:8.1f}" for figure in (*grown, *whole))
