@@ -24,7 +24,7 @@ import pygments
 from latex2mathml.converter import Converter
 from markupsafe import Markup
 from mistune.core import token_depth
-from mistune.plugins.formatting import mark, strikethrough
+from mistune.plugins.formatting import parse_mark, render_mark, strikethrough
 from mistune.plugins.task_lists import task_lists
 from mistune.util import escape, escape_url, unescape
 from pygments.formatters import HtmlFormatter
@@ -462,6 +462,25 @@ def _dialect(md):
     )
 
 
+def _marks(md):
+    md.inline.register("mark", r"==(?=[^\s=])", _parse_mark, before="link")
+    md.renderer.register("mark", render_mark)
+
+
+def _parse_mark(inline, match, state):
+    before, count = state.src[match.start() - 1 : match.start()], len(state.tokens)
+    end = parse_mark(inline, match, state) if _flanks_mark(before, "")[0] else None
+    if end and not _flanks_mark("", state.src[end : end + 1])[1]:
+        del state.tokens[count:]
+        return None
+    return end
+
+
+def _flanks_mark(before, after):
+    """Tell whether == between two characters can (open, close) a mark: x==1 compares."""
+    return not VALUE_END.match(before), not VALUE_START.match(after)
+
+
 def _bare_links(md):
     md.inline.register("url_link", URL, _parse_url, start_chars=("h", "w"))
 
@@ -582,6 +601,7 @@ class Inline(mistune.InlineParser):
 
 
 MARKS = re.compile(r"\*+|_+")
+VALUE_END, VALUE_START = re.compile(r"[A-Za-z0-9_)\]]"), re.compile(r"[A-Za-z0-9_(\[]")
 
 
 def _close(closer, done, openers, levels):
@@ -634,7 +654,7 @@ def _kind(character):
 
 
 def _parser(*plugins):
-    plugins = [strikethrough, mark, task_lists, _dialect, *plugins]
+    plugins = [strikethrough, _marks, task_lists, _dialect, *plugins]
     return mistune.Markdown(_renderer, Blocks(), Inline(), plugins=plugins)
 
 
@@ -1317,6 +1337,8 @@ def _toggle(stack, match):
     before = text[match.start() - 1 : match.start()] or " "
     after = text[match.end() : match.end() + 1] or CARET
     opens, closes = _flanks(run, before, after) if run[0] in "*_" else (True, True)
+    if run == "==":
+        opens, closes = _flanks_mark(before, after)
     while run and closes and not before.isspace() and any(mark[0] == run[0] for mark, _ in stack):
         while (opener := stack.pop()[0])[0] != run[0]:
             pass

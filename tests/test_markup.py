@@ -491,6 +491,13 @@ def test_scripts_without_spaces_need_none(text, html):
         assert growth.html == markup.render(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["x==1 is a test and y==2 too", "if(a==b||c[0]==d[1])", "版本==1.0 和 版本==2.0"]
+)
+def test_a_comparison_is_no_mark(text):
+    assert render(text) == f"<p>{text}</p>"
+
+
 def test_bold_ends_where_it_ends_while_it_streams():
     assert shown("他说**「你好」**然后") == "<p>他说<strong>「你好」</strong>然后</p>"
 
