@@ -20,6 +20,7 @@ from wsproto.extensions import PerMessageDeflate
 import live
 from provider import TICK
 from tests.page import Page
+from tests.patience import patient
 from tests.tab import Tab, numbered, paced, prose, send, step_by_step, words
 
 DOLLARS = re.compile(r"\$(\d+\.\d+)")
@@ -439,8 +440,10 @@ def open_page(app):
         with app.app_context():
             live.serve(server, 1, admits, None)
 
-    def open_one():
+    def open_one(left=False):
         page, server = connected()
+        if left:
+            page.close()
         spawned.append(gevent.spawn(handle, server))
         return SimpleNamespace(page=page, server=server, handler=spawned[-1])
 
@@ -462,10 +465,8 @@ class Idle:
 
 
 def test_for_pages_that_left_at_once_nothing_is_asked(open_page):
-    left = [open_page.open() for _ in range(200)]
-    for each in left:
-        each.page.close()
-    gevent.joinall([each.handler for each in left], timeout=10)
+    left = [open_page.open(left=True) for _ in range(200)]
+    gevent.joinall([each.handler for each in left], timeout=patient(10))
     assert not any(each.handler for each in left)
     assert open_page.asked == []
 
@@ -476,12 +477,12 @@ def test_a_few_pages_are_let_in_at_a_time_and_who_leaves_the_line_is_forgotten(o
     gevent.sleep(0)
     for each in waiting[:-1]:
         each.server.event.set()  # as who reads the socket does at its end
-    gevent.joinall([each.handler for each in waiting[:-1]], timeout=10)
+    gevent.joinall([each.handler for each in waiting[:-1]], timeout=patient(10))
     assert [bool(each.handler) for each in waiting] == [False] * 49 + [True]
     assert all(each.handler for each in inside)
     assert len(open_page.asked) == live.CATCHING_UP
     open_page.gate.set()
-    gevent.joinall([waiting[-1].handler], timeout=10)
+    gevent.joinall([waiting[-1].handler], timeout=patient(10))
     assert len(open_page.asked) == live.CATCHING_UP + 1
 
 
