@@ -506,14 +506,11 @@ def test_the_web_forgets_a_page_that_has_left_before_it_pings_it(stack, ada):
     stays = ada.socket(ada.new_chat())
     tab = Tab(ada, ada.new_chat())
     with stack.redis.client() as client:
-        watched = [(f"{PREFIX}:chat:{tab.chat_id}".encode(), 1)]
-        assert client.pubsub_numsub(f"{PREFIX}:chat:{tab.chat_id}") == watched
+        channel = f"{PREFIX}:chat:{tab.chat_id}"
+        watched = [(channel.encode(), 1)]
+        wait_until(lambda: client.pubsub_numsub(channel) == watched, 10, "the web to listen")
         tab.drop()
-        wait_until(
-            lambda: client.pubsub_numsub(f"{PREFIX}:chat:{tab.chat_id}") != watched,
-            PING,
-            "the web to stop listening",
-        )
+        wait_until(lambda: client.pubsub_numsub(channel) != watched, PING, "the web to stop")
     assert stays.pings == 0
 
 
