@@ -652,7 +652,8 @@ def enqueue_turn(chat, token, job, *args):
     try:
         enqueued = jobs.enqueue(job, chat, token, *args)
     finally:
-        if not enqueued and turn == "taken":
+        # Sent twice at once, the turn is the job's that the other one enqueued.
+        if turn == "taken" and not (enqueued or jobs.to_be_done(chat.id, token)):
             live.end_turn(chat.id, token)
     return True
 

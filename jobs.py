@@ -108,7 +108,8 @@ def queue_name():
 
 def job_id(chat_id, token):
     # RQ takes nothing but letters, digits and these two signs there.
-    return f"{re.sub('[.:]', '_', live.prefix())}-{chat_id}-{token}"
+    prefix = re.sub("[.:]", "_", current_app.config["REDIS_PREFIX"] or "chattable")
+    return f"{prefix}_{live.install()}-{chat_id}-{token}"
 
 
 def enqueue(job, chat, token, *args):
@@ -153,6 +154,11 @@ def status(job_id):
         return None
 
 
+def to_be_done(chat_id, token):
+    """Return whether RQ knows of a job that waits or runs."""
+    return status(job_id(chat_id, token)) in TO_BE_DONE
+
+
 def take_turn(chat_id, token):
     """Take the chat's next turn; return "taken", "held" if it was before, None if it is another's.
 
@@ -163,7 +169,7 @@ def take_turn(chat_id, token):
     if turn:
         return turn
     holder, age = live.turn_holder(chat_id)
-    lost = age > ENQUEUED_WITHIN and status(job_id(chat_id, holder)) not in TO_BE_DONE
+    lost = age > ENQUEUED_WITHIN and not to_be_done(chat_id, holder)
     if lost and not Chat.has_running_reply(chat_id):
         return "taken" if live.take_over_turn(chat_id, token, holder) else None
     return None
@@ -222,7 +228,7 @@ def say_and_answer(begun, chat_id, content, model, client_id):
         return log.info("chat %s was deleted before its message was saved", chat_id)
     completion = chat.ask(model, content, client_id)
     # A job that runs again must not have the answer billed again.
-    first = completion and live.claim(client_id)
+    first = completion and live.claim(f"{chat_id}-{client_id}")
     if not (first and answer(chat, completion, content, client_id, begun)):
         begun()
         go_on(chat_id, content, model, client_id, asked=completion and not first)

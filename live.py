@@ -65,11 +65,23 @@ TRY_AGAIN = 1012
 # has watched for longer has to connect anew.
 CATCH_UP = 0
 
+# Where Redis has forgotten a chat, numbers go on beyond any that a page may stand at.
+NEXT_NUMBER = """
+local function next_number(seq)
+  local number = redis.call('INCR', seq)
+  if number > 1 then return number end
+  local now = redis.call('TIME')
+  number = now[1] * 1000 + math.floor(now[2] / 1000)
+  redis.call('SET', seq, string.format('%.0f', number))
+  return number
+end
+"""
+
 # Number a frame, keep what a page that comes late needs, publish: all or nothing, so that a
 # snapshot never has a gap. Returns 1 if somebody asked the reply to stop, 2 (having done nothing)
 # if not what should be kept is: Redis was restarted, or the reply was declared dead. A whole frame
 # can do without, given a pass: it was got before the database was asked whose the reply is.
-GROW = """
+GROW = f"""{NEXT_NUMBER}
 local seq, text, key, patches, stop, over, pass = unpack(KEYS)
 local install, channel, frame, more, length, lifetime, key_frame, whole, id, given = unpack(ARGV)
 local ours = redis.call('GETRANGE', key, 0, #id) == id .. ' '
@@ -79,7 +91,7 @@ elseif redis.call('STRLEN', text) ~= tonumber(length) then
   ours = false
 end
 if not ours or redis.call('EXISTS', over) == 1 then return 2 end
-local number = redis.call('INCR', seq)
+local number = next_number(seq)
 if key_frame ~= '' then
   redis.call('SET', key, key_frame, 'EX', lifetime)
   redis.call('SET', text, whole, 'EX', lifetime)
@@ -95,16 +107,18 @@ return redis.call('EXISTS', stop)
 """
 
 # The same for a frame whose content a late page finds in the database. `id` is that of a reply
-# which begins, if it is not over already: then its first word finds its place kept.
-ANNOUNCE = """
-local id, over = ARGV[5], ARGV[6]
+# which begins, if it is not over already: then its first word finds its place kept, and its lease
+# begins with it.
+ANNOUNCE = f"""{NEXT_NUMBER}
+local id, over, lease, lease_lifetime = unpack(ARGV, 5)
 if id and redis.call('EXISTS', over) == 1 then return 0 end
-local number = redis.call('INCR', KEYS[1])
+local number = next_number(KEYS[1])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 if #KEYS > 1 then redis.call('DEL', unpack(KEYS, 2)) end
 if id then
   redis.call('SET', KEYS[2], '', 'EX', ARGV[4])
   redis.call('SET', KEYS[3], id .. ' ', 'EX', ARGV[4])
+  redis.call('SET', lease, 1, 'EX', lease_lifetime)
 end
 return redis.call('PUBLISH', ARGV[2], ARGV[1] .. ' ' .. number .. ' ' .. ARGV[3])
 """
@@ -265,7 +279,8 @@ def announce(chat_id, frame, forget=(), wait=False, begins=None):
     """
     keys = [seq_key(chat_id), *forget]
     values = [install(), channel(chat_id), frame, LIFETIME]
-    values += [begins, over_key(begins)] if begins else []
+    if begins:
+        values += [begins, over_key(begins), lease_key(begins), lease_lifetime()]
     sent = current_app.extensions["outbox"].post(ANNOUNCE, keys, values)
     nudges = current_app.extensions["nudges"]
     missed = channel(chat_id), install(), time.monotonic()
@@ -506,7 +521,7 @@ class Snapshot:
     def frames(self, messages):
         """Return the frames that bring a page up to `messages` and the reply's latest word."""
         kept = [self._article(message) for message in messages if not message.superseded]
-        gone = [removal(message) for message in messages if message.superseded]
+        gone = [removal(each) for each in messages if each.superseded and not each.unseen]
         shown = [article_frame(*kept)] if kept else []
         return ["".join(gone)] * bool(gone) + shown + self._news(messages)
 
@@ -665,8 +680,7 @@ class Leases:
 
     def _renew(self, message_ids):
         """Say that they live; stop what was to stop while nobody heard (Redis was restarted)."""
-        # Without monkey patching, a greenlet does not run while another one waits.
-        lifetime = LEASE if is_module_patched("socket") else PATIENT_LEASE
+        lifetime = lease_lifetime()
         with self._connection.pipeline(transaction=False) as pipeline:
             for id in message_ids:
                 pipeline.set(lease_key(id), 1, ex=lifetime)
@@ -675,6 +689,11 @@ class Leases:
         for id, stop in zip(message_ids, told, strict=True):
             if stop:
                 self.stop(id)
+
+
+def lease_lifetime():
+    # Without monkey patching, a greenlet does not run while another one waits.
+    return LEASE if is_module_patched("socket") else PATIENT_LEASE
 
 
 def lease(message_id, stop):

@@ -95,6 +95,8 @@ NEVER_REUSE_IDS = {"sqlite_autoincrement": True}
 RUNNING = ("pending", "streaming")
 # Above any id.
 LAST = 2**31 - 1
+# The finish reason of what is on the books only.
+UNSEEN = "unseen"
 OUT_OF_TIME = "The reply took too long and was ended. Try again, or ask for less at once."
 INTERRUPTED = "The reply was interrupted. What had arrived is kept; try again to get a new one."
 
@@ -671,6 +673,7 @@ class Chat(db.Model):
         """Keep the cost of a request whose answer nobody sees, as a reply that is not shown."""
         lost = Message(chat_id=self.id, role="assistant", model=model, status="failed")
         lost.superseded, lost.error, lost.finished_at = True, INTERRUPTED, now()
+        lost.finish_reason = UNSEEN
         lost.prompt_token_usage, lost.completion_token_usage = usage.prompt, usage.completion
         lost.usage_estimated = usage.estimated
         lost.input_cost, lost.output_cost = provider.costs(model, usage)
@@ -691,7 +694,8 @@ class Chat(db.Model):
         later = select(Message).where(
             Message.chat_id == self.id, Message.id > message_id, Message.role == "assistant"
         )
-        return db.session.scalar(later.order_by(Message.id.desc()).limit(1))
+        seen = later.where(func.coalesce(Message.finish_reason, "") != UNSEEN)
+        return db.session.scalar(seen.order_by(Message.id.desc()).limit(1))
 
     def begin_reply(self, model):
         added = self._add({"role": "assistant", "model": model, "status": "pending"})
@@ -812,6 +816,11 @@ class Message(db.Model):
     @property
     def running(self):
         return self.status in RUNNING
+
+    @property
+    def unseen(self):
+        """Whether this is a request that was billed, of which no page has ever shown a reply."""
+        return self.finish_reason == UNSEEN
 
     @property
     def retryable(self):

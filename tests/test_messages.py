@@ -357,7 +357,7 @@ def test_a_request_whose_worker_died_before_saving_the_message_is_on_the_books(
 ):
     client_id = str(uuid.uuid4())
     with app.app_context():
-        live.claim(client_id)
+        live.claim(f"{chat}-{client_id}")
     provider.says("At last.").uses(1000, 100)
     send("a long question " * 100, client_id=client_id, model="gpt-4o")
     run_jobs()
@@ -369,6 +369,35 @@ def test_a_request_whose_worker_died_before_saving_the_message_is_on_the_books(
         total = db.session.get(Chat, chat).cost
     assert total == lost.input_cost + reply.input_cost + reply.output_cost
     assert len(articles(ada.get(f"/chats/{chat}"))) == 2
+    with app.app_context():
+        _, frames = db.session.get(Chat, chat).catch_up(0)
+    assert f"message-{lost.id}" not in "".join(frames)
+
+
+def test_the_same_id_in_another_chat_is_another_message(ada, send, run_jobs, messages, provider):
+    client_id = str(uuid.uuid4())
+    other = int(ada.post("/chats").location.rsplit("/", 1)[1])
+    for fields in ({}, {"chat_id": other}):
+        send("Hello", client_id=client_id, **fields)
+        run_jobs()
+    assert [message.superseded for message in messages()] == [False] * 4
+    assert len(provider.requests) == 2
+
+
+def test_what_two_webs_enqueue_at_once_keeps_its_turn(send, monkeypatch):
+    client_id = str(uuid.uuid4())
+    assert send("Hello", client_id=client_id).status_code == 204
+    with monkeypatch.context() as late:
+        # it took the turn first, and is the second to enqueue
+        late.setattr(jobs, "take_turn", lambda *_: "taken")
+        assert send("Hello", client_id=client_id).status_code == 204
+    assert send("And?").status_code == 409
+
+
+def test_a_reply_holds_its_lease_from_its_beginning_on(app, chat):
+    with app.app_context():
+        reply = db.session.get(Chat, chat).begin_reply("gpt-4o")
+        assert live.leased([reply.id]) == {reply.id}
 
 
 def test_a_message_whose_worker_died_before_telling_is_shown_when_the_job_runs_again(
@@ -399,7 +428,7 @@ def left_by_a_dead_worker(app, chat_id, *replies):
         db.session.add(Message(chat_id=chat_id, status="complete", **said))
         db.session.add_all(replies)
         db.session.commit()
-        live.claim(said["client_id"])
+        live.claim(f"{chat_id}-{said['client_id']}")
     return said["client_id"]
 
 

@@ -82,12 +82,14 @@ def refusing(request):
 
 @pytest.fixture
 def reply(app):
-    """The id of a reply that is being written."""
+    """The id of a reply that is being written, whose lease has run out."""
     with app.app_context():
         ada = User(name="Ada", email="ada@example.com", password_hash="none", chats=[Chat()])
         db.session.add(ada)
         db.session.commit()
-        return ada.chats[0].begin_reply("gpt-4o-mini").id
+        reply = ada.chats[0].begin_reply("gpt-4o-mini")
+        live.redis().delete(live.lease_key(reply.id))
+        return reply.id
 
 
 def test_nobody_is_declared_dead_while_no_lease_can_be_renewed(app, reply, redis_server, refusing):

@@ -21,6 +21,8 @@ import live
 from provider import TICK
 from tests.page import Page
 from tests.patience import patient
+from tests.services import wait_until
+from tests.stack import PREFIX
 from tests.tab import Tab, numbered, paced, prose, send, step_by_step, words
 
 DOLLARS = re.compile(r"\$(\d+\.\d+)")
@@ -508,3 +510,21 @@ def test_a_socket_that_rested_goes_on():
     heard = [event.data for event in page.events() if isinstance(event, TextMessage)]
     assert heard == [frame] * 3
     assert len(sent[1]) < len(sent[2]) == len(sent[0])
+
+
+def test_an_open_page_hears_what_comes_after_redis_forgot_its_chat(stack, ada, provider):
+    chat = ada.new_chat()
+    ada.say(chat, "nobody watches")
+    wait_until(
+        lambda: (
+            'data-status="complete"' in ada.get(f"/chats/{chat}").text.partition("assistant")[2]
+        ),
+        10,
+        "the reply",
+    )
+    tab = Tab(ada, chat)
+    with stack.redis.client() as client:
+        assert client.delete(f"{PREFIX}:chat:{chat}:seq")
+    send(tab, "is anybody there?")
+    tab.wait_for_status("complete", replies=2)
+    assert tab.html == tab.reloaded()
