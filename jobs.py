@@ -667,9 +667,27 @@ def work(app):
     with app.app_context():
         worker = Worker(app, app.config["WORKER_CONCURRENCY"], app.config["SHUTDOWN_GRACE"])
     shredder(app)  # for what was deleted shortly before an end
+    with app.app_context(), suppress(RedisError):
+        persistent(adopt_jobs)()
     keepers = [gevent.spawn(keep_models, app), sweeper(app)]
     worker.run()
     gevent.killall(keepers, timeout=0.1)
+
+
+def adopt_jobs():
+    """Take over what waits in the queue that all installs shared before they had names."""
+    shared = Queue(QUEUE, connection=live.redis())
+    for job in shared.get_jobs():
+        if task := TASKS.get(job.func_name):
+            chat_id, *args = job.args
+            token = args[2] if task is create_message_and_stream else retry_token(args[0])
+            if chat := db.session.get(Chat, chat_id):
+                enqueue(task, chat, token, *args)
+                job.delete()
+    db.session.rollback()
+
+
+TASKS = {f"jobs.{task.__name__}": task for task in (create_message_and_stream, retry_reply)}
 
 
 def wait_for_database(app):

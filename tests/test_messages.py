@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import genai_prices
 import pytest
+from rq import Queue
 from rq.registry import FailedJobRegistry
 
 import jobs
@@ -398,6 +399,20 @@ def test_a_reply_holds_its_lease_from_its_beginning_on(app, chat):
     with app.app_context():
         reply = db.session.get(Chat, chat).begin_reply("gpt-4o")
         assert live.leased([reply.id]) == {reply.id}
+
+
+def test_what_waited_in_the_queue_of_an_earlier_version_is_answered(
+    app, chat, run_jobs, messages, provider
+):
+    words = ["Hello", "gpt-4o", str(uuid.uuid4())]
+    with app.app_context():
+        earlier = Queue("replies", connection=live.redis())
+        earlier.enqueue("jobs.create_message_and_stream", chat, *words, job_id=f"{chat}-{words[2]}")
+        jobs.adopt_jobs()
+        assert earlier.job_ids == []
+    run_jobs()
+    assert [message.status for message in messages()] == ["complete"] * 2
+    assert len(provider.requests) == 1
 
 
 def test_a_message_whose_worker_died_before_telling_is_shown_when_the_job_runs_again(
