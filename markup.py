@@ -609,13 +609,21 @@ def _close(closer, done, openers, levels):
     while found := _opener(closer, done, openers):
         at = openers[found - 1]
         opener, children = done[at], done[at + 1 :]
-        if token_depth(children) >= levels:
+        _step(len(children))
+        depth = 1 + max((_depth(child) for child in children), default=0)
+        if depth > levels:
+            del openers[:found]  # what is between these and any later mark is as deep
             return
         double = min(len(opener["raw"]), len(closer["raw"])) > 1
-        done[at + 1 :] = [{"type": "strong" if double else "emphasis", "children": children}]
+        kind = "strong" if double else "emphasis"
+        done[at + 1 :] = [{"type": kind, "children": children, "depth": depth}]
         for run in (opener, closer):
             run["raw"] = run["raw"][1 + double :]
         del openers[found if opener["raw"] else found - 1 :]
+
+
+def _depth(token):
+    return token.get("depth") or token_depth([token])
 
 
 def _opener(closer, done, openers):

@@ -1002,6 +1002,24 @@ def test_a_run_of_anything_costs_about_what_ordinary_text_does(run, usual):
         assert grow_all(run) < 10 * sent
 
 
+@pytest.mark.parametrize(
+    "opening, closing",
+    [
+        ("**a ", "b*** "),
+        ("***a ", "b** "),
+        ("a **b ", "c*** "),
+        ("中 **", "***-"),
+        ("*a **b ", "c**"),
+    ],
+)
+def test_marks_of_other_lengths_cost_no_more_in_a_long_text(opening, closing):
+    text = opening * 6_000 + closing * 6_000
+    began = time.process_time()
+    render("**a** *b* " * (len(text) // 10))
+    with at_most(5 * (time.process_time() - began)):
+        render(text)
+
+
 def test_emphasis_that_never_ends_costs_no_more_in_a_long_text():
     seconds = []
     for size in (1_000, 8_000):
