@@ -70,10 +70,25 @@ UNSPACED = (
     "\U00016fe0-\U00018dff\U0001aff0-\U0001b2ff\U0001f200-\U0001f2ff\U00020000-\U0003ffff"
 )
 WITHIN_TEXT = re.compile(f"[{UNSPACED}]")
-LETTER = rf"[^\W{UNSPACED}]"  # or a digit, in a script with spaces between words
+# Marks on the letters before them, or between them: no letters to `re`. They end below U+1F000, and
+# what picks a form of emoji is none.
+COMBINING = "\u200c\u200d" + "".join(
+    mark
+    for mark in map(chr, range(0x300, 0x1F000))
+    if unicodedata.category(mark) in ("Mn", "Mc") and not "\ufe00" <= mark <= "\ufe0f"
+)
+# A letter or a digit, in a script with spaces between words.
+LETTER = rf"(?:(?![{UNSPACED}])[\w{COMBINING}])"
 LINK = re.compile(r"(?:https?://|mailto:)[^\s]", re.I)
+BRACKETED = re.compile(r"(https?://)%5B([\dA-F:.]+)%5D", re.I)  # as mistune writes IPv6 hosts
 IN_URL = rf"(?:{LETTER}|[-.~:/?#\[\]@!$&'()*+,;=%])"
-URL = rf"(?<!{LETTER})(?<![/@.-])(?:https?://|www\.){LETTER}{IN_URL}{{0,2000}}+"
+HOST_LETTER = rf"[\w{COMBINING}-]"
+HOST = (
+    rf"(?P<url_bracketed>\[[\dA-Fa-f:.]{{2,45}}+\])"
+    rf"|(?:www\.)?(?=[{UNSPACED}]){HOST_LETTER}{{1,63}}+(?:\.{HOST_LETTER}{{1,63}}+(?=\.)){{0,9}}+"
+    rf"\.(?:{LETTER}{{1,63}}+|{HOST_LETTER}{{1,63}}+)|{LETTER}"
+)
+URL = rf"(?<!{LETTER})(?<![/@.-])(?:(?i:https?)://|www\.)(?:{HOST}){IN_URL}{{0,2000}}+"
 URL_END = "?!.,:;*_~'])"
 TABLE = (
     r"^ {0,3}(?P<table_head>(?=[^\n]*\|)[^\n]*)\n"
@@ -191,6 +206,7 @@ class Renderer(mistune.HTMLRenderer):
         if not LINK.match(url):
             return text
         title = f' title="{html.escape(title)}"' if title else ""
+        url = BRACKETED.sub(r"\1[\2]", url)
         rel = 'rel="noopener noreferrer nofollow" target="_blank"'
         return f'<a href="{html.escape(url)}"{title} {rel}>{text}</a>'
 
@@ -357,12 +373,14 @@ def _details_end(source, start):
 
 def _parse_url(inline, match, state):
     url = match.group("url_link")
+    bracketed = max(0, match.end("url_bracketed") - match.start())
+    host, url = url[:bracketed], url[bracketed:]
     if state.brackets:
         url = url.partition("]")[0]
-    url = _without_end_of_sentence(url)
+    url = host + _without_end_of_sentence(url)
     if state.in_link or state.depth >= inline.max_nested_level:
         return None
-    href = url if url.startswith("http") else "https://" + url
+    href = "https://" + url if url.startswith("www.") else url
     text = {"type": "text", "raw": url}
     token = {
         "type": "link",
@@ -482,7 +500,7 @@ def _flanks_mark(before, after):
 
 
 def _bare_links(md):
-    md.inline.register("url_link", URL, _parse_url, start_chars=("h", "w"))
+    md.inline.register("url_link", URL, _parse_url, start_chars=("h", "H", "w"))
 
 
 _renderer = Renderer()
@@ -706,9 +724,10 @@ DELIMITERS = " \t\n*_~=`$!\\|<&"
 TAIL = re.compile(
     r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?"
     r"|</[a-z]{0,8}|<br ?/?|!?\[(?=.{0,80}$)(?:[^\s\[\]]++ ?){0,6}+(?:\](?:\[[^\[\]\n]{0,80}+)?)?"
-    rf"|(?<!{LETTER})(?:h|ht|htt|https?|https?:|https?:/|https?://{IN_URL}*+|w|ww|www|www\.{IN_URL}*+))$"
+    rf"|(?<!{LETTER})(?:(?i:h|ht|htt|https?|https?:|https?:/)|w|ww|www"
+    rf"|(?i:https?)://(?:(?:www\.)?(?=[{UNSPACED}])(?:{HOST_LETTER}|\.){{1,99}}+)?{IN_URL}*+|www\.{IN_URL}*+))$"
 )
-WORD = re.compile(rf"(?<!{LETTER})(?:h|ht|htt|https?:?|w|ww|www)\.?/?$")
+WORD = re.compile(rf"(?<!{LETTER})(?:(?i:h|ht|htt|https?:?)|w|ww|www)\.?/?$")
 HALF = re.compile(
     r"(\[[^\[\]\n]{1,300}\])\((?:[^\s()]|\([^\s()]*\)){0,500}+(?:\s++[\"'][^\"'\n]{0,100}+[\"']?)?$"
 )

@@ -442,6 +442,49 @@ def test_bare_addresses_become_links_without_the_full_stop():
     ]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hi.wikipedia.org/wiki/हिन्दी",
+        "https://bn.wikipedia.org/wiki/বাংলা",
+        "https://ta.wikipedia.org/wiki/தமிழ்",
+        "https://ar.wikipedia.org/wiki/مُحَمَّد",
+        "https://fa.wikipedia.org/wiki/می\u200cخواهم",
+        "https://he.wikipedia.org/wiki/שָׁלוֹם",
+        "https://fr.wikipedia.org/wiki/cafe\u0301",
+        "http://例え.jp/a",
+        "https://www.例え.例子.中国/",
+        "http://ที่.ไทย",
+        "HTTPS://EXAMPLE.COM/A",
+        "Http://example.com",
+        "http://[::1]:8080/x",
+        "http://[2001:db8::1]",
+    ],
+)
+@pytest.mark.parametrize("text", ["See {} and", "({}).", "[{}]", "**{}**, then", "- {}\n- x"])
+def test_addresses_in_any_script_are_whole_links(url, text):
+    html = markup.render(text.format(url))
+    assert re.findall("<a href=.*?>(.*?)</a>", html) == [url]
+    for cut in range(len(text.format(url))):
+        growth = Growth()
+        growth.feed(text.format(url)[:cut])
+        growth.feed(text.format(url)[cut:] + "\n\nEnd.")
+        assert growth.html == markup.render(text.format(url) + "\n\nEnd.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["😀\ufe0fhttps://e.f", "1\ufe0f\u20e3https://e.f", "https://e.f好", "https://e.f，好.x"],
+)
+def test_addresses_begin_after_emoji_and_end_before_unspaced_text(text):
+    assert re.findall("<a href=.*?>(.*?)</a>", render(text)) == ["https://e.f"]
+
+
+def test_a_bracketed_host_keeps_its_brackets():
+    for text in ("http://[::1]:80/x", "[a](http://[::1]:80/x)", "<http://[::1]:80/x>"):
+        assert 'href="http://[::1]:80/x"' in render(text)
+
+
 def link(url):
     return f'<a href="{url}" rel="noopener noreferrer nofollow" target="_blank">{url}</a>'
 
