@@ -123,9 +123,10 @@ INLINE_MATH = (
     + rf"|(?<!{LETTER})(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)\$"
     + rf"(?!{LETTER}|\$)"
 )
-# "$5 (US$)": money, not math; "$5 \text{ km}$": math
+# "$5 (US$)": money, not math; "$5 \text{ km}$", "$2ab + cd$": math
 PRICE = re.compile(
-    rf"(?!.*(?:\\[A-Za-z]|[{{}}]))\d.*?(?:(?<![\\{{a-zA-Z])[A-Za-z]{{2}}|[{UNSPACED}])"
+    rf"(?!.*(?:\\[A-Za-z]|[{{}}]))\d.*?"
+    rf"(?:(?<![\\{{a-zA-Z0-9^_*+=])(?<![+=*<>-] )[A-Za-z]{{2}}|[{UNSPACED}])"
 )
 
 

@@ -132,7 +132,18 @@ def test_table_cells_are_aligned_by_class_and_short_rows_are_filled():
 
 @pytest.mark.parametrize(
     "text",
-    ["$5 and $10", "US$5 to US$6", "it is $5 (US$), not $6", "$HOME/$USER", "a $ b $ c", r"\$x$"],
+    [
+        "$5 and $10",
+        "US$5 to US$6",
+        "it is $5 (US$), not $6",
+        "$HOME/$USER",
+        "a $ b $ c",
+        r"\$x$",
+        "$5bn/US$6",
+        "$5k–$10k",
+        "$5m (or AU$)",
+        "$5 and up, say US$.",
+    ],
 )
 def test_money_is_not_math(text):
     assert "<math" not in render(text)
@@ -150,6 +161,11 @@ def test_money_is_not_math(text):
         "- $$x$$",
         "> $x$",
         "$2x + 1 = 3$",
+        "$4ac$",
+        "$2xy$",
+        "$12ab^2$",
+        "$3ab + 2cd = 0$",
+        "$2ab - cd$",
         r"$25 \text{ km}$",
         r"$3 \mathrm{~cm}$",
         "$10^{-3}$",
