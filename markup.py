@@ -108,6 +108,11 @@ ENVIRONMENT = (
     r"(?:equation|displaymath|eqnarray|multline|split|array|[dr]?cases|gather(?:ed)?"
     r"|(?:fl)?align(?:at|ed|edat)?|(?:[pbBvV]|small)?matrix)\*?"
 )
+# The end of $math$: no letter follows, but for the end of a word: the $n$th of the $x_i$s, $25$C.
+MATH_END = (
+    rf"\$(?:(?!{LETTER}|\$)|(?<=[\w}})\]]\$)(?=(?:ths?|st|nd|rd|e?s|[CFK])"
+    rf"(?:{CARET}|(?!{LETTER}))|[tnre]{CARET}))"
+)
 # What opens math cannot be inside it, or each one that is never closed is looked through anew.
 DISPLAY = (  # may take several lines, none of them blank
     r"\$\$(?P<{0}1>(?:\\.|[^$\\\n]|\\?\n(?![ \t]*\n)){{1,4000}})\$\$"
@@ -120,8 +125,8 @@ BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_", ENVIRONMENT) + r")[ \
 INLINE_MATH = (
     DISPLAY.format("math_", ENVIRONMENT)
     + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
-    + rf"|(?<!{LETTER})(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)\$"
-    + rf"(?!{LETTER}|\$)"
+    + rf"|(?<!{LETTER})(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
+    + MATH_END
 )
 # "$5 (US$)": money, not math; "$5 \text{ km}$", "$2ab + cd$": math
 PRICE = re.compile(
@@ -739,7 +744,7 @@ INLINE = re.compile(
     re.S,
 )
 MATH_ENDS = {
-    "$": rf"(?<![\s\\])\$(?!{LETTER}|\$)|\n",
+    "$": rf"(?<![\s\\]){MATH_END}|\n",
     "$$": r"\$\$",
     "\\(": r"\\\)|\n",
     "\\[": r"\\\]",

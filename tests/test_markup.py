@@ -542,6 +542,29 @@ X = (
     ],
 )
 def test_scripts_without_spaces_need_none(text, html):
+    shown_alike(text, html)
+
+
+@pytest.mark.parametrize(
+    "text, html",
+    [
+        ("the $x$th of the $x$s, $x$C", f"the {X}th of the {X}s, {X}C"),
+        ("**the $x$th** or ($x$st)", f"<strong>the {X}th</strong> or ({X}st)"),
+        ("$HOME/$USER or $a.$b $this and that", "$HOME/$USER or $a.$b $this and that"),
+        ("from $5.$s to $x and $then go on", "from $5.$s to $x and $then go on"),
+    ],
+)
+def test_a_formula_can_be_the_beginning_of_a_word(text, html):
+    shown_alike(text, html)
+
+
+def test_a_formula_is_one_while_the_end_of_its_word_is_typed():
+    for end in ("t", "th", "th ", "s", "C"):
+        assert shown(f"the $x${end}") == f"<p>the {X}{end.strip()}</p>"
+
+
+def shown_alike(text, html):
+    """Check what is shown of a paragraph, whole and as it grows."""
     assert render(text) == f"<p>{html}</p>"
     for cut in range(len(text)):
         growth = Growth()
