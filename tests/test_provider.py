@@ -329,6 +329,27 @@ def test_reasoning_is_kept_apart(ask, provider, field):
             "",
             "```xml\n<a/>\n</think>\n```\nend</think>",
         ),
+        ("<think>\n\n  Hm.</think>42", "Hm.", "42"),
+        ("A `b` and ``c`\n\n</think> \n\n42", "A `b` and ``c`", "42"),
+        ("1. ```\n   x\n   ```\n</think>\n42", "1. ```\n   x\n   ```", "42"),
+        ("So `</think>` it is.\n</think>\n\n42", "So `</think>` it is.", "42"),
+        *(
+            (said, "", said)
+            for said in (
+                "Models end with </think> tags, so strip all before.",
+                "Yes</think>",
+                "Yes\n</think> ends\n",
+                "Use ``</think>`` here",
+                "1. ```xml\n</think>\n   ```\n2. b",
+                "- a\n  - b\n    ```\n</think>\n    ```\nb",
+                "> ~~~\n> a\n</think>\n> ~~~\nb",
+                "a\n\n    </think>\n\nb",
+                "a `b\n</think>\nc` d",
+                "a ` b `</think>`\nc",
+                "a \\</think>\nb",
+                "a\n</think",
+            )
+        ),
     ],
 )
 def test_thoughts_written_into_the_reply_are_kept_apart(ask, provider, said, thought, text):
