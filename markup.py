@@ -97,13 +97,13 @@ TABLE = (
 ALIGN = re.compile(r":?-+:?")
 CELL_CODE = re.compile(r"(?<!`)(`{1,3}+)(?!`).{1,1000}?(?<!`)\1(?!`)")
 THEMATIC_BREAK = r"^ {0,3}(?:(?:-[ \t]*+){3,}+|(?:_[ \t]*+){3,}+|(?:\*[ \t]*+){3,}+)$"
-HARMLESS = r"(?:sub|sup|kbd|mark|u)"
+HARMLESS = r"(?i:sub|sup|kbd|mark|u)"
 TAGS = rf"<(?:(?P<html_break>[Bb][Rr])[ \t]?/?|(?P<html_tag>{HARMLESS}))>"
 DETAILS = (
-    r"^ {0,3}<details>[ \t]*+(?:\n[ \t]*+)?"
-    r"<summary>(?P<summary>(?:(?!</?summary>|\n[ \t]*+\n)[\s\S]){0,1000}+)</summary>"
+    r"^ {0,3}(?i:<details>)[ \t]*+(?:\n[ \t]*+)?"
+    r"(?i:<summary>(?P<summary>(?:(?!</?summary>|\n[ \t]*+\n)[\s\S]){0,1000}+)</summary>)"
 )
-DETAILS_EDGE = re.compile(r"^ {0,3}(<details>)|</details>[ \t]*$", re.M)
+DETAILS_EDGE = re.compile(r"^ {0,3}(<details>)|</details>[ \t]*$", re.M | re.I)
 ENVIRONMENT = (
     r"(?:equation|displaymath|eqnarray|multline|split|array|[dr]?cases|gather(?:ed)?"
     r"|(?:fl)?align(?:at|ed|edat)?|(?:[pbBvV]|small)?matrix)\*?"
@@ -351,7 +351,7 @@ def _parse_tag(inline, match, state):
     inner = state.copy()
     inner.src = state.src[match.end() : end]
     children = inline.render(inner)
-    state.append_token({"type": "html_tag", "children": children, "attrs": {"tag": tag}})
+    state.append_token({"type": "html_tag", "children": children, "attrs": {"tag": tag.lower()}})
     return end + len(f"</{tag}>")
 
 
@@ -360,11 +360,16 @@ def _parse_details(block, match, state):
     if state.depth() >= block.max_nested_level - 1:
         return None
     end = _details_end(state.src, match.start()) or state.cursor_max
-    inner = state.child_state(state.src[match.end() : end].rstrip().removesuffix("</details>"))
+    source = state.src[match.end() : end].rstrip()
+    inner = state.child_state(source[: -len("</details>")] if _ends_details(source) else source)
     block.parse(inner, block.rules)
     summary = {"type": "summary", "text": match.group("summary")}
     state.append_token({"type": "details", "children": [summary, *inner.tokens]})
     return end
+
+
+def _ends_details(text):
+    return text[-len("</details>") :].lower() == "</details>"
 
 
 def _details_end(source, start):
@@ -706,7 +711,7 @@ RULE = re.compile(THEMATIC_BREAK)
 INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S)")
 ITEM = re.compile(r" {0,3}(?:[-+*]|1[.)])[ \t]+\S")
 BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
-FULL_DETAILS, DETAILS_START = re.compile(DETAILS), re.compile(r" {0,3}<details>")
+FULL_DETAILS, DETAILS_START = re.compile(DETAILS), re.compile(r" {0,3}<details>", re.I)
 QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 QUOTE = re.compile(r" {0,3}>")
 OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4})|\A[ >]*\n", re.M)
@@ -719,7 +724,7 @@ UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
 # Possessive: neighbours that match the same character would try every way to share a run of it.
 UNDECIDED = re.compile(
     r"[ \t>]*+(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
-    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<[details]{0,7}>?"
+    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<(?i:[details]{0,7})>?"
     r"|\[[^\[\]\n]{1,99}\]:[ \t]*+\S*+(?:[ \t]++[\"'(][^\n]{0,100}+)?)?"
     r"[ \t]*+$)"
 )
@@ -729,7 +734,8 @@ BLANK_QUOTE_LINES = re.compile(r"(?:[ \t>]*+\n)++")
 DELIMITERS = " \t\n*_~=`$!\\|<&"
 TAIL = re.compile(
     r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?"
-    r"|</[a-z]{0,8}|<br ?/?|!?\[(?=.{0,80}$)(?:[^\s\[\]]++ ?){0,6}+(?:\](?:\[[^\[\]\n]{0,80}+)?)?"
+    r"|(?i:</[a-z]{0,8}|<br ?/?)"
+    r"|!?\[(?=.{0,80}$)(?:[^\s\[\]]++ ?){0,6}+(?:\](?:\[[^\[\]\n]{0,80}+)?)?"
     rf"|(?<!{LETTER})(?:(?i:h|ht|htt|https?|https?:|https?:/)|w|ww|www"
     rf"|(?i:https?)://(?:(?:www\.)?(?=[{UNSPACED}])(?:{HOST_LETTER}|\.){{1,99}}+)?{IN_URL}*+|www\.{IN_URL}*+))$"
 )
@@ -969,7 +975,7 @@ class Growth:
         if len(text) <= self._solid:
             text = self._source[: self._solid]
             return self._show("", text, False) if text else None
-        if text.endswith("</details>"):  # nothing may stand on that line
+        if _ends_details(text):  # nothing may stand on that line
             return self._show("", text, False)
         half = HALF.search(text[-800:])
         if half:
@@ -1038,7 +1044,8 @@ class Growth:
             cells = _cells(text + CARET)
             if all(_words_from(0, cell) <= FEW for cell in cells):
                 closers += "\n|" + "-|" * len(cells)
-        if self._kind == "details" and text.rfind("<summary>") > text.rfind("</summary>"):
+        lower = text.lower() if self._kind == "details" else ""
+        if lower.rfind("<summary>") > lower.rfind("</summary>"):
             closers += "</summary>"
         self._hoped = bool(closers)
         return closers

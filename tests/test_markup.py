@@ -240,6 +240,14 @@ A paragraph.
             "<p>a&lt;/sub&gt; &lt;b&gt;c&lt;/b&gt; &lt;kbd class=x&gt;</p>",
         ),
         (
+            "<SUB>2</SUB> <Kbd>x</Kbd>",
+            "<p><sub>2</sub> <kbd>x</kbd></p>",
+        ),
+        (
+            "<DETAILS>\n<Summary>a</SUMMARY>\n\nx\n\n<DETAILS>\n\n</DETAILS>\n</DETAILS>\ny",
+            "<details><summary>a</summary><p>x</p><p>&lt;DETAILS&gt;</p><p>&lt;/DETAILS&gt;</p></details><p>y</p>",
+        ),
+        (
             "`<br>` and `<kbd>x</kbd>`",
             "<p><code>&lt;br&gt;</code> and <code>&lt;kbd&gt;x&lt;/kbd&gt;</code></p>",
         ),
