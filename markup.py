@@ -103,7 +103,11 @@ DETAILS = (
     r"^ {0,3}(?i:<details>)[ \t]*+(?:\n[ \t]*+)?"
     r"(?i:<summary>(?P<summary>(?:(?!</?summary>|\n[ \t]*+\n)[\s\S]){0,1000}+)</summary>)"
 )
-DETAILS_EDGE = re.compile(r"^ {0,3}(<details>)|</details>[ \t]*$", re.M | re.I)
+DETAILS_EDGE = re.compile(
+    r"^ {0,3}(?P<opens><details>)|</details>[ \t]*$"
+    r"|(?:^|</summary>)[ \t]*+(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*)$",
+    re.M | re.I,
+)
 ENVIRONMENT = (
     r"(?:equation|displaymath|eqnarray|multline|split|array|[dr]?cases|gather(?:ed)?"
     r"|(?:fl)?align(?:at|ed|edat)?|(?:[pbBvV]|small)?matrix)\*?"
@@ -374,12 +378,28 @@ def _ends_details(text):
 
 def _details_end(source, start):
     """Return where <details> that begins there ends, and others in it before; None if nowhere."""
-    depth = 0
+    depth, fence = 0, None
     for edge in DETAILS_EDGE.finditer(source, start):
-        depth += 1 if edge.group(1) else -1
+        depth, fence = _beyond_edge(edge, depth, fence)
         if not depth:
             return edge.end() + 1
     return None
+
+
+def _beyond_edge(edge, depth, fence):
+    """Return how many <details> are open after an edge, and the fence that is.
+
+    A fence is (its marks, whether it holds Markdown, how many are open in that).
+    """
+    marks, info = edge.group("fence", "info")
+    if not fence:
+        if marks:
+            return depth, (marks, bool(MARKDOWN.match(info.strip())), 0)
+        return depth + (1 if edge.group("opens") else -1), None
+    if not marks or not (step := _fence_step(fence[0], marks, info)) or step > 0 and not fence[1]:
+        return depth, fence
+    inner = fence[2] + step
+    return depth, None if inner < 0 else (*fence[:2], inner)
 
 
 def _parse_url(inline, match, state):
@@ -836,7 +856,7 @@ class Growth:
         self._hoped = False  # whether markup is shown of which the end has not come
         self._plain = False  # whether ordinary text can go to the end of the stem
         self._solid = 0  # where the last fence that is closed ends
-        self._details = 0  # how many <details> are open
+        self._details, self._fenced = 0, None  # how many <details> are open; the fence in them
         # The fence that is open: its indent, its marker, where its code begins, whether Markdown.
         self._code = None
         self._fences = 0  # how many fences are open in it
@@ -1171,8 +1191,8 @@ class Growth:
     def _enter_code(self, line):
         """Note the fence or the details that a line opens, or ends."""
         if self._kind == "details":
-            edges = DETAILS_EDGE.finditer(line)
-            self._details += sum(1 if edge.group(1) else -1 for edge in edges)
+            for edge in DETAILS_EDGE.finditer(line):
+                self._details, self._fenced = _beyond_edge(edge, self._details, self._fenced)
         fence = FENCE.match(line)
         inside = self._kind == "list" and fence and len(fence.group(1)) >= self._margin
         if fence and (inside or self._kind == "fence" and self._lines == 1):

@@ -293,6 +293,25 @@ def test_details_hold_blocks_and_other_details(sizes):
         )
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "```html\n</details>\n```",
+        "~~~\n```\n<details>\n</details>\n~~~",
+        "````md\n```html\n</details>\n```\n````",
+        "```md\n```html\n</details>\n```\n</details>\n```",
+        "- a\n\n  ```\n  </details>\n  ```",
+    ],
+)
+def test_code_in_details_does_not_end_them(code):
+    text = f"<details>\n<summary>a</summary>\n\n{code}\n\nin\n\n</details>\nafter"
+    html = render(text)
+    assert html.endswith("</div><p>in</p></details><p>after</p>") or "</li></ul><p>in</p>" in html
+    for sizes in (1, 3, 1000):
+        _, page, _ = grown(text + "\n\nEnd.", sizes)
+        assert page.html == Page(markup.render(text + "\n\nEnd.")).html
+
+
 def test_half_a_tag_is_neither_shown_nor_waited_for():
     assert shown("H<sub>2") == "<p>H<sub>2</sub></p>"
     assert shown("<details>\n<summary>Mo") == "<details><summary>Mo</summary></details>"
