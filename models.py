@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain, groupby, repeat
 from operator import itemgetter
+from weakref import WeakSet
 
 import gevent
 from flask import abort, has_request_context
@@ -76,10 +77,13 @@ IDLE = 5.0
 PATIENCE = 600
 PATIENCE_OF_A_PAGE = 10
 CONNECT_PATIENCE = 10
+# What a server says whose statement was prepared by, or for, somebody else: between it and us is
+# a pooler that shares its connections, such as PgBouncer.
+MISPLACED = ("26000", "42P05")
 # Of SQLSTATE, what passes by itself: connections, failover, conflicts, resources, shutdown, I/O.
-PASSING = ("08", "25006", "25P", "40", "53", "55P03", "57", "58")
+PASSING = ("08", "25006", "25P", "40", "53", "55P03", "57", "58", *MISPLACED)
 # And of those, what only another connection helps against.
-PARTING = ("08", "25006", "25P03", "57P", "58")
+PARTING = ("08", "25006", "25P03", "57P", "58", *MISPLACED)
 PASSING_IN_SQLITE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -141,6 +145,10 @@ def green_connection():
     return GreenConnection
 
 
+# The dialects of databases behind a pooler that shares connections: nothing is prepared there.
+shared = WeakSet()
+
+
 class WrongEncoding(SQLAlchemyError):
     """Say in a sentence that the database cannot hold every character."""
 
@@ -153,6 +161,8 @@ def connect(dialect, _record, args, options):
     # A host that says nothing would be waited for two minutes, also after it is back.
     if "PGCONNECT_TIMEOUT" not in os.environ:
         options.setdefault("connect_timeout", CONNECT_PATIENCE)
+    if dialect in shared:
+        options["prepare_threshold"] = None
     connection = green_connection().connect(*args, **options | {"client_encoding": "utf8"})
     encoding = connection.info.parameter_status("server_encoding")
     if encoding not in ("UTF8", None):
@@ -292,6 +302,8 @@ def replace_connections(context):
     state, code = diagnosis(context.original_exception)
     if state.startswith(PARTING) or code in PARTING_IN_SQLITE:
         context.is_disconnect = True
+    if state in MISPLACED:
+        shared.add(context.dialect)
 
 
 def now():
