@@ -198,7 +198,8 @@ class Renderer(mistune.HTMLRenderer):
         return item.replace("<p>", f"<p>{box}", 1)
 
     def block_code(self, code, info=None):
-        language, file = _language_and_file(info or "")
+        # Where the caret is in a fence's info, it must not get into an attribute.
+        language, file = _language_and_file((info or "").replace(CARET, ""))
         body = escape(code, quote=False) if CARET in code else _coloured(code, language)
         button = '<button type="button" class="code__copy">Copy</button>'
         name = html.escape(file or language or "text")
@@ -743,7 +744,8 @@ EMPTY_QUOTE = re.compile(r" {0,3}>[ \t]*")
 UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
 # Possessive: neighbours that match the same character would try every way to share a run of it.
 UNDECIDED = re.compile(
-    r"[ \t>]*+(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
+    r"(?:[ \t>]|(?:[-+*]|\d{1,9}+[.)])[ \t])*+"
+    r"(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
     r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<(?i:[details]{0,7})>?"
     r"|\[[^\[\]\n]{1,99}\]:[ \t]*+\S*+(?:[ \t]++[\"'(][^\n]{0,100}+)?)?"
     r"[ \t]*+$)"

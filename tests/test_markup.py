@@ -415,6 +415,28 @@ def test_a_fence_says_language_and_file_in_many_ways(info, language, name):
         assert ('<span class="k">if</span>' in html) == (language != "text")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1. ~~~python\n   x = 1\n   ~~~\n2. Second **bold** item",
+        "- ~~~x",
+        "- > ~~~x\n  > y",
+        "> ~~~py\n>",
+        "> ~~~py\n> x\n>\n> y",
+        "> ```py\n>",
+        "<details><summary></summary>~~~u",
+        "- ```x title=y",
+    ],
+)
+def test_no_caret_is_shown_where_a_fence_begins_on_the_line_of_something_else(text):
+    growth, page = Growth(), Page()
+    for letter in text + "\n\nEnd.":
+        page.apply(growth.feed(letter))
+        assert page.html == Page(growth.html).html
+        assert markup.CARET not in growth.html and "~~~" not in page.html
+    assert growth.html == markup.render(text + "\n\nEnd.")
+
+
 DEFINED = '[a]: http://b.c "title"\n[Long one]:\n  http://d.e\n\nSee [it][a], [a] and\n\n- [long ONE]\n\n| [a] |\n|---|\n| [a] |\n'
 
 
