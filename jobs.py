@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import gevent
-from flask import current_app
+from flask import current_app, g
 from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.pool import Pool
@@ -225,7 +225,7 @@ def create_message_and_stream(chat_id, content, model, client_id):
 def say_and_answer(begun, chat_id, content, model, client_id):
     chat = Chat.with_owner(chat_id)
     if chat is None:
-        return log.info("chat %s was deleted before its message was saved", chat_id)
+        return note_deletion(chat_id)
     completion = chat.ask(model, content, client_id)
     # A job that runs again must not have the answer billed again.
     first = completion and live.claim(f"{chat_id}-{client_id}")
@@ -253,7 +253,7 @@ def go_on(chat_id, content, model, client_id, asked):
     """
     chat = db.session.get(Chat, chat_id)
     if chat is None:
-        return log.info("chat %s was deleted before its message was saved", chat_id)
+        return note_deletion(chat_id)
     message = Message.said(chat_id, client_id)
     if message:
         # Who saved it may have died before telling.
@@ -265,6 +265,12 @@ def go_on(chat_id, content, model, client_id, asked):
         message = chat.say("user", content, client_id=client_id)
     if message:
         answer_once(chat, model, after=message.id)
+
+
+def note_deletion(chat_id):
+    """End a job in silence: its chat is gone."""
+    g.chat_in_doubt = True
+    log.info("chat %s was deleted before its job was done", chat_id)
 
 
 def retry_reply(chat_id, message_id, model):
@@ -279,7 +285,7 @@ def replace_reply(begun, chat_id, message_id, model):
     old = db.session.get(Message, message_id)
     begun()
     if chat is None or old is None:
-        return log.info("chat %s was deleted before its reply was asked for again", chat_id)
+        return note_deletion(chat_id)
     if old.superseded:
         chat.chattable.on_message_update(old)
     else:
@@ -646,6 +652,8 @@ def keep_doing(what, step):
 
 def deleted_chat(job):
     """Return the id of a job's chat if it is known not to exist."""
+    if not (g.get("chat_in_doubt") or sys.exception()):
+        return None
     try:
         db.session.rollback()  # the job may have failed in the middle of something
         there = Chat.exists(job.args[0])

@@ -15,7 +15,7 @@ from operator import itemgetter
 from weakref import WeakSet
 
 import gevent
-from flask import abort, has_request_context
+from flask import abort, g, has_request_context
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
 from markupsafe import Markup, escape
@@ -961,6 +961,8 @@ class Message(db.Model):
         ended = db.session.execute(END, {**values, "message_id": self.id}).rowcount
         db.session.commit()
         ended = ended or self._ended_at(values["finished_at"])
+        # It was declared dead, or deleted with its chat.
+        g.chat_in_doubt = not ended
         for name, value in values.items() if ended else ():
             set_committed_value(self, name, value)
         return bool(ended)
