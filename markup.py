@@ -112,9 +112,12 @@ ENVIRONMENT = (
     r"(?:equation|displaymath|eqnarray|multline|split|array|[dr]?cases|gather(?:ed)?"
     r"|(?:fl)?align(?:at|ed|edat)?|(?:[pbBvV]|small)?matrix)\*?"
 )
+# Scripts whose prefixes and suffixes are written right beside a formula: Hebrew and Arabic.
+PREFIXING = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
+IN_WORD = rf"(?:(?![{UNSPACED}]|(?!\d)[{PREFIXING}])[\w{COMBINING}])"
 # The end of $math$: no letter follows, but for the end of a word: the $n$th of the $x_i$s, $25$C.
 MATH_END = (
-    rf"\$(?:(?!{LETTER}|\$)|(?<=[\w}})\]]\$)(?=(?:ths?|st|nd|rd|e?s|[CFK])"
+    rf"\$(?:(?!{IN_WORD}|\$)|(?<=[\w}})\]]\$)(?=(?:ths?|st|nd|rd|e?s|[CFK])"
     rf"(?:{CARET}|(?!{LETTER}))|[tnre]{CARET}))"
 )
 # What opens math cannot be inside it, or each one that is never closed is looked through anew.
@@ -129,7 +132,7 @@ BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_", ENVIRONMENT) + r")[ \
 INLINE_MATH = (
     DISPLAY.format("math_", ENVIRONMENT)
     + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
-    + rf"|(?<!{LETTER})(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
+    + rf"|(?<!{IN_WORD})(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
     + MATH_END
 )
 # "$5 (US$)": money, not math; "$5 \text{ km}$", "$2ab + cd$": math
@@ -768,7 +771,7 @@ HALF = re.compile(
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
 INLINE = re.compile(
-    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|(?<!{LETTER})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})",
+    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|(?<!{IN_WORD})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})",
     re.S,
 )
 MATH_ENDS = {

@@ -599,6 +599,8 @@ def test_scripts_without_spaces_need_none(text, html):
     [
         ("the $x$th of the $x$s, $x$C", f"the {X}th of the {X}s, {X}C"),
         ("**the $x$th** or ($x$st)", f"<strong>the {X}th</strong> or ({X}st)"),
+        ("و$x$ ו$x$, ה$x$ים", f"و{X} ו{X}, ה{X}ים"),
+        ("من$5 إلى$6، و$٥ إلى$٦", "من$5 إلى$6، و$٥ إلى$٦"),
         ("$HOME/$USER or $a.$b $this and that", "$HOME/$USER or $a.$b $this and that"),
         ("from $5.$s to $x and $then go on", "from $5.$s to $x and $then go on"),
     ],
