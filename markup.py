@@ -134,7 +134,11 @@ INLINE_MATH = (
     + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
     + rf"|(?<!{IN_WORD})(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
     + MATH_END
+    + rf"|(?<!{IN_WORD})(?<![$\\])(?<!\d )\$(?P<math_6> (?:\\.|[^$\\\n]){{1,500}} )"
+    + rf"\$(?!{IN_WORD}|\$)"
 )
+# "a $ b $ c": dollars; "$ \pi $", "$ x = 5 $": math
+SPACED_MATH = re.compile(r".*\\[A-Za-z]|(?!.*[A-Za-z]{2})(?! *[=<>]).*[=<>^_]")
 # "$5 (US$)": money, not math; "$5 \text{ km}$", "$2ab + cd$": math
 PRICE = re.compile(
     rf"(?!.*(?:\\[A-Za-z]|[{{}}]))\d.*?"
@@ -342,6 +346,8 @@ def _parse_math(parser, match, state):
     groups = [group for group in match.groupdict().items() if group[1] and "math_" in group[0]]
     name, latex = next(group for group in groups if group[0][-1].isdigit())
     if name == "math_4" and PRICE.match(latex):
+        return None
+    if name == "math_6" and not SPACED_MATH.match(latex):
         return None
     display = name[-1] in "12" or name == "block_math_5"
     state.append_token({"type": "math", "raw": latex.strip(), "attrs": {"display": display}})
@@ -771,21 +777,24 @@ HALF = re.compile(
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
 INLINE = re.compile(
-    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|(?<!{IN_WORD})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})",
+    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|(?<!{IN_WORD})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})"
+    rf"|(?<!{IN_WORD})(?<![\d$])(?<!\d )\$ (?=\\[A-Za-z])",
     re.S,
 )
 MATH_ENDS = {
     "$": rf"(?<![\s\\]){MATH_END}|\n",
+    "$ ": rf" \$(?!{IN_WORD}|\$)|\n",
     "$$": r"\$\$",
     "\\(": r"\\\)|\n",
     "\\[": r"\\\]",
 }
-MATH_CLOSERS = {"\\(": r"\)", "\\[": r"\]"}
+MATH_CLOSERS = {"$ ": " $", "\\(": r"\)", "\\[": r"\]"}
 WORD_START = re.compile(rf"[{UNSPACED}]{{2}}|(?<!\S)[^\s{UNSPACED}]")
 MATH_WORDS = re.compile(r"(?<![\\{a-zA-Z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
 # Words after which what was taken for the beginning of markup, and has no end, is not any more.
 PATIENT = {
     "$": 1,
+    "$ ": 3,
     "$$": 3,
     "\\(": 3,
     "\\[": 3,

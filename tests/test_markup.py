@@ -143,6 +143,9 @@ def test_table_cells_are_aligned_by_class_and_short_rows_are_filled():
         "$5k–$10k",
         "$5m (or AU$)",
         "$5 and up, say US$.",
+        "5 $ + 3 $ = 8 $",
+        "5 $ x 3 = 15 $",
+        "$ = $ or $ a = b and c $",
     ],
 )
 def test_money_is_not_math(text):
@@ -169,6 +172,9 @@ def test_money_is_not_math(text):
         r"$25 \text{ km}$",
         r"$3 \mathrm{~cm}$",
         "$10^{-3}$",
+        r"$ \frac{1}{2} $",
+        r"so $ 5 \text{ km} $, then",
+        "$ x = 5 $",
     ],
 )
 def test_math_becomes_mathml(text):
@@ -875,6 +881,7 @@ def test_a_grown_message_equals_the_rendered_one(sizes):
         ("- a **b", "<ul><li><p>a <strong>b</strong></p></li></ul>"),
         ("> a *b", "<blockquote><p>a <em>b</em></p></blockquote>"),
         ("# a *b", "<h1>a <em>b</em></h1>"),
+        (r"so $ \pi +", r'<p>so <code class="math">\pi +</code></p>'),
         ("so $$x +", '<p>so <code class="math">x +</code></p>'),
     ],
 )
