@@ -307,6 +307,7 @@ def _mathml(latex, display):
         return f'<code class="math">{escape(latex, quote=False)}</code>'
 
 
+ARGUMENT = r"[ \t]*+\{((?:[^{}]|\{[^{}]*+\})*+)\}"
 # What the converter does not know, in terms of what it does.
 KNOWN_TERMS = (
     (re.compile(r"\\label\{[^{}]*\}|\\(?:nonumber|notag)\b"), ""),
@@ -320,6 +321,15 @@ KNOWN_TERMS = (
     (re.compile(r"\\begin\{(?:gather(?:ed)?|multline)\*?\}"), r"\\begin{array}{c}"),
     (re.compile(r"\\end\{(?:eqnarray|gather(?:ed)?|multline)\*?\}"), r"\\end{array}"),
     (re.compile(r"\\(begin|end)\{[dr]cases\*?\}"), r"\\\1{cases}"),
+    (
+        re.compile(r"\\operatorname\*?\{(\w+)(?:\\[,;: ]|[ ~])(\w+)\}"),
+        "\\\\operatorname{\\1\u2006\\2}",
+    ),
+    (re.compile(r"\\operatorname\*"), r"\\operatorname"),
+    (re.compile(r"\\(arg|argmax|argmin)(?![A-Za-z])"), r"\\operatorname{\1}"),
+    (re.compile(r"\\([RNZQC])(?![A-Za-z])"), r"\\mathbb{\1}"),
+    (re.compile(rf"\\abs{ARGUMENT}"), r"\\left|\1\\right|"),
+    (re.compile(rf"\\norm{ARGUMENT}"), r"\\left\\|\1\\right\\|"),
 )
 
 
@@ -329,10 +339,15 @@ def _in_known_terms(latex):
     return latex
 
 
+UNKNOWN = re.compile(r"\\[A-Za-z]")  # a command that the converter took for a letter
+
+
 def _written(math, latex):
     """Write a MathML tree, escaped and with harmless attributes only, and the TeX it says."""
     for element in math.iter():
         element.text = html.unescape(element.text or "")
+        if element.tag in ("mi", "mo") and UNKNOWN.match(element.text):
+            raise ValueError(element.text)
         element.attrib = {
             name: value for name, value in element.attrib.items() if name in MATH_ATTRIBUTES
         }

@@ -359,6 +359,31 @@ def test_bad_latex_is_shown_as_it_was_written():
     assert r'<code class="math">\left(&lt;</code>' in render(r"$\left(<$")
 
 
+@pytest.mark.parametrize("latex", [r"\ce{H2SO4}", r"\SI{5}{m}", r"x + \foo{y}", r"\frac{\foo}{2}"])
+def test_commands_that_are_not_known_are_shown_as_they_were_written(latex):
+    assert render(f"${latex}$") == f'<p><code class="math">{latex}</code></p>'
+
+
+@pytest.mark.parametrize(
+    "latex, seen",
+    [
+        (r"\arg\max", "argmax"),
+        (r"\argmin_x", "argminx"),
+        (r"\operatorname*{arg\,min}_x f", "arg\u2006minxf"),
+        (r"\operatorname{rank} A", "rankA"),
+        (r"x \in \R", "x∈ℝ"),
+        (r"\abs{x} \norm{x_{1}}", "|x|‖x1‖"),
+    ],
+)
+def test_commands_that_models_take_for_granted_are_known(latex, seen):
+    assert visible(f"${latex}$") == seen
+
+
+def visible(text):
+    """Return what can be seen of a formula."""
+    return re.sub("<annotation.*?</annotation>|<[^>]*>", "", render(text), flags=re.S)
+
+
 @pytest.mark.parametrize(
     "macro", [r"\def\a{\b\b}", r"\newcommand{\a}{\b\b}", r"\DeclareMathOperator{\a}{b}"]
 )
