@@ -325,6 +325,7 @@ KNOWN_TERMS = (
         re.compile(r"\\operatorname\*?\{(\w+)(?:\\[,;: ]|[ ~])(\w+)\}"),
         "\\\\operatorname{\\1\u2006\\2}",
     ),
+    (re.compile(r"(?<!\\)((?:\\\\)+)\*?[ \t]*+\[-?[\d.]+[ \t]*[a-z]{2}\]"), r"\1"),
     (re.compile(r"\\operatorname\*"), r"\\operatorname"),
     (re.compile(r"\\(arg|argmax|argmin)(?![A-Za-z])"), r"\\operatorname{\1}"),
     (re.compile(r"\\([RNZQC])(?![A-Za-z])"), r"\\mathbb{\1}"),

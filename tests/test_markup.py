@@ -372,6 +372,9 @@ def test_commands_that_are_not_known_are_shown_as_they_were_written(latex):
         (r"\operatorname*{arg\,min}_x f", "arg\u2006minxf"),
         (r"\operatorname{rank} A", "rankA"),
         (r"x \in \R", "x∈ℝ"),
+        (r"\begin{aligned} a &= b \\[4pt] c &= d \\ [1.5 ex] e &= f \end{aligned}", "a=bc=de=f"),
+        (r"\begin{cases} a \\*[1ex] [b] \end{cases}", "{a[b]"),
+        (r"\begin{array}{c} a \\[-0.5em] b \end{array}", "ab"),
         (r"\abs{x} \norm{x_{1}}", "|x|‖x1‖"),
     ],
 )
