@@ -347,6 +347,8 @@ def _written(math, latex):
     """Write a MathML tree, escaped and with harmless attributes only, and the TeX it says."""
     for element in math.iter():
         element.text = html.unescape(element.text or "")
+        if element.tag == "mtext":
+            element.text = re.sub(r"\\([%_$&#{}])", r"\1", element.text)
         if element.tag in ("mi", "mo") and UNKNOWN.match(element.text):
             raise ValueError(element.text)
         element.attrib = {

@@ -375,6 +375,7 @@ def test_commands_that_are_not_known_are_shown_as_they_were_written(latex):
         (r"\begin{aligned} a &= b \\[4pt] c &= d \\ [1.5 ex] e &= f \end{aligned}", "a=bc=de=f"),
         (r"\begin{cases} a \\*[1ex] [b] \end{cases}", "{a[b]"),
         (r"\begin{array}{c} a \\[-0.5em] b \end{array}", "ab"),
+        (r"\text{50\%} = \text{user\_id\&\#1}", "50%=user_id&amp;#1"),
         (r"\abs{x} \norm{x_{1}}", "|x|‖x1‖"),
     ],
 )
