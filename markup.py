@@ -114,10 +114,11 @@ ENVIRONMENT = (
 )
 # Scripts whose prefixes and suffixes are written right beside a formula: Hebrew and Arabic.
 PREFIXING = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
-IN_WORD = rf"(?:(?![{UNSPACED}]|(?!\d)[{PREFIXING}])[\w{COMBINING}])"
+IN_WORD = rf"(?:(?![{UNSPACED}_]|(?!\d)[{PREFIXING}])[\w{COMBINING}])"
+BEFORE_MATH, AFTER_MATH = rf"(?<!{IN_WORD})(?<![^\W_]_)", rf"(?!{IN_WORD}|\$|_++[^\W_])"
 # The end of $math$: no letter follows, but for the end of a word: the $n$th of the $x_i$s, $25$C.
 MATH_END = (
-    rf"\$(?:(?!{IN_WORD}|\$)|(?<=[\w}})\]]\$)(?=(?:ths?|st|nd|rd|e?s|[CFK])"
+    rf"\$(?:{AFTER_MATH}|(?<=[\w}})\]]\$)(?=(?:ths?|st|nd|rd|e?s|[CFK])"
     rf"(?:{CARET}|(?!{LETTER}))|[tnre]{CARET}))"
 )
 # What opens math cannot be inside it, or each one that is never closed is looked through anew.
@@ -132,10 +133,10 @@ BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_", ENVIRONMENT) + r")[ \
 INLINE_MATH = (
     DISPLAY.format("math_", ENVIRONMENT)
     + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
-    + rf"|(?<!{IN_WORD})(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
+    + rf"|{BEFORE_MATH}(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
     + MATH_END
-    + rf"|(?<!{IN_WORD})(?<![$\\])(?<!\d )\$(?P<math_6> (?:\\.|[^$\\\n]){{1,500}} )"
-    + rf"\$(?!{IN_WORD}|\$)"
+    + rf"|{BEFORE_MATH}(?<![$\\])(?<!\d )\$(?P<math_6> (?:\\.|[^$\\\n]){{1,500}} )"
+    + rf"\${AFTER_MATH}"
 )
 # "a $ b $ c": dollars; "$ \pi $", "$ x = 5 $": math
 SPACED_MATH = re.compile(r".*\\[A-Za-z]|(?!.*[A-Za-z]{2})(?! *[=<>]).*[=<>^_]")
@@ -795,13 +796,13 @@ HALF = re.compile(
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
 INLINE = re.compile(
-    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|(?<!{IN_WORD})(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})"
-    rf"|(?<!{IN_WORD})(?<![\d$])(?<!\d )\$ (?=\\[A-Za-z])",
+    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|{BEFORE_MATH}(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})"
+    rf"|{BEFORE_MATH}(?<![\d$])(?<!\d )\$ (?=\\[A-Za-z])",
     re.S,
 )
 MATH_ENDS = {
     "$": rf"(?<![\s\\]){MATH_END}|\n",
-    "$ ": rf" \$(?!{IN_WORD}|\$)|\n",
+    "$ ": rf" \${AFTER_MATH}|\n",
     "$$": r"\$\$",
     "\\(": r"\\\)|\n",
     "\\[": r"\\\]",

@@ -634,6 +634,12 @@ def test_scripts_without_spaces_need_none(text, html):
     [
         ("the $x$th of the $x$s, $x$C", f"the {X}th of the {X}s, {X}C"),
         ("**the $x$th** or ($x$st)", f"<strong>the {X}th</strong> or ({X}st)"),
+        (
+            "_$x$_ and **_$x$_**, __$x$__ a",
+            f"<em>{X}</em> and <strong><em>{X}</em></strong>, <strong>{X}</strong> a",
+        ),
+        ("*$x$* ~~$x$~~ a", f"<em>{X}</em> <del>{X}</del> a"),
+        ("the a_$b$ and $x$_1 or $x$__init", "the a_$b$ and $x$_1 or $x$__init"),
         ("و$x$ ו$x$, ה$x$ים", f"و{X} ו{X}, ה{X}ים"),
         ("من$5 إلى$6، و$٥ إلى$٦", "من$5 إلى$6، و$٥ إلى$٦"),
         ("$HOME/$USER or $a.$b $this and that", "$HOME/$USER or $a.$b $this and that"),
