@@ -100,7 +100,7 @@ THEMATIC_BREAK = r"^ {0,3}(?:(?:-[ \t]*+){3,}+|(?:_[ \t]*+){3,}+|(?:\*[ \t]*+){3
 HARMLESS = r"(?i:sub|sup|kbd|mark|u)"
 TAGS = rf"<(?:(?P<html_break>[Bb][Rr])[ \t]?/?|(?P<html_tag>{HARMLESS}))>"
 DETAILS = (
-    r"^ {0,3}(?i:<details>)[ \t]*+(?:\n[ \t]*+)?"
+    r"^ {0,3}(?i:<details>)[ \t]*+(?:\n[ \t]*+){0,3}+"
     r"(?i:<summary>(?P<summary>(?:(?!</?summary>|\n[ \t]*+\n)[\s\S]){0,1000}+)</summary>)"
 )
 DETAILS_EDGE = re.compile(
@@ -760,7 +760,8 @@ RULE = re.compile(THEMATIC_BREAK)
 INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S)")
 ITEM = re.compile(r" {0,3}(?:[-+*]|1[.)])[ \t]+\S")
 BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
-FULL_DETAILS, DETAILS_START = re.compile(DETAILS), re.compile(r" {0,3}<details>", re.I)
+FULL_DETAILS, DETAILS_START = re.compile(DETAILS, re.M), re.compile(r" {0,3}<details>", re.I)
+ABOVE_SUMMARY = re.compile(r" {0,3}<details>[ \t]*+(?:\n[ \t]*+){0,3}+(?=<summary>)", re.I)
 QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 QUOTE = re.compile(r" {0,3}>")
 OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4})|\A[ >]*\n", re.M)
@@ -774,7 +775,7 @@ UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
 UNDECIDED = re.compile(
     r"(?:[ \t>]|(?:[-+*]|\d{1,9}+[.)])[ \t])*+"
     r"(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
-    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<(?i:[details]{0,7})>?"
+    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<(?i:[details]{0,7}>?|[sumary]{1,7})"
     r"|\[[^\[\]\n]{1,99}\]:[ \t]*+\S*+(?:[ \t]++[\"'(][^\n]{0,100}+)?)?"
     r"[ \t]*+$)"
 )
@@ -1147,6 +1148,12 @@ class Growth:
             return self._classify(line)
         if not self._lines:
             return None
+        if self._kind == "details":
+            if FULL_DETAILS.match(self._source, self._math, self._line):
+                return "block" if self._details < 1 else None
+            if self._in_summary():
+                return None
+            self._kind = "paragraph"
         first_line = self._kind == "paragraph" and self._lines == 1 and not self._blank
         if first_line or self._kind in ("row", "table"):
             context = self._follows_row(line, complete)
@@ -1154,11 +1161,6 @@ class Growth:
                 return context
         if self._kind == "list":
             return self._follows_item(line)
-        if self._kind == "details":
-            if FULL_DETAILS.match(self._source, self._math, self._line):
-                return "block" if self._details < 1 else None
-            if self._blank or self._source.count("\n", self._math, self._line) > 5:
-                self._kind = "paragraph"
         if self._kind == "math" and not self._blank and self._line - self._math < 4000:
             return (
                 None if MATH_WHOLE.match(self._source, self._math, self._line) is None else "block"
@@ -1175,10 +1177,17 @@ class Growth:
         for kind, start in (("math", MATH), ("details", DETAILS_START)):
             if self._kind == "paragraph" and start.match(line):
                 self._kind, self._math = kind, self._line
+                self._details, self._fenced = 0, None
                 return None
         if self._kind == "quote":
             return self._follows_quote(line)
         return "block" if self._kind in ("line", "fence") else None
+
+    def _in_summary(self):
+        """Tell whether a line may be a part of the summary that begins <details>."""
+        above = ABOVE_SUMMARY.match(self._source, self._math)
+        long = self._source.count("\n", self._math, self._line) > 5
+        return above and (above.end() >= self._line or not (self._blank or long))
 
     def _follows_quote(self, line):
         """Tell what a line begins after a quote: a block, or another paragraph of it."""

@@ -254,6 +254,23 @@ A paragraph.
             "<details><summary>a</summary><p>x</p><p>&lt;DETAILS&gt;</p><p>&lt;/DETAILS&gt;</p></details><p>y</p>",
         ),
         (
+            "a\n<details>\n\n  <summary>b</summary>\n\nc\n\n</details>\nd",
+            "<p>a</p><details><summary>b</summary><p>c</p></details><p>d</p>",
+        ),
+        (
+            "<details>\n\n<summary>a\n\nb</summary>",
+            "<p>&lt;details&gt;</p><p>&lt;summary&gt;a</p><p>b&lt;/summary&gt;</p>",
+        ),
+        ("<details>\n\nb", "<p>&lt;details&gt;</p><p>b</p>"),
+        (
+            "a\n<details>\n<summary>b</summary>\n\nc\n\n</details>\nd",
+            "<p>a</p><details><summary>b</summary><p>c</p></details><p>d</p>",
+        ),
+        (
+            "<details></details>\n<details>\n<summary>b</summary>\n\nc\n\n</details>\nd",
+            "<p>&lt;details&gt;&lt;/details&gt;</p><details><summary>b</summary><p>c</p></details><p>d</p>",
+        ),
+        (
             "`<br>` and `<kbd>x</kbd>`",
             "<p><code>&lt;br&gt;</code> and <code>&lt;kbd&gt;x&lt;/kbd&gt;</code></p>",
         ),
