@@ -606,8 +606,10 @@ class Blocks(mistune.BlockParser):
     def extract_block_quote(self, m, state):
         before, state.tokens = state.tokens, []
         found = super().extract_block_quote(m, state)
-        state.tokens = before + state.tokens
-        state.prepend_token = lambda token: state.tokens.insert(len(before), token)
+        at, end = len(before), state.tokens
+        state.tokens = before  # a copy for each quote would take the square
+        state.tokens += end
+        state.prepend_token = lambda token: state.tokens.insert(at, token)
         return found
 
 

@@ -1212,6 +1212,16 @@ def test_marks_of_other_lengths_cost_no_more_in_a_long_text(opening, closing):
         render(text)
 
 
+def test_many_quotes_cost_no_more_each_than_a_few():
+    seconds = []
+    for size in (4_000, 32_000):
+        began = time.process_time()
+        with at_most(10):
+            render("\n>\n" * size)
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 20 * seconds[0]
+
+
 def test_emphasis_that_never_ends_costs_no_more_in_a_long_text():
     seconds = []
     for size in (1_000, 8_000):
