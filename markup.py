@@ -98,7 +98,12 @@ ALIGN = re.compile(r":?-+:?")
 CELL_CODE = re.compile(r"(?<!`)(`{1,3}+)(?!`).{1,1000}?(?<!`)\1(?!`)")
 THEMATIC_BREAK = r"^ {0,3}(?:(?:-[ \t]*+){3,}+|(?:_[ \t]*+){3,}+|(?:\*[ \t]*+){3,}+)$"
 HARMLESS = r"(?i:sub|sup|kbd|mark|u)"
-TAGS = rf"<(?:(?P<html_break>[Bb][Rr])[ \t]?/?|(?P<html_tag>{HARMLESS}))>"
+SUMMARY_TAG = r"(?i:b|strong|i|em|code)"  # instead of Markdown, which GitHub does not read there
+TAGS = (
+    rf"<(?:(?P<html_break>[Bb][Rr])[ \t]?/?|(?P<html_tag>{HARMLESS})"
+    rf"|(?P<summary_tag>{SUMMARY_TAG}))>"
+)
+MEANT = {"b": "strong", "i": "em"}
 DETAILS = (
     r"^ {0,3}(?i:<details>)[ \t]*+(?:\n[ \t]*+){0,3}+"
     r"(?i:<summary>(?P<summary>(?:(?!</?summary>|\n[ \t]*+\n)[\s\S]){0,1000}+)</summary>)"
@@ -377,15 +382,24 @@ def _parse_tag(inline, match, state):
     if match.group("html_break"):
         state.append_token({"type": "linebreak"})
         return match.end()
-    tag = match.group("html_tag")
+    tag = match.group("html_tag") or match.group("summary_tag")
+    if match.group("summary_tag") and "in_summary" not in state.env:
+        return None
     end = state.delimiters.find(f"</{tag}>", match.end())
     if end is None or state.depth >= inline.max_nested_level:
         return None
     inner = state.copy()
     inner.src = state.src[match.end() : end]
-    children = inline.render(inner)
-    state.append_token({"type": "html_tag", "children": children, "attrs": {"tag": tag.lower()}})
+    children, name = inline.render(inner), MEANT.get(tag.lower(), tag.lower())
+    state.append_token({"type": "html_tag", "children": children, "attrs": {"tag": name}})
     return end + len(f"</{tag}>")
+
+
+class Summary(str):
+    """The text of a summary, told from other text to read a few more tags in it."""
+
+    def strip(self, *characters):
+        return Summary(super().strip(*characters))
 
 
 def _parse_details(block, match, state):
@@ -396,7 +410,7 @@ def _parse_details(block, match, state):
     source = state.src[match.end() : end].rstrip()
     inner = state.child_state(source[: -len("</details>")] if _ends_details(source) else source)
     block.parse(inner, block.rules)
-    summary = {"type": "summary", "text": match.group("summary")}
+    summary = {"type": "summary", "text": Summary(match.group("summary"))}
     state.append_token({"type": "details", "children": [summary, *inner.tokens]})
     return end
 
@@ -646,6 +660,7 @@ class Inline(mistune.InlineParser):
 
     def __call__(self, s, env):
         _step()
+        env = {**env, "in_summary": True} if isinstance(s, Summary) else env
         return super().__call__(s, env) if s else []
 
     def parse_method(self, m, state):
@@ -803,6 +818,7 @@ INLINE = re.compile(
     rf"|{BEFORE_MATH}(?<![\d$])(?<!\d )\$ (?=\\[A-Za-z])",
     re.S,
 )
+INLINE_IN_SUMMARY = re.compile(rf"</?{SUMMARY_TAG}>|{INLINE.pattern}", re.S)
 MATH_ENDS = {
     "$": rf"(?<![\s\\]){MATH_END}|\n",
     "$ ": rf" \${AFTER_MATH}|\n",
@@ -825,6 +841,8 @@ PATIENT = {
     "==": 10,
     "<mark>": 10,
     "<u>": 10,
+    "<b>": 20,
+    "<strong>": 20,
 }
 FEW = 6
 WORD_END = re.compile(rf"[\s{UNSPACED}]")
@@ -1095,13 +1113,15 @@ class Growth:
 
     def _closers(self, text):
         """Return what closes the markup that is open at the end of the text."""
-        closers = _closers(text, self._math if self._kind == "math" else None)
+        lower = text.lower() if self._kind == "details" else ""
+        in_summary = lower.rfind("<summary>") > lower.rfind("</summary>")
+        inline = INLINE_IN_SUMMARY if in_summary else INLINE
+        closers = _closers(text, self._math if self._kind == "math" else None, inline)
         if self._kind == "table" and "\n" not in text:
             cells = _cells(text + CARET)
             if all(_words_from(0, cell) <= FEW for cell in cells):
                 closers += "\n|" + "-|" * len(cells)
-        lower = text.lower() if self._kind == "details" else ""
-        if lower.rfind("<summary>") > lower.rfind("</summary>"):
+        if in_summary:
             closers += "</summary>"
         self._hoped = bool(closers)
         return closers
@@ -1379,7 +1399,7 @@ def _chunks(shown, depth):
     yield depth, shown[start:]
 
 
-def _closers(text, position=None):
+def _closers(text, position=None, inline=INLINE):
     """Return what closes the inline markup that is open at the end of Markdown.
 
     `position` is where to look from, if not from the beginning of the last block.
@@ -1387,7 +1407,7 @@ def _closers(text, position=None):
     if position is None:
         position = max((match.end() for match in BLOCK_START.finditer(text)), default=0)
     stack, unending = [], set()
-    while match := INLINE.search(text, position):
+    while match := inline.search(text, position):
         run, position = match.group(), match.end()
         if run[0] == "`" or run in MATH_ENDS or run.startswith("\\begin"):
             ends = re.compile(MATH_ENDS.get(run, rf"(?<!`){re.escape(_closer(run))}(?!`)"))

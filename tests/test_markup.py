@@ -263,6 +263,11 @@ A paragraph.
         ),
         ("<details>\n\nb", "<p>&lt;details&gt;</p><p>b</p>"),
         (
+            "<details>\n<summary><b>a *b*</b> <EM>c</EM> <code>d</code> <b>e</summary>\n<b>f</b>\n</details>",
+            "<details><summary><strong>a <em>b</em></strong> <em>c</em> <code>d</code> &lt;b&gt;e"
+            "</summary><p>&lt;b&gt;f&lt;/b&gt;</p></details>",
+        ),
+        (
             "a\n<details>\n<summary>b</summary>\n\nc\n\n</details>\nd",
             "<p>a</p><details><summary>b</summary><p>c</p></details><p>d</p>",
         ),
@@ -338,6 +343,9 @@ def test_code_in_details_does_not_end_them(code):
 def test_half_a_tag_is_neither_shown_nor_waited_for():
     assert shown("H<sub>2") == "<p>H<sub>2</sub></p>"
     assert shown("<details>\n<summary>Mo") == "<details><summary>Mo</summary></details>"
+    half = "<details>\n<summary><strong>A *b"
+    strong = "<strong>A <em>b</em></strong>"
+    assert shown(half) == f"<details><summary>{strong}</summary></details>"
     assert (
         shown("a <u>b c d e f g h i j k l m n o p")
         == "<p>a &lt;u&gt;b c d e f g h i j k l m n o p</p>"
