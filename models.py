@@ -18,6 +18,7 @@ import gevent
 from flask import abort, g, has_request_context
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
+from gevent.monkey import is_module_patched
 from markupsafe import Markup, escape
 from redis.exceptions import RedisError
 from rq.timeouts import JobTimeoutException
@@ -45,6 +46,7 @@ from sqlalchemy.exc import (
     DisconnectionError,
     IntegrityError,
     InterfaceError,
+    InvalidatePoolError,
     OperationalError,
     PendingRollbackError,
     SQLAlchemyError,
@@ -77,6 +79,16 @@ IDLE = 5.0
 PATIENCE = 600
 PATIENCE_OF_A_PAGE = 10
 CONNECT_PATIENCE = 10
+# Seconds in which PostgreSQL answers, if anything still comes through; and whether it lives.
+ANSWERED_WITHIN = 30
+ALIVE_WITHIN = 5
+# A connection that a proxy has forgotten looks well: have the system ask (s, s, times, ms).
+KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 1000 * ANSWERED_WITHIN,
+}
 # What a server says whose statement was prepared by, or for, somebody else: between it and us is
 # a pooler that shares its connections, such as PgBouncer.
 MISPLACED = ("26000", "42P05")
@@ -124,16 +136,26 @@ def green_connection():
         def wait(self, gen, interval=0.1, timeout=None):
             if timeout is not None:
                 return super().wait(gen, interval, timeout)
-            hub = gevent.get_hub()
             try:
                 # Both count alike: 1 to read, 2 to write.
                 events = next(gen)
                 while True:
-                    with closing(hub.loop.io(self.pgconn.socket, events)) as watcher:
-                        hub.wait(watcher)
+                    self._wait_for(events)
                     events = gen.send(events)
             except StopIteration as end:
                 return end.value
+
+        def _wait_for(self, events):
+            hub = gevent.get_hub()
+            # A migration, which is not patched, may take as long as it needs.
+            limit = ANSWERED_WITHIN if is_module_patched("socket") else None
+            with (
+                closing(hub.loop.io(self.pgconn.socket, events)) as watcher,
+                gevent.Timeout(limit, False),
+            ):
+                return hub.wait(watcher)
+            self.close()
+            raise psycopg.OperationalError(f"the server has said nothing for {limit} s")
 
         def rollback(self):
             """End the transaction; where the connection is lost, the server has."""
@@ -161,6 +183,7 @@ def connect(dialect, _record, args, options):
     # A host that says nothing would be waited for two minutes, also after it is back.
     if "PGCONNECT_TIMEOUT" not in os.environ:
         options.setdefault("connect_timeout", CONNECT_PATIENCE)
+    options.update(KEEPALIVE | options)
     if dialect in shared:
         options["prepare_threshold"] = None
     connection = green_connection().connect(*args, **options | {"client_encoding": "utf8"})
@@ -197,10 +220,12 @@ def test_idle_connection(connection, record, _proxy):
         raise DisconnectionError
     if time.monotonic() - record.info.get("used_at", time.monotonic()) > IDLE:
         try:
-            connection.cursor().execute("SELECT 1")
-            connection.rollback()  # a checkpoint could not begin its own way in a transaction
+            with gevent.Timeout(ALIVE_WITHIN, TimeoutError("no answer")):
+                connection.cursor().execute("SELECT 1")
+                connection.rollback()  # a checkpoint could not begin its own way in a transaction
         except Exception as error:  # each driver has its own
-            raise DisconnectionError from error
+            # What became of it has become of those that idled beside it.
+            raise InvalidatePoolError from error
 
 
 def init_app(app):

@@ -21,6 +21,7 @@ def on_message_update(user, message):
 
 User.on_message_update = on_message_update
 models.PATIENCE = float(os.environ.get("PATIENCE", models.PATIENCE))
+models.ANSWERED_WITHIN = float(os.environ.get("ANSWERED_WITHIN", models.ANSWERED_WITHIN))
 app = create_app()
 
 

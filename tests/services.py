@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import closing, suppress
 from copy import copy
@@ -165,6 +166,59 @@ class Postgres:
         done = subprocess.run(command, stdout=log, stderr=log, cwd=self.folder, check=False)
         if done.returncode:
             raise RuntimeError((self.folder / "tools.log").read_text()[-2000:])
+
+
+class Proxy:
+    """Pass TCP connections on to a server on loopback; `.to` is its port, for those to come."""
+
+    def __init__(self, to):
+        self.to = to
+        self._links = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._links.append(Link(near, self.to))
+
+    def swallow(self):
+        """Forget the connections there are, as a NAT may: nothing comes through, none ends."""
+        for link in self._links:
+            link.forgotten = True
+
+    def close(self):
+        """End everything."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for link in self._links:
+            link.close()
+
+
+class Link:
+    """One connection through a proxy."""
+
+    def __init__(self, near, port):
+        self.forgotten = False
+        self._ends = near, socket.create_connection(("127.0.0.1", port))
+        for ends in (self._ends, self._ends[::-1]):
+            threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source, sink):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if not self.forgotten:
+                    sink.sendall(data)
+        if not self.forgotten:
+            self.close()
+
+    def close(self):
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
 
 def wait_until(condition, timeout, what):

@@ -4,14 +4,16 @@ import sqlite3
 import threading
 from contextlib import closing, contextmanager
 
+import gevent
 import psutil
 import psycopg
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+import models
 from models import transient
-from tests.services import wait_until
+from tests.services import Proxy, wait_until
 from tests.tab import Tab, send
 
 MESSAGES = 30
@@ -187,10 +189,30 @@ def locked(file):
         database.execute("ROLLBACK")
 
 
+MISHAPS = "python -m gevent.monkey --module flask --app tests.mishaps worker"
+
+
+def test_a_reply_goes_on_when_a_proxy_forgets_the_workers_connections(
+    make_stack, postgres_url, postgres_server, provider, rows
+):
+    stack = make_stack(workers=0, database_url=postgres_url)
+    with closing(Proxy(postgres_server.port)) as proxy:
+        url = postgres_url.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+        stack.start_worker(MISHAPS, DATABASE_URL=url, ANSWERED_WITHIN="1")
+        ada = stack.signup()
+        tab = Tab(ada, ada.new_chat())
+        script = provider.says("some words", hold=True)
+        send(tab)
+        tab.wait_for_words("some words")
+        proxy.swallow()
+        script.says(" and others").release()
+        tab.wait_for_status("complete", timeout=30)
+        assert rows()[-1][1:] == ("assistant", "complete", "some words and others")
+
+
 def test_a_job_that_lost_its_patience_with_the_database_runs_again(make_stack):
     stack = make_stack(workers=0)
-    mishaps = "python -m gevent.monkey --module flask --app tests.mishaps worker"
-    stack.start_worker(mishaps, PATIENCE="0")
+    stack.start_worker(MISHAPS, PATIENCE="0")
     ada = stack.signup()
     tab = Tab(ada, ada.new_chat())
     with locked(stack.folder / "chattable.db"):
@@ -213,6 +235,77 @@ def test_a_file_that_cannot_be_written_now_is_opened_anew_the_next_time(tmp_path
 @pytest.mark.parametrize("statement", ["SELECT nothing FROM nowhere", "SELEKT 1"])
 def test_what_can_never_succeed_is_not_waited_for(request, url, statement):
     assert not transient(failure(request.getfixturevalue(url), statement))
+
+
+@pytest.fixture
+def proxied(postgres_url, postgres_server):
+    """Give (an engine, the proxy between it and PostgreSQL)."""
+    with closing(Proxy(postgres_server.port)) as proxy:
+        url = postgres_url.replace("postgresql:", "postgresql+psycopg:")
+        engine = create_engine(url.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
+        yield engine, proxy
+        engine.dispose()
+
+
+def occupy(engine, count):
+    """Return so many connections of an engine, each in use."""
+    connections = [engine.connect() for _ in range(count)]
+    for connection in connections:
+        connection.execute(text("SELECT 1"))
+        connection.commit()
+    return connections
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Be a process that serves pages or writes replies, and has little patience."""
+    monkeypatch.setattr(models, "is_module_patched", lambda name: True)
+    monkeypatch.setattr(models, "ANSWERED_WITHIN", 0.5)
+
+
+def test_a_server_from_which_nothing_comes_any_more_is_asked_over_new_connections(proxied, served):
+    engine, proxy = proxied
+    in_use, *others = occupy(engine, 3)
+    for other in others:
+        other.close()
+    proxy.swallow()
+    with gevent.Timeout(60), pytest.raises(OperationalError) as raised:
+        in_use.execute(text("SELECT 1"))
+    assert transient(raised.value)
+    assert raised.value.connection_invalidated
+    in_use.close()
+    occupy(engine, 3)
+
+
+def test_connections_that_idled_together_are_replaced_together(proxied, monkeypatch):
+    engine, proxy = proxied
+    for connection in occupy(engine, 3):
+        connection.close()
+    proxy.swallow()
+    monkeypatch.setattr(models, "IDLE", 0)
+    monkeypatch.setattr(models, "ALIVE_WITHIN", 0.5)
+    found_dead = []
+    event.listen(engine, "invalidate", lambda *found: found_dead.append(found))
+    with gevent.Timeout(60):
+        occupy(engine, 3)
+    assert len(found_dead) == 1
+
+
+def test_what_is_slow_but_not_served_such_as_a_migration_is_waited_for(proxied, monkeypatch):
+    engine, _ = proxied
+    monkeypatch.setattr(models, "ANSWERED_WITHIN", 0.1)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(0.5)"))
+
+
+def test_the_system_looks_after_quiet_connections_unless_the_address_says_how(postgres_url):
+    url = postgres_url.replace("postgresql:", "postgresql+psycopg:")
+    engine = create_engine(f"{url}?keepalives_idle=77")
+    with engine.connect() as connection:
+        said = connection.connection.driver_connection.info.get_parameters()
+    assert said["keepalives_idle"] == "77"
+    assert int(said["tcp_user_timeout"]) == 1000 * models.ANSWERED_WITHIN
+    engine.dispose()
 
 
 FORGET_PREPARED = "DEALLOCATE ALL"
