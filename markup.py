@@ -773,6 +773,7 @@ def _markdown(source):
 
 FENCE = re.compile(r"( *)(`{3,}(?=[^`]*$)|~{3,})")
 MARKER = re.compile(r"( {0,3})([-+*]|\d{1,9}[.)])(?:[ \t]|$)")
+MARKERS = re.compile(r"(?: *(?:[-+*]|\d{1,9}[.)]) {1,4}(?! ))+")
 RULE = re.compile(THEMATIC_BREAK)
 INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S)")
 ITEM = re.compile(r" {0,3}(?:[-+*]|1[.)])[ \t]+\S")
@@ -913,6 +914,7 @@ class Growth:
         self._details, self._fenced = 0, None  # how many <details> are open; the fence in them
         # The fence that is open: its indent, its marker, where its code begins, whether Markdown.
         self._code = None
+        self._code_margin = 0  # how far lines are indented that are in the item that it is in
         self._fences = 0  # how many fences are open in it
         self._coloured = 0  # characters of code that is finished: cheap to render again
         self._rendered = 0  # the region's weight when it was last rendered
@@ -986,24 +988,32 @@ class Growth:
         ]
 
     def _code_ends(self):
-        """Skip the complete lines of code; tell whether one of them ends it."""
+        """Skip the complete lines of code; tell whether one of them, or the next, ends it."""
         indent, marker, *_ = self._code
         while (end := self._source.find("\n", self._line)) >= 0:
             line = self._source[self._line : end]
             text = line.strip(" \t")
-            if text and len(line) - len(line.lstrip()) < self._margin:
+            if text and self._ends_item(line):
                 break
-            self._line = end + 1
+            self._blank, self._line = not text, end + 1
             self._fences += self._fence_step(text, marker)
             if self._fences < 0:
                 break
         else:
-            return False
+            line = self._source[self._line : self._line + 100]
+            if not self._code_margin or UNDECIDED.match(line) or not self._ends_item(line):
+                return False
         self._fences = 0
         self._coloured += self._line - self._code[2]
         self._solid = self._line
         self._code = None
         return True
+
+    def _ends_item(self, line):
+        """Tell whether a line ends the item that code is in, and the code with it."""
+        inside, line = _indent(line) >= self._code_margin, line.lstrip(" \t")
+        begins = MARKER.match(line) or BREAK.match(line) or RULE.match(line)
+        return not inside and (self._blank or begins)
 
     def _fence_step(self, line, marker):
         fence = FENCE_LINE.match(line)
@@ -1257,11 +1267,14 @@ class Growth:
         if self._kind == "details":
             for edge in DETAILS_EDGE.finditer(line):
                 self._details, self._fenced = _beyond_edge(edge, self._details, self._fenced)
-        fence = FENCE.match(line)
+        markers = self._kind == "list" and MARKERS.match(line)
+        margin = markers.end() if markers else 0
+        fence = FENCE.match(" " * margin + line[margin:])
         inside = self._kind == "list" and fence and len(fence.group(1)) >= self._margin
         if fence and (inside or self._kind == "fence" and self._lines == 1):
             markdown = MARKDOWN.match(line[fence.end() :].strip())
             self._code = (len(fence.group(1)), fence.group(2), self._line, bool(markdown))
+            self._code_margin = max(margin, self._margin)
 
     # Finishing
 
@@ -1311,6 +1324,10 @@ class Growth:
         rest = self._gap
         self._begin("text")
         self._source = self._gap = rest
+
+
+def _indent(line):
+    return len(line) - len(line.lstrip(" \t"))
 
 
 def _inline(source, links):

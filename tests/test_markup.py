@@ -497,6 +497,30 @@ def test_no_caret_is_shown_where_a_fence_begins_on_the_line_of_something_else(te
     assert growth.html == markup.render(text + "\n\nEnd.")
 
 
+@pytest.mark.parametrize(
+    "code, after",
+    [
+        ("1. ```bash\n   npm install\n   ", "```\n2. Then **bold** and `code` and more"),
+        ("- ~~~\n  x\n  ", "~~~\n\n  Then **bold** and `code` and more"),
+        ("- a\n  - ```py\n    if x:\n      y", "\n  - Then **bold** and `code` and more"),
+        ("1. - ```py\n     if x:\n       y", "\n   - Then **bold** and `code` and more"),
+        ("- ```py\nx = 1\n", "  ```\n- Then **bold** and `code` and more"),
+        ("- a\n  ```py\nx = 1\n", "  ```\n- Then **bold** and `code` and more"),
+        ("- ```py\n  x\n\n", "Then **bold** and `code` and more"),
+        ("-   ```py\n    x\n", "    ```\n- Then **bold** and `code` and more"),
+        ("- ```md\n  ```py\n  x\n  ```\n\n  y", "\n  ```\n- Then **bold** and `code` and more"),
+    ],
+)
+def test_code_that_begins_on_the_line_of_an_item_ends_where_its_fence_does(code, after):
+    assert undirected(re.sub("</(?:li|ul|ol)>", "", shown(code))).endswith("</code></pre></div>")
+    for cut in range(len(code) + 1):
+        growth = Growth()
+        growth.feed(code[:cut])
+        for letter in code[cut:] + after:
+            growth.feed(letter)
+        assert growth.html == markup.render(code + after)
+
+
 DEFINED = '[a]: http://b.c "title"\n[Long one]:\n  http://d.e\n\nSee [it][a], [a] and\n\n- [long ONE]\n\n| [a] |\n|---|\n| [a] |\n'
 
 
