@@ -9,6 +9,7 @@ import select
 import time
 from collections import OrderedDict, defaultdict, deque
 from contextlib import ExitStack, contextmanager
+from weakref import WeakSet
 
 import gevent
 from flask import current_app
@@ -19,7 +20,7 @@ from gevent.queue import LifoQueue
 from markupsafe import Markup
 from redis import BlockingConnectionPool, ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import SQLAlchemyError
 from wsproto.events import Ping, TextMessage
@@ -164,14 +165,40 @@ def init_app(app, find_name):
 
 
 def swift(connection_class):
-    """Return the class with a quicker look, before each command, whether Redis has hung up.
+    """Return the class with a quicker look, before each command, whether Redis is still there.
+
+    After a failover the old primary may keep its connections, and refuse every write: then all of
+    them are made anew. What was refused is not sent again.
 
     gevent's poll takes a turn around the hub, behind everybody else, also when it need not wait.
     (Nothing is left over in its buffer: redis-py drops a connection whose answer was not read.)
     """
 
     class SwiftConnection(connection_class):
+        known = WeakSet()
+
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.outdated = False
+            self.known.add(self)
+
+        def disconnect(self, *args, **options):
+            super().disconnect(*args, **options)
+            self.outdated = False
+
+        def read_response(self, *args, **options):
+            try:
+                return super().read_response(*args, **options)
+            except ResponseError as error:
+                # Up to Redis 6, a script's error has the word inside.
+                if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
+                    for each in list(self.known):
+                        each.outdated = True
+                raise
+
         def can_read(self, timeout=0):
+            if self.outdated:
+                return True  # the pool takes it for one that was closed
             if timeout or not self._sock:
                 return super().can_read(timeout)
             poll = get_original("select", "poll")()

@@ -4,12 +4,15 @@ import os
 import signal
 import sqlite3
 from contextlib import closing, contextmanager
+from copy import copy
 
 import pytest
+from redis.exceptions import ReadOnlyError
 
-from tests.services import wait_until
+import live
+from tests.services import Proxy, Redis, wait_until
 from tests.stack import QUEUE, Stack
-from tests.tab import prose, send
+from tests.tab import Tab, prose, send
 from tests.test_recovery import asleep_at_the_queue
 
 GRACE = 2
@@ -136,6 +139,73 @@ def test_a_redis_that_lost_its_memory_knows_the_worker_again_and_stop_is_heard(
         tab.person.stop(tab.reply_id)
         script.wait_for_disconnect(timeout=10)
     tab.wait_for_status("stopped")
+
+
+class Pair:
+    """A primary and its replica behind one address, which is that of the primary."""
+
+    def __init__(self, old, new, proxy):
+        self.old, self.new, self._proxy = old, new, proxy
+        self.shared = copy(old)
+        self.shared.url = f"redis://127.0.0.1:{proxy.port}/0"
+        self.shared.close = lambda: None
+        with new.client() as client:
+            client.replicaof("127.0.0.1", old.port)
+
+    def fail_over(self):
+        """Change their parts; the old primary keeps its connections, as a replica."""
+        with self.new.client() as replica, self.old.client() as primary:
+            link = "master_link_status"
+            wait_until(lambda: replica.info("replication")[link] == "up", 10, "the replica")
+            primary.wait(1, 10_000)
+            replica.replicaof("NO", "ONE")
+            self._proxy.to = self.new.port
+            primary.replicaof("127.0.0.1", self.new.port)
+
+
+@pytest.fixture
+def pair():
+    with closing(Redis()) as old, closing(Redis()) as new, closing(Proxy(old.port)) as proxy:
+        yield Pair(old, new, proxy)
+
+
+def test_after_a_failover_one_refusal_has_every_connection_made_anew(pair, make_app):
+    app = make_app(REDIS_URL=pair.shared.url)
+    with app.app_context():
+        pool = live.redis().connection_pool
+        for connection in [pool.get_connection() for _ in range(live.CONNECTIONS)]:
+            pool.release(connection)
+        pair.fail_over()
+        with pytest.raises(ReadOnlyError):
+            live.claim("a token")
+        assert all(live.claim(f"token {n}") for n in range(live.CONNECTIONS))
+
+
+def test_after_a_failover_scripts_find_the_new_primary(pair, make_app):
+    app = make_app(REDIS_URL=pair.shared.url)
+    with app.app_context():
+        outbox = app.extensions["outbox"]
+        frame = live.ANNOUNCE, ["number"], ["install", "channel", "frame", 60]
+        outbox.send(*frame)
+        pair.fail_over()
+        with pytest.raises(ReadOnlyError):
+            outbox.send(*frame)
+        outbox.send(*frame)
+    with pair.new.client() as client:
+        assert client.get("number") == b"2"
+
+
+def test_a_conversation_goes_on_after_a_failover(pair, provider):
+    with closing(Stack(provider.url, redis=pair.shared)) as stack:
+        stack.start()
+        ada = stack.signup()
+        tab = Tab(ada, ada.new_chat())
+        send(tab)
+        tab.wait_for_status("complete")
+        pair.fail_over()
+        wait_until(lambda: ada.say(tab.chat_id, "count").status == 204, 10, "the web")
+        tab.wait_for_status("complete", replies=2, timeout=20)
+        assert tab.html == tab.reloaded()
 
 
 # It obeys.
