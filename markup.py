@@ -126,17 +126,21 @@ MATH_END = (
     rf"\$(?:{AFTER_MATH}|(?<=[\w}})\]]\$)(?=(?:ths?|st|nd|rd|e?s|[CFK])"
     rf"(?:{CARET}|(?!{LETTER}))|[tnre]{CARET}))"
 )
+IN_TEXT = r"(?:\\.|[^{}$\\\n]|\{[^{}$\n]*+\})*+"
+TEXT_WITH_MATH = rf"\\(?:text|mbox)\{{(?:{IN_TEXT}\${IN_TEXT}\$)++{IN_TEXT}\}}"
 # What opens math cannot be inside it, or each one that is never closed is looked through anew.
 DISPLAY = (  # may take several lines, none of them blank
-    r"\$\$(?P<{0}1>(?:\\.|[^$\\\n]|\\?\n(?![ \t]*\n)){{1,4000}})\$\$"
+    r"\$\$(?P<{0}1>(?:{2}|\\.|[^$\\\n]|\\?\n(?![ \t]*\n)){{1,4000}})\$\$"
     r"|\\\[(?P<{0}2>(?:[^\\\n]|\\[^][\n]|\\?\n(?![ \t]*\n)){{1,4000}})\\\]"
     r"|(?P<{0}5>\\begin\{{(?P<{0}name>{1})\}}"
     r"(?:[^\\\n]|\\(?!(?:begin|end)\{{(?P={0}name)\}})[^\n]|\\?\n(?![ \t]*\n)){{1,4000}}"
     r"\\end\{{(?P={0}name)\}})"
 )
-BLOCK_MATH = r"^ {0,3}(?:" + DISPLAY.format("block_math_", ENVIRONMENT) + r")[ \t]*(?:\n|$)"
+BLOCK_MATH = (
+    r"^ {0,3}(?:" + DISPLAY.format("block_math_", ENVIRONMENT, TEXT_WITH_MATH) + r")[ \t]*(?:\n|$)"
+)
 INLINE_MATH = (
-    DISPLAY.format("math_", ENVIRONMENT)
+    DISPLAY.format("math_", ENVIRONMENT, TEXT_WITH_MATH)
     + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
     + rf"|{BEFORE_MATH}(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
     + MATH_END
@@ -340,7 +344,15 @@ KNOWN_TERMS = (
 )
 
 
+def _apart(match):
+    """Put the $math$ in a \\text{} between texts of their own."""
+    command, _, text = match[0][:-1].partition("{")
+    parts = enumerate(re.split(r"(?<!\\)\$", text))
+    return "".join(f"{command * (number % 2 == 0)}{{{part}}}" for number, part in parts if part)
+
+
 def _in_known_terms(latex):
+    latex = re.sub(TEXT_WITH_MATH, _apart, latex)
     for term, known in KNOWN_TERMS:
         latex = term.sub(known, latex)
     return latex

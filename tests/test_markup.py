@@ -401,11 +401,14 @@ def test_commands_that_are_not_known_are_shown_as_they_were_written(latex):
         (r"\begin{cases} a \\*[1ex] [b] \end{cases}", "{a[b]"),
         (r"\begin{array}{c} a \\[-0.5em] b \end{array}", "ab"),
         (r"\text{50\%} = \text{user\_id\&\#1}", "50%=user_id&amp;#1"),
+        (r"\text{if $x>0$ or $y$} z", "if\u00a0x&gt;0\u00a0or\u00a0yz"),
+        (r"\text{\$5 is $x$}", "$5\u00a0is\u00a0x"),
         (r"\abs{x} \norm{x_{1}}", "|x|‖x1‖"),
     ],
 )
 def test_commands_that_models_take_for_granted_are_known(latex, seen):
-    assert visible(f"${latex}$") == seen
+    assert visible(f"$${latex}$$") == seen
+    assert visible(f"\\[{latex}\\]") == seen
 
 
 def visible(text):
