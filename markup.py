@@ -551,6 +551,9 @@ def _row(line, aligns, kind):
 def _dialect(md):
     """Set the rules: no HTML (its text is escaped like any other), tables, math, bare links."""
     md.block.specification |= {"block_html": r"(?!)", "thematic_break": THEMATIC_BREAK}
+    # A footnote's note is no address: it and its mark are shown as they are written.
+    definition = md.block.specification["ref_link"].replace(r"\[", r"\[(?!\^)", 1)
+    md.block.specification["ref_link"] = definition
     lists = (md.block.rules, md.block.block_quote_rules, md.block.list_rules)
     for rules in lists:
         rules.remove("raw_html")
@@ -806,7 +809,7 @@ UNDECIDED = re.compile(
     r"(?:[ \t>]|(?:[-+*]|\d{1,9}+[.)])[ \t])*+"
     r"(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
     r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<(?i:[details]{0,7}>?|[sumary]{1,7})"
-    r"|\[[^\[\]\n]{1,99}\]:[ \t]*+\S*+(?:[ \t]++[\"'(][^\n]{0,100}+)?)?"
+    r"|\[(?!\^)[^\[\]\n]{1,99}\]:[ \t]*+\S*+(?:[ \t]++[\"'(][^\n]{0,100}+)?)?"
     r"[ \t]*+$)"
 )
 HELD_CODE = re.compile(r"[ \t]*+(?:`*+|~*+)[ \t]*+$")

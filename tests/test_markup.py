@@ -539,6 +539,22 @@ def test_links_by_reference_are_links_once_they_are_defined(sizes):
     )
 
 
+@pytest.mark.parametrize("sizes", [1, 3, 1000])
+@pytest.mark.parametrize(
+    "text, html",
+    [
+        ("a[^1]\n\n[^1]: note", "<p>a[^1]</p><p>[^1]: note</p>"),
+        ("[^1]: http://a.b\n[^n]: *c*", "<p>[^1]: {}<br>\n[^n]: <em>c</em></p>"),
+        ("> a[^1]\n>\n> [^1]: b", "<blockquote><p>a[^1]</p><p>[^1]: b</p></blockquote>"),
+        ("- [^1]\n\n  [^1]: b", "<ul><li><p>[^1]</p><p>[^1]: b</p></li></ul>"),
+    ],
+)
+def test_footnotes_are_shown_as_they_are_written(text, html, sizes):
+    assert render(text) == html.format(link("http://a.b"))
+    _, page, _ = grown(text + "\n\nEnd.", sizes)
+    assert page.html == Page(markup.render(text + "\n\nEnd.")).html
+
+
 def test_half_a_definition_is_neither_shown_nor_kept():
     growth = Growth()
     for cut in range(len(DEFINED[:24])):
