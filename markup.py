@@ -563,7 +563,7 @@ def _dialect(md):
     md.block.register("details", DETAILS, _parse_details, before="list")
     md.inline.register("html_tags", TAGS, _parse_tag, before="auto_link", start_chars="<")
     for rules in lists[1:]:
-        rules[:] = ["block_math", *rules, "table"]
+        rules[:] = ["block_math", "details", *rules, "table"]
     md.inline.register(
         "inline_math", INLINE_MATH, _parse_math, before="escape", start_chars=("$", "\\")
     )
@@ -797,7 +797,7 @@ FULL_DETAILS, DETAILS_START = re.compile(DETAILS, re.M), re.compile(r" {0,3}<det
 ABOVE_SUMMARY = re.compile(r" {0,3}<details>[ \t]*+(?:\n[ \t]*+){0,3}+(?=<summary>)", re.I)
 QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 QUOTE = re.compile(r" {0,3}>")
-OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4})|\A[ >]*\n", re.M)
+OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4}|<details>)|\A[ >]*\n", re.M | re.I)
 MATH_WHOLE = re.compile(
     r" {0,3}(?:\$\$.*?\$\$|\\\[.*?\\\]|(?s:\\begin(\{\w+\*?\}).*?\\end\1))", re.S
 )

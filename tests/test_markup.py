@@ -263,6 +263,15 @@ A paragraph.
         ),
         ("<details>\n\nb", "<p>&lt;details&gt;</p><p>b</p>"),
         (
+            "- a\n  <details>\n  <summary>b</summary>\n\n  - c\n\n  </details>\n\n  d\n- e",
+            "<ul><li><p>a</p><details><summary>b</summary><ul><li><p>c</p></li></ul></details>"
+            "<p>d</p></li><li><p>e</p></li></ul>",
+        ),
+        (
+            "> a\n> <details>\n> <summary>b</summary>\n>\n> c\n>\n> </details>\n> d",
+            "<blockquote><p>a</p><details><summary>b</summary><p>c</p></details><p>d</p></blockquote>",
+        ),
+        (
             "<details>\n<summary><b>a *b*</b> <EM>c</EM> <code>d</code> <b>e</summary>\n<b>f</b>\n</details>",
             "<details><summary><strong>a <em>b</em></strong> <em>c</em> <code>d</code> &lt;b&gt;e"
             "</summary><p>&lt;b&gt;f&lt;/b&gt;</p></details>",
@@ -1180,6 +1189,8 @@ GRAMMAR = [
         "<kbd>",
         "</u>",
         "<details><summary>a</summary>\n",
+        "> <details><summary>a</summary>\n",
+        "- <details><summary>a</summary>\n",
         "</details>\n",
         "```md\n```a\n```\n",
         "\\begin{align}",
