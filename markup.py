@@ -596,6 +596,8 @@ _renderer = Renderer()
 
 
 class Lines(mistune.BlockState):
+    within = False  # whether the lines of a list or a quote are being looked for
+
     def get_line(self, start_pos):
         line = super().get_line(start_pos)
         _step(1 + len(line) // 100)
@@ -603,13 +605,21 @@ class Lines(mistune.BlockState):
 
 
 class Blocks(mistune.BlockParser):
-    """Keep a quote where it is: mistune may move the blocks that end it before it."""
+    """Parse one block after the other: mistune parses those that end lists and quotes within."""
 
     state_cls = Lines
 
     def parse_method(self, m, state):
         _step(1 + (m.end() - m.start()) // 100)
+        if state.within:
+            return _next_block(m)
         return super().parse_method(m, state)
+
+    def parse_list(self, m, state):
+        state.within = True
+        end = super().parse_list(m, state)
+        state.within = False
+        return end
 
     def parse_fenced_code(self, m, state):
         """Keep code in Markdown that is quoted whole: its fence does not end the one around it."""
@@ -633,13 +643,17 @@ class Blocks(mistune.BlockParser):
         return m.end() + 1
 
     def extract_block_quote(self, m, state):
-        before, state.tokens = state.tokens, []
-        found = super().extract_block_quote(m, state)
-        at, end = len(before), state.tokens
-        state.tokens = before  # a copy for each quote would take the square
-        state.tokens += end
-        state.prepend_token = lambda token: state.tokens.insert(at, token)
-        return found
+        state.within = True
+        text, end, lazy = super().extract_block_quote(m, state)
+        state.within, state.cursor = False, end or state.cursor
+        return text, None, lazy
+
+
+def _next_block(m):
+    """Return where the block begins that ends a list or a quote; None if it does not."""
+    if m.lastgroup == "fenced_code" and m["fenced_2"][0] == "`" and "`" in m["fenced_3"]:
+        return None
+    return m.end() if m.lastgroup == "blank_line" else m.start()
 
 
 MARKDOWN = re.compile(r"(?:markdown|md)\b", re.I)

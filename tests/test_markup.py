@@ -914,6 +914,17 @@ def test_hostile_repetition_neither_crashes_nor_hangs(hostile):
     assert render(text) is not None
 
 
+@pytest.mark.parametrize(
+    "turns",
+    ["1. Question\n> Answer\n", "- \n> answer\n", "1. \n> a\n", "> a\n- \n", "- a\n> b\n# c\n"],
+)
+def test_lists_and_quotes_take_turns_as_long_as_they_like(turns):
+    text = turns * 400
+    html = markup.render(text + "\n\nEnd.")
+    assert html.count("<blockquote") == 400 and "&gt;" not in html
+    assert grown(text + "\n\nEnd.", 100)[0].html == html
+
+
 def test_deep_nesting_does_not_crash():
     assert "deep" in render(">" * 500 + " deep")
     assert "deep" in render("".join("  " * depth + "- deep\n" for depth in range(500)))
