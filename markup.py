@@ -827,8 +827,9 @@ UNDECIDED = re.compile(
     r"[ \t]*+$)"
 )
 HELD_CODE = re.compile(r"[ \t]*+(?:`*+|~*+)[ \t]*+$")
-BLANK_LINES = re.compile(r"(?:[ \t]*+\n)++")
-BLANK_QUOTE_LINES = re.compile(r"(?:[ \t>]*+\n)++")
+BLANK = " \t\v\f"  # what a line is blank with: other spaces, like a Chinese one, are text
+BLANK_LINES = re.compile(rf"(?:[{BLANK}]*+\n)++")
+BLANK_QUOTE_LINES = re.compile(rf"(?:[{BLANK}>]*+\n)++")
 DELIMITERS = " \t\n*_~=`$!\\|<&"
 TAIL = re.compile(
     r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?"
@@ -1021,7 +1022,7 @@ class Growth:
         indent, marker, *_ = self._code
         while (end := self._source.find("\n", self._line)) >= 0:
             line = self._source[self._line : end]
-            text = line.strip(" \t")
+            text = line.strip(BLANK)
             if text and self._ends_item(line):
                 break
             self._blank, self._line = not text, end + 1
@@ -1188,11 +1189,12 @@ class Growth:
             line = self._source[start:] if end < 0 else self._source[start:end]
             if end < 0 and (self._judged_lately(line) or UNDECIDED.match(line)):
                 return None
-            if context := line.strip() and self._follows(line, end >= 0):
+            if context := line.strip(BLANK) and self._follows(line, end >= 0):
                 return start, context
             if end < 0:
                 return None
-            self._blank, self._line, self._lines = not line.strip(), end + 1, self._lines + 1
+            self._blank, self._line = not line.strip(BLANK), end + 1
+            self._lines += 1
             self._judged = 0
             self._enter_code(line)
         return None
@@ -1227,7 +1229,7 @@ class Growth:
                 None if MATH_WHOLE.match(self._source, self._math, self._line) is None else "block"
             )
         if self._kind == "indented":
-            return None if line.startswith(("    ", "\t")) else "block"
+            return None if line.startswith(("    ", "\t")) or not line.strip() else "block"
         if self._blank:
             return "block"
         if self._kind == "text" and "blockquote" in self._tags and (quote := QUOTE.match(line)):

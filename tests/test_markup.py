@@ -573,6 +573,32 @@ def test_half_a_definition_is_neither_shown_nor_kept():
     assert 'href="http://b.c"' in growth.html
 
 
+BLANKS = "\u3000 \u00a0 \u2003 \u2028 \x85".split(" ")
+AFTER_BLANKS = [
+    "| 项目 | 值 |\n|---|---|\n| a | b |",
+    "- a\n- b",
+    "```py\nx = 1\n\ny = 2\n```",
+    "1. a\n\n\N{IDEOGRAPHIC SPACE}\n2. b",
+    "> a\n>\n> b",
+    "# a",
+    "    code\n{}\n\n    code",
+    "a\n{}\nb\n\n{}c",
+]
+
+
+@pytest.mark.parametrize("blank", [*BLANKS, "\x0c", "\x0b"])
+@pytest.mark.parametrize("text", AFTER_BLANKS)
+def test_a_line_of_other_blanks_is_text_in_a_growing_message_too(blank, text):
+    text = f"{blank}\n{text.replace('{}', blank)}\n\nEnd."
+    for cut in range(len(text)):
+        growth, page = Growth(), Page()
+        for piece in (text[:cut], text[cut:]):
+            page.apply(growth.feed(piece))
+        assert growth.html == markup.render(text)
+        assert page.html == Page(growth.html).html
+    assert shown(text) == render(text)
+
+
 def test_a_newline_is_a_line_break():
     poem = "Roses are red,\nviolets are blue,\n\n- sugar\n  is sweet\n\n> and\n> so"
     html = render(poem)
