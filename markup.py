@@ -33,6 +33,7 @@ from pygments.util import ClassNotFound
 
 CARET = "\ua7f7"  # a rare letter: stands where the next character of a growing message will go
 HALF_LINK = "about:half"  # the address of a link whose address is still arriving
+HALF_ADDRESS = re.compile(f"{CARET}|{escape_url(CARET)}")  # in one that was not known for half
 COLOURED, WIDE = (
     100_000,
     1_000,
@@ -229,7 +230,7 @@ class Renderer(mistune.HTMLRenderer):
 
     def link(self, text, url, title=None):
         text = re.sub(r"</?a\b[^>]*>", "", text)  # an image in a link would be a link in a link
-        if url == HALF_LINK:
+        if url == HALF_LINK or HALF_ADDRESS.search(f"{url} {title}"):
             return f"<a>{text}</a>"
         if not LINK.match(url):
             return text
@@ -840,7 +841,7 @@ TAIL = re.compile(
 )
 WORD = re.compile(rf"(?<!{LETTER})(?:(?i:h|ht|htt|https?:?)|w|ww|www)\.?/?$")
 HALF = re.compile(
-    r"(\[[^\[\]\n]{1,300}\])\((?:[^\s()]|\([^\s()]*\)){0,500}+(?:\s++[\"'][^\"'\n]{0,100}+[\"']?)?$"
+    r"(\[[^\[\]\n]{1,300}\])\((?:[^\s()]|\([^\s()]*\)){0,2000}+(?:\s++[\"'][^\"'\n]{0,100}+[\"']?)?$"
 )
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
@@ -1091,7 +1092,7 @@ class Growth:
             return self._show("", text, False) if text else None
         if _ends_details(text):  # nothing may stand on that line
             return self._show("", text, False)
-        half = HALF.search(text[-800:])
+        half = HALF.search(text[-2500:])
         if half:
             text = (
                 text[: len(text) - len(half.group()) + half.end(1) - half.start()]
@@ -1106,6 +1107,8 @@ class Growth:
         if not caret:
             stem, rest = self._translate(text) or "", ""
         tags = [match.group() for match in TAG.finditer(rest)]
+        # What comes after an address may not be a part of it.
+        plain = plain and "</a>" not in tags
         self._plain = bool(caret) and plain and all(tag.startswith("</") for tag in tags)
         if not self._plain:
             stem, tags = _split(stem + "".join(tags))

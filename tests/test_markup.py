@@ -1471,3 +1471,30 @@ def test_the_final_text_equals_that_of_the_rendered_message(text, sizes):
     text += "\n\nThe end."
     _, page, _ = grown(text, sizes)
     assert page.text == Page(render(text)).text
+
+
+LONG_ADDRESS = "https://a.b/" + "c/de-f_" * 90 + "g"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"See {LONG_ADDRESS} for *more* of it",
+        f"See <{LONG_ADDRESS}> for more",
+        f"- see [t]({LONG_ADDRESS}) for more",
+        f'see [t]({LONG_ADDRESS} "title") for more',
+        f"**see {LONG_ADDRESS}**, for more",
+        f"| a | b |\n|---|---|\n| {LONG_ADDRESS} | c |",
+        f"[t]: {LONG_ADDRESS}\n\n[t] and more",
+    ],
+)
+@pytest.mark.parametrize("sizes", [3, 50])
+def test_no_link_leads_to_half_an_address(text, sizes):
+    growth, page = Growth(), Page()
+    for piece in pieces(text, sizes):
+        page.apply(growth.feed(piece))
+        assert page.html == Page(growth.html).html
+        assert set(re.findall('href="(.*?)"', growth.html)) <= {LONG_ADDRESS}
+        assert markup.CARET not in growth.html and "](" not in growth.html
+    html = re.sub("</?span>", "", shown(text + "\n\nEnd.", sizes))
+    assert html == render(text + "\n\nEnd.")
