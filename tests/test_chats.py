@@ -255,7 +255,7 @@ def test_nothing_in_redis_remembers_a_deleted_chat(stack, provider):
     ]
     assert [key for key in kept if redis.ttl(key) == -1] == []
     parts = {key.decode().split(":", 2)[2] for key in kept}
-    assert parts <= {f"{chat}:seq", f"{reply}:stop", f"{reply}:lease"}
+    assert parts <= {f"{chat}:seq", *(f"{reply}:{part}" for part in ("stop", "lease", "pass"))}
 
 
 def test_a_job_may_end_while_its_chat_is_deleted(ada, new_chat, monkeypatch):
