@@ -253,16 +253,22 @@ def test_ten_thousand_tokens_may_come_at_once(ask, provider):
     assert ask().text == "".join(f"{n} " for n in range(10_000))
 
 
-def test_the_first_token_comes_at_once_and_the_rest_in_batches(ask, provider, monkeypatch):
-    monkeypatch.setattr(engine, "TICK", 1)
+def test_the_first_token_waits_for_no_tick(config, provider, monkeypatch):
+    monkeypatch.setattr(engine, "TICK", 3600)
     # the empty delta that opens an answer comes a little earlier, as it does from OpenAI
-    reply = provider.reply().begins().pauses(0.01)
+    provider.reply().begins().pauses(0.01).says("0 ").holds()
+    with engine.Completion(MODEL, [{"role": "user", "content": "Hello"}]) as completion:
+        assert next(step for step in completion if step) == "0 "
+
+
+def test_after_the_first_token_what_comes_within_a_tick_comes_together(ask, provider, monkeypatch):
+    monkeypatch.setattr(engine, "TICK", 1)
+    reply = provider.reply()
     for n in range(20):
         reply.says(f"{n} ").pauses(0.01)
     answer = ask()
-    steps = [step for step in answer.steps if step]
-    assert len("".join(steps[:1]).split()) < 10
-    assert len(steps) < 6
+    assert answer.text == "".join(f"{n} " for n in range(20))
+    assert len([step for step in answer.steps if step]) < 6
 
 
 # Characters.
