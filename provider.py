@@ -755,10 +755,13 @@ class ThoughtReader:
         return "", text
 
     def _hold(self, text):
-        """Hold back the beginning of a closing tag."""
+        """Hold back the beginning of a closing tag, and the blanks that it would end."""
         start = text.rfind("<", -len("</thinking>"))
-        if start >= 0 and "</thinking>".startswith(text[start:].lower()):
-            text, self._held = text[:start], text[start:]
+        if start < 0 or not "</thinking>".startswith(text[start:].lower()):
+            start = len(text)
+        blank = start - len(text[:start].rstrip())
+        start -= blank if blank < self.LONGEST_BLANK else 0
+        text, self._held = text[:start], text[start:]
         return text
 
     def _hold_line(self, text):

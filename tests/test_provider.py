@@ -10,6 +10,7 @@ import time
 from base64 import b64encode
 from decimal import Decimal
 from email.utils import formatdate
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import genai_prices
@@ -316,48 +317,48 @@ def test_reasoning_is_kept_apart(ask, provider, field):
     assert (answer.text, answer.completion.reasoning) == ("42", "Let me think. ")
 
 
-@pytest.mark.parametrize(
-    "said, thought, text",
-    [
-        ("<think>Hm. <b</think>42", "Hm. <b", "42"),
-        ("\n<thinking>\nHm.\n</thinking>\n\n42 < 43", "Hm.", "42 < 43"),
-        ("<think>\n\n</think>\n\n42", "", "42"),
-        ("Hm.\nYes?\n</think>\n\n42", "Hm.\nYes?", "42"),
-        ("</think>42", "", "42"),
-        ("<think>Hm.</think>42 </think> <think>x</think>", "Hm.", "42 </think> <think>x</think>"),
-        ("<think>never closed </thi", "never closed ", ""),
-        ("42 </thi", "", "42 </thi"),
-        ("<thin ice>", "", "<thin ice>"),
-        ("So: <think>a</think> b", "", "So: <think>a</think> b"),
-        ("Say `</think>` at the end", "", "Say `</think>` at the end"),
-        (
-            "```xml\n<a/>\n</think>\n```\nend</think>",
-            "",
-            "```xml\n<a/>\n</think>\n```\nend</think>",
-        ),
-        ("<think>\n\n  Hm.</think>42", "Hm.", "42"),
-        ("A `b` and ``c`\n\n</think> \n\n42", "A `b` and ``c`", "42"),
-        ("1. ```\n   x\n   ```\n</think>\n42", "1. ```\n   x\n   ```", "42"),
-        ("So `</think>` it is.\n</think>\n\n42", "So `</think>` it is.", "42"),
-        *(
-            (said, "", said)
-            for said in (
-                "Models end with </think> tags, so strip all before.",
-                "Yes</think>",
-                "Yes\n</think> ends\n",
-                "Use ``</think>`` here",
-                "1. ```xml\n</think>\n   ```\n2. b",
-                "- a\n  - b\n    ```\n</think>\n    ```\nb",
-                "> ~~~\n> a\n</think>\n> ~~~\nb",
-                "a\n\n    </think>\n\nb",
-                "a `b\n</think>\nc` d",
-                "a ` b `</think>`\nc",
-                "a \\</think>\nb",
-                "a\n</think",
-            )
-        ),
-    ],
-)
+THOUGHTS = [
+    ("<think>Hm. <b</think>42", "Hm. <b", "42"),
+    ("\n<thinking>\nHm.\n</thinking>\n\n42 < 43", "Hm.", "42 < 43"),
+    ("<think>\n\n</think>\n\n42", "", "42"),
+    ("Hm.\nYes?\n</think>\n\n42", "Hm.\nYes?", "42"),
+    ("</think>42", "", "42"),
+    ("<think>Hm.</think>42 </think> <think>x</think>", "Hm.", "42 </think> <think>x</think>"),
+    ("<think>never closed </thi", "never closed", ""),
+    ("42 </thi", "", "42 </thi"),
+    ("<thin ice>", "", "<thin ice>"),
+    ("So: <think>a</think> b", "", "So: <think>a</think> b"),
+    ("Say `</think>` at the end", "", "Say `</think>` at the end"),
+    (
+        "```xml\n<a/>\n</think>\n```\nend</think>",
+        "",
+        "```xml\n<a/>\n</think>\n```\nend</think>",
+    ),
+    ("<think>\n\n  Hm.</think>42", "Hm.", "42"),
+    ("A `b` and ``c`\n\n</think> \n\n42", "A `b` and ``c`", "42"),
+    ("1. ```\n   x\n   ```\n</think>\n42", "1. ```\n   x\n   ```", "42"),
+    ("So `</think>` it is.\n</think>\n\n42", "So `</think>` it is.", "42"),
+    *(
+        (said, "", said)
+        for said in (
+            "Models end with </think> tags, so strip all before.",
+            "Yes</think>",
+            "Yes\n</think> ends\n",
+            "Use ``</think>`` here",
+            "1. ```xml\n</think>\n   ```\n2. b",
+            "- a\n  - b\n    ```\n</think>\n    ```\nb",
+            "> ~~~\n> a\n</think>\n> ~~~\nb",
+            "a\n\n    </think>\n\nb",
+            "a `b\n</think>\nc` d",
+            "a ` b `</think>`\nc",
+            "a \\</think>\nb",
+            "a\n</think",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("said, thought, text", THOUGHTS)
 def test_thoughts_written_into_the_reply_are_kept_apart(ask, provider, said, thought, text):
     provider.says(*said)
     provider.says(said)
@@ -366,6 +367,33 @@ def test_thoughts_written_into_the_reply_are_kept_apart(ask, provider, said, tho
     for _ in range(5):
         answer = ask()
         assert (answer.text, answer.completion.reasoning) == (text, thought)
+
+
+@pytest.mark.parametrize("said, thought, text", THOUGHTS)
+def test_thoughts_are_told_wherever_the_reply_is_cut(said, thought, text):
+    for cuts in combinations(range(1, len(said)), 2):
+        assert read_thoughts(cut(said, *cuts)) == (text, thought)
+
+
+def test_a_run_of_blanks_in_a_thought_is_not_held_for_ever():
+    reader = engine.ThoughtReader()
+    thoughts = [reader.feed(piece)[0] for piece in ("<think>a", " " * 150, " " * 150, "b")]
+    assert ["".join(thoughts[:3]), thoughts[3]] == ["a" + " " * 300, "b"]
+
+
+def read_thoughts(pieces):
+    """Return (text, thought) as a reply is told that arrives in these pieces."""
+    reader, thought, text = engine.ThoughtReader(), "", ""
+    for piece in pieces:
+        took_back = reader.took_back
+        thinks, says = reader.feed(piece)
+        text = says if reader.took_back > took_back else text + says
+        thought += thinks
+    return text + reader.close(), thought
+
+
+def cut(text, *places):
+    return [text[start:end] for start, end in pairwise((0, *places, len(text)))]
 
 
 def test_reasoning_may_be_a_part_of_the_content(ask, provider):
