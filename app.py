@@ -42,9 +42,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
 import jobs
-import live
-import markup
 import models
+from chattable import live
+from chattable import markdown as markup
 from models import Chat, User, db
 
 HERE = Path(__file__).resolve().parent

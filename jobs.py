@@ -34,8 +34,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 from sqlalchemy.exc import SQLAlchemyError
 
-import live
-import provider
+from chattable import live, provider
 from models import (
     PATIENCE,
     Chat,

@@ -66,9 +66,8 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.types import TypeDecorator
 from werkzeug.security import check_password_hash, generate_password_hash
 
-import live
-import markup
-import provider
+from chattable import live, provider
+from chattable import markdown as markup
 
 PAGE = 30
 NEW_CHAT = "New chat"

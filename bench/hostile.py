@@ -11,7 +11,7 @@ import time
 from contextlib import closing
 from itertools import pairwise
 
-from markup import Growth, render
+from chattable.markdown import Growth, render
 from tests.provider import Provider
 from tests.stack import Stack
 from tests.tab import Tab, send

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 import jobs
-import live
+from chattable import live
 from models import Install, db
 from tests.services import Redis, wait_until
 from tests.stack import Stack

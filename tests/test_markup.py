@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import markup
-from markup import Growth
+from chattable import markdown as markup
+from chattable.markdown import Growth
 
 # --- A page that patches are applied to, as htmx does: all targets first, then all changes
 

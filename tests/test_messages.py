@@ -12,7 +12,7 @@ from rq import Queue
 from rq.registry import FailedJobRegistry
 
 import jobs
-import live
+from chattable import live
 from models import Chat, Message, db
 from tests.page import parse
 from tests.patience import patient

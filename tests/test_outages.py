@@ -9,7 +9,7 @@ from copy import copy
 import pytest
 from redis.exceptions import ReadOnlyError
 
-import live
+from chattable import live
 from tests.services import Proxy, Redis, wait_until
 from tests.stack import QUEUE, Stack
 from tests.tab import Tab, prose, send

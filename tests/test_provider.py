@@ -18,7 +18,7 @@ import gevent
 import pytest
 from flask import Flask, current_app, render_template
 
-import provider as engine
+from chattable import provider as engine
 from tests import wire
 from tests.patience import patient
 
@@ -759,7 +759,7 @@ SENTENCES = [
 def test_an_http_error_becomes_a_helpful_sentence(ask, provider, caplog, status, body, sentence):
     body = json.dumps(body) if isinstance(body, list) else body
     provider.fails(status, body, times=3)
-    with caplog.at_level(logging.DEBUG, logger="provider"):
+    with caplog.at_level(logging.DEBUG, logger="chattable.provider"):
         answer = ask()
     assert sentence in answer.error
     assert KEY not in answer.error + caplog.text
@@ -1037,7 +1037,8 @@ def read(asked):
 
 
 WORKER = """
-import sys, gevent, provider
+import sys, gevent
+from chattable import provider
 from flask import Flask
 app = Flask("worker")
 app.config.update(OPENAI_API_KEY="k", OPENAI_BASE_URL=sys.argv[1], READ_TIMEOUT=5)
@@ -1063,7 +1064,7 @@ def test_a_patched_worker_stops_fifty_replies_and_goes_on(provider):
         provider.says("one ").holds()
     provider.says("Still ", "here")
     command = [sys.executable, "-c", "from gevent.monkey import patch_all; patch_all()" + WORKER]
-    where = Path(engine.__file__).parent
+    where = Path(engine.__file__).parent.parent.parent
     done = subprocess.run(
         [*command, provider.url], cwd=where, capture_output=True, text=True, timeout=patient(30)
     )

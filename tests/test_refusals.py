@@ -7,7 +7,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 import jobs
-import live
+from chattable import live
 from models import Chat, Message, User, db
 from tests.page import parse
 from tests.services import wait_until

@@ -25,13 +25,13 @@ from gunicorn.config import Config
 from redis import Redis
 
 import jobs
-import serve
+from chattable import serve
 from tests.patience import patient
 from tests.services import free_port, wait_until
 from tests.session import Session
 from tests.tab import Tab, send
 
-ROOT = Path(serve.__file__).parent
+ROOT = serve.HOME
 COMMAND = Path(sys.executable).with_name("chattable")
 CONFIGURATION = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
 NOBODY = "127.0.0.1:9"  # the discard port, where nobody listens
@@ -315,7 +315,7 @@ def test_a_wheel_carries_all_that_is_served(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     vendored = {f"static/vendor/{name}.min.js" for name in ("htmx", "hx-ws", "hx-upsert")}
-    assert vendored | {"Procfile", "serve.py", "templates/layout.html"} <= names
+    assert vendored | {"Procfile", "chattable/serve/__init__.py", "templates/layout.html"} <= names
     assert "migrations/env.py" in names
 
 

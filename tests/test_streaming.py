@@ -17,8 +17,8 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
-import live
-from provider import TICK
+from chattable import live
+from chattable.provider import TICK
 from tests.page import Page
 from tests.patience import patient
 from tests.services import wait_until

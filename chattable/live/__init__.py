@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from wsproto.events import Ping, TextMessage
 from wsproto.utilities import LocalProtocolError
 
-from markup import Growth
+from chattable.markdown import Growth
 
 # Seconds. A living worker renews the lease of the reply it writes long before it ends.
 LEASE = 6

@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote
 
 from dotenv import dotenv_values, load_dotenv
 
-HOME = Path(__file__).resolve().parent
+HOME = Path(__file__).resolve().parent.parent.parent
 DEMO_MODEL = "SmolLM2-135M (demo)"
 DEMO_CONTEXT, DEMO_SLOTS, DEMO_THREADS = 4096, 2, 2  # tokens each, replies at once
 DEMO_IDLE = 600  # seconds
@@ -328,7 +328,7 @@ def shell(command):
 def web_process(listener, gate, boot_log):
     """Return gunicorn on the listener; it tells boot_log what goes wrong before the gate opens."""
     terminal = os.dup(2)
-    arguments = f"--bind fd://{listener.fileno()} --config python:serve --log-level warning"
+    arguments = f"--bind fd://{listener.fileno()} --config python:chattable.serve --log-level warning"
     environment = os.environ | {
         "GUNICORN_CMD_ARGS": f"{os.environ.get('GUNICORN_CMD_ARGS', '')} {arguments}",
         "CHATTABLE_GATE": f"{gate} {terminal}",
