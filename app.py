@@ -45,6 +45,7 @@ import jobs
 import models
 from chattable import live
 from chattable import markdown as markup
+from chattable.connections import WrongEncoding
 from models import Chat, User, db
 
 HERE = Path(__file__).resolve().parent
@@ -231,7 +232,7 @@ def refuse_other_encodings(app):
             return  # always Unicode
         try:
             db.engine.connect().close()
-        except models.WrongEncoding as sentence:
+        except WrongEncoding as sentence:
             refuse(str(sentence))
         except SQLAlchemyError as error:
             app.logger.warning("the database is away: %s", error)

@@ -35,18 +35,9 @@ from rq.worker import BaseWorker, WorkerStatus
 from sqlalchemy.exc import SQLAlchemyError
 
 from chattable import live, provider
-from models import (
-    PATIENCE,
-    Chat,
-    Message,
-    ReplyInProgress,
-    db,
-    empty_sqlite_log,
-    now,
-    persistent,
-    reason,
-    transient,
-)
+from chattable.connections import empty_sqlite_log
+from chattable.database import PATIENCE, now, persistent, reason, transient
+from models import Chat, Message, ReplyInProgress, db
 
 QUEUE = "replies"
 BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)

@@ -4,28 +4,23 @@ import functools
 import logging
 import os
 import secrets
-import sqlite3
 import textwrap
 import time
-from contextlib import closing, suppress
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import datetime
 from decimal import Decimal
-from itertools import chain, groupby, repeat
+from itertools import groupby
 from operator import itemgetter
-from weakref import WeakSet
 
-import gevent
-from flask import abort, g, has_request_context
+from flask import abort, g
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
-from gevent.monkey import is_module_patched
 from markupsafe import Markup, escape
 from redis.exceptions import RedisError
 from rq.timeouts import JobTimeoutException
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    DateTime,
     ForeignKey,
     Index,
     String,
@@ -40,18 +35,10 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.engine import Engine
 from sqlalchemy.exc import (
-    DBAPIError,
-    DisconnectionError,
     IntegrityError,
-    InterfaceError,
-    InvalidatePoolError,
-    OperationalError,
-    PendingRollbackError,
     SQLAlchemyError,
 )
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -62,47 +49,25 @@ from sqlalchemy.orm import (
     remote,
 )
 from sqlalchemy.orm.attributes import set_committed_value
-from sqlalchemy.pool import Pool
-from sqlalchemy.types import TypeDecorator
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from chattable import live, provider
 from chattable import markdown as markup
+from chattable.database import (
+    Dollars,
+    Moment,
+    beside,
+    now,
+    persistent,
+    reason,
+    release_connection,
+    transient,
+)
 
 PAGE = 30
 NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
 CHECKPOINT = 1.0
-IDLE = 5.0
-# Seconds for which a job and a page wait for the database; and how long it may take to connect.
-PATIENCE = 600
-PATIENCE_OF_A_PAGE = 10
-CONNECT_PATIENCE = 10
-# Seconds in which PostgreSQL answers, if anything still comes through; and whether it lives.
-ANSWERED_WITHIN = 30
-ALIVE_WITHIN = 5
-# A connection that a proxy has forgotten looks well: have the system ask (s, s, times, ms).
-KEEPALIVE = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 1000 * ANSWERED_WITHIN,
-}
-# What a server says whose statement was prepared by, or for, somebody else: between it and us is
-# a pooler that shares its connections, such as PgBouncer.
-MISPLACED = ("26000", "42P05")
-# Of SQLSTATE, what passes by itself: connections, failover, conflicts, resources, shutdown, I/O.
-PASSING = ("08", "25006", "25P", "40", "53", "55P03", "57", "58", *MISPLACED)
-# And of those, what only another connection helps against.
-PARTING = ("08", "25006", "25P03", "57P", "58", *MISPLACED)
-PASSING_IN_SQLITE = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_FULL,
-}
-# A connection that was opened while the file could not be written stays like that.
-PARTING_IN_SQLITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 # Seconds, but the replies that one worker writes at once.
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
 # What a stale page, or Redis, still knows of what was deleted must not fit something new.
@@ -126,107 +91,6 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
 
 
-@functools.cache
-def green_connection():
-    """Return psycopg's connection, but waiting in gevent's hub: its own way takes twice the CPU."""
-    import psycopg
-
-    class GreenConnection(psycopg.Connection):
-        def wait(self, gen, interval=0.1, timeout=None):
-            if timeout is not None:
-                return super().wait(gen, interval, timeout)
-            try:
-                # Both count alike: 1 to read, 2 to write.
-                events = next(gen)
-                while True:
-                    self._wait_for(events)
-                    events = gen.send(events)
-            except StopIteration as end:
-                return end.value
-
-        def _wait_for(self, events):
-            hub = gevent.get_hub()
-            # A migration, which is not patched, may take as long as it needs.
-            limit = ANSWERED_WITHIN if is_module_patched("socket") else None
-            with (
-                closing(hub.loop.io(self.pgconn.socket, events)) as watcher,
-                gevent.Timeout(limit, False),
-            ):
-                return hub.wait(watcher)
-            self.close()
-            raise psycopg.OperationalError(f"the server has said nothing for {limit} s")
-
-        def rollback(self):
-            """End the transaction; where the connection is lost, the server has."""
-            try:
-                super().rollback()
-            except psycopg.OperationalError:
-                self.close()
-
-    return GreenConnection
-
-
-# The dialects of databases behind a pooler that shares connections: nothing is prepared there.
-shared = WeakSet()
-
-
-class WrongEncoding(SQLAlchemyError):
-    """Say in a sentence that the database cannot hold every character."""
-
-
-@event.listens_for(Engine, "do_connect")
-def connect(dialect, _record, args, options):
-    """Connect to PostgreSQL in UTF-8, whatever this machine's locale is."""
-    if dialect.driver != "psycopg":
-        return None
-    # A host that says nothing would be waited for two minutes, also after it is back.
-    if "PGCONNECT_TIMEOUT" not in os.environ:
-        options.setdefault("connect_timeout", CONNECT_PATIENCE)
-    options.update(KEEPALIVE | options)
-    if dialect in shared:
-        options["prepare_threshold"] = None
-    connection = green_connection().connect(*args, **options | {"client_encoding": "utf8"})
-    encoding = connection.info.parameter_status("server_encoding")
-    if encoding not in ("UTF8", None):
-        connection.close()
-        raise WrongEncoding(
-            f"DATABASE_URL must name a database with the encoding UTF8; this one has {encoding}."
-        )
-    return connection
-
-
-@event.listens_for(Engine, "connect")
-def prepare_sqlite(connection, _record):
-    """Let SQLite readers and one writer work at once, and fail fast enough to retry kindly."""
-    if type(connection).__module__.startswith("sqlite3"):
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-        # What was deleted is overwritten, not only no longer listed.
-        connection.execute("PRAGMA secure_delete=ON")
-        # A greenlet that waits in SQLite stops every other one: wait briefly, then retry.
-        connection.execute("PRAGMA busy_timeout=500")
-
-
-@event.listens_for(Pool, "checkin")
-def note_use(_connection, record):
-    record.info["used_at"] = time.monotonic()
-
-
-@event.listens_for(Pool, "checkout")
-def test_idle_connection(connection, record, _proxy):
-    """Replace a connection that died while it idled (`pool_pre_ping` would ask every time)."""
-    if getattr(connection, "closed", False):
-        raise DisconnectionError
-    if time.monotonic() - record.info.get("used_at", time.monotonic()) > IDLE:
-        try:
-            with gevent.Timeout(ALIVE_WITHIN, TimeoutError("no answer")):
-                connection.cursor().execute("SELECT 1")
-                connection.rollback()  # a checkpoint could not begin its own way in a transaction
-        except Exception as error:  # each driver has its own
-            # What became of it has become of those that idled beside it.
-            raise InvalidatePoolError from error
-
-
 def init_app(app):
     """Prepare a Flask app for chats: its database, its Redis and its provider.
 
@@ -242,120 +106,6 @@ def init_app(app):
     db.init_app(app)
     live.init_app(app, Install.own_name)
     provider.init_app(app)
-
-
-def empty_sqlite_log():
-    """Take what was deleted out of SQLite's log; return False if somebody is reading or writing.
-
-    PostgreSQL looks after its files itself.
-    """
-    engine = db.engine
-    if engine.dialect.name != "sqlite":
-        return True
-    args, options = engine.dialect.create_connect_args(engine.url)
-    return beside(checkpoint, args, options)
-
-
-def checkpoint(args, options):
-    try:
-        with closing(sqlite3.connect(*args, **options | {"timeout": 0.1})) as connection:
-            # This waits for nobody, nor anybody for it; what it leaves to the other is little.
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
-    except sqlite3.Error as error:
-        log.warning("the log of the database is not emptied: %s", error)
-        return True  # the next deletion tries again
-
-
-def persistent(work):
-    """Retry `work` while the database is locked or away: a job for minutes, a page for seconds."""
-
-    @functools.wraps(work)
-    def patiently(*args, **kwargs):
-        end = time.monotonic() + (PATIENCE_OF_A_PAGE if has_request_context() else PATIENCE)
-        for delay in chain((0.05, 0.1, 0.2, 0.5, 1), repeat(2)):
-            try:
-                return work(*args, **kwargs)
-            except SQLAlchemyError as error:
-                if not transient(error) or time.monotonic() > end:
-                    raise
-                if delay < 0.1:
-                    log.warning("%s: waiting for the database: %s", work.__name__, reason(error))
-                release_connection()
-            gevent.sleep(delay)
-
-    return patiently
-
-
-def release_connection():
-    """End the session's transaction, also one whose connection is broken."""
-    with suppress(SQLAlchemyError):
-        db.session.rollback()
-
-
-def transient(error):
-    """Return whether what a database says passes by itself: the same work may succeed later.
-
-    PostgreSQL tells by its SQLSTATE (postgresql.org/docs/current/errcodes-appendix.html), SQLite by
-    its result code (sqlite.org/rescode.html).
-    """
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, PoolTimeout | PendingRollbackError)
-    state, code = diagnosis(error.orig)
-    if state or code:
-        return state.startswith(PASSING) or code in PASSING_IN_SQLITE | PARTING_IN_SQLITE
-    # It said nothing: there is no connection.
-    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-
-
-def reason(error):
-    """Return the driver's own error: SQLAlchemy's shows what people wrote."""
-    return getattr(error, "orig", None) or error
-
-
-def diagnosis(error):
-    """Return (SQLSTATE or "", SQLite's primary result code or 0) of a driver's error."""
-    code = getattr(error, "sqlite_errorcode", None) or 0
-    return getattr(error, "sqlstate", None) or "", code & 0xFF
-
-
-@event.listens_for(Engine, "handle_error")
-def replace_connections(context):
-    """Have new connections made after an error that stays with the old ones."""
-    state, code = diagnosis(context.original_exception)
-    if state.startswith(PARTING) or code in PARTING_IN_SQLITE:
-        context.is_disconnect = True
-    if state in MISPLACED:
-        shared.add(context.dialect)
-
-
-def now():
-    return datetime.now(UTC)
-
-
-class Moment(TypeDecorator):
-    """A point in time, always aware and in UTC (SQLite forgets the zone)."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_result_value(self, value, dialect):
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
-
-
-class Dollars(TypeDecorator):
-    """An exact amount of money, kept as whole picodollars: SQLite has no decimals."""
-
-    impl = BigInteger
-    cache_ok = True
-    SCALE = 10**12
-
-    def process_bind_param(self, value, dialect):
-        return None if value is None else int((value * self.SCALE).to_integral_value())
-
-    def process_result_value(self, value, dialect):
-        return None if value is None else Decimal(int(value)) / self.SCALE
 
 
 class Install(db.Model):
@@ -1144,11 +894,6 @@ class Checkpoint:
             length = connection.execute(query).scalar()
         self._saved = length or 0
         return length is not None
-
-
-def beside(work, *args):
-    """Do work that takes a tenth of a second in a thread: every page's stream would wait for it."""
-    return gevent.get_hub().threadpool.apply(work, args)
 
 
 @functools.lru_cache(512)

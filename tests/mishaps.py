@@ -5,8 +5,8 @@ import signal
 
 from gevent.monkey import get_original
 
-import models
 from app import create_app
+from chattable import connections, database
 from models import User
 
 show = User.on_message_update
@@ -20,8 +20,8 @@ def on_message_update(user, message):
 
 
 User.on_message_update = on_message_update
-models.PATIENCE = float(os.environ.get("PATIENCE", models.PATIENCE))
-models.ANSWERED_WITHIN = float(os.environ.get("ANSWERED_WITHIN", models.ANSWERED_WITHIN))
+database.PATIENCE = float(os.environ.get("PATIENCE", database.PATIENCE))
+connections.ANSWERED_WITHIN = float(os.environ.get("ANSWERED_WITHIN", connections.ANSWERED_WITHIN))
 app = create_app()
 
 

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-import models
-from models import transient
+from chattable import connections
+from chattable.database import transient
 from tests.services import Proxy, wait_until
 from tests.tab import Tab, send
 
@@ -259,8 +259,8 @@ def occupy(engine, count):
 @pytest.fixture
 def served(monkeypatch):
     """Be a process that serves pages or writes replies, and has little patience."""
-    monkeypatch.setattr(models, "is_module_patched", lambda name: True)
-    monkeypatch.setattr(models, "ANSWERED_WITHIN", 0.5)
+    monkeypatch.setattr(connections, "is_module_patched", lambda name: True)
+    monkeypatch.setattr(connections, "ANSWERED_WITHIN", 0.5)
 
 
 def test_a_server_from_which_nothing_comes_any_more_is_asked_over_new_connections(proxied, served):
@@ -282,8 +282,8 @@ def test_connections_that_idled_together_are_replaced_together(proxied, monkeypa
     for connection in occupy(engine, 3):
         connection.close()
     proxy.swallow()
-    monkeypatch.setattr(models, "IDLE", 0)
-    monkeypatch.setattr(models, "ALIVE_WITHIN", 0.5)
+    monkeypatch.setattr(connections, "IDLE", 0)
+    monkeypatch.setattr(connections, "ALIVE_WITHIN", 0.5)
     found_dead = []
     event.listen(engine, "invalidate", lambda *found: found_dead.append(found))
     with gevent.Timeout(60):
@@ -293,7 +293,7 @@ def test_connections_that_idled_together_are_replaced_together(proxied, monkeypa
 
 def test_what_is_slow_but_not_served_such_as_a_migration_is_waited_for(proxied, monkeypatch):
     engine, _ = proxied
-    monkeypatch.setattr(models, "ANSWERED_WITHIN", 0.1)
+    monkeypatch.setattr(connections, "ANSWERED_WITHIN", 0.1)
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_sleep(0.5)"))
 
@@ -304,7 +304,7 @@ def test_the_system_looks_after_quiet_connections_unless_the_address_says_how(po
     with engine.connect() as connection:
         said = connection.connection.driver_connection.info.get_parameters()
     assert said["keepalives_idle"] == "77"
-    assert int(said["tcp_user_timeout"]) == 1000 * models.ANSWERED_WITHIN
+    assert int(said["tcp_user_timeout"]) == 1000 * connections.ANSWERED_WITHIN
     engine.dispose()
 
 

@@ -328,7 +328,8 @@ def shell(command):
 def web_process(listener, gate, boot_log):
     """Return gunicorn on the listener; it tells boot_log what goes wrong before the gate opens."""
     terminal = os.dup(2)
-    arguments = f"--bind fd://{listener.fileno()} --config python:chattable.serve --log-level warning"
+    bind = f"--bind fd://{listener.fileno()}"
+    arguments = f"{bind} --config python:chattable.serve --log-level warning"
     environment = os.environ | {
         "GUNICORN_CMD_ARGS": f"{os.environ.get('GUNICORN_CMD_ARGS', '')} {arguments}",
         "CHATTABLE_GATE": f"{gate} {terminal}",

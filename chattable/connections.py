@@ -1,0 +1,171 @@
+"""How connections to a database are made, tested and replaced: for apps that want it so."""
+
+import functools
+import logging
+import os
+import sqlite3
+import time
+from contextlib import closing
+from weakref import WeakSet
+
+import gevent
+from gevent.monkey import is_module_patched
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError, SQLAlchemyError
+from sqlalchemy.pool import Pool
+
+from chattable.database import MISPLACED, PARTING_IN_SQLITE, beside, db, diagnosis
+
+IDLE = 5.0
+# Seconds in which a server takes a connection.
+CONNECT_PATIENCE = 10
+# Seconds in which PostgreSQL answers, if anything still comes through; and whether it lives.
+ANSWERED_WITHIN = 30
+ALIVE_WITHIN = 5
+# A connection that a proxy has forgotten looks well: have the system ask (s, s, times, ms).
+KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 1000 * ANSWERED_WITHIN,
+}
+# Of what passes by itself (`database.PASSING`), what only another connection helps against.
+PARTING = ("08", "25006", "25P03", "57P", "58", *MISPLACED)
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def green_connection():
+    """Return psycopg's connection, but waiting in gevent's hub: its own way takes twice the CPU."""
+    import psycopg
+
+    class GreenConnection(psycopg.Connection):
+        def wait(self, gen, interval=0.1, timeout=None):
+            if timeout is not None:
+                return super().wait(gen, interval, timeout)
+            try:
+                # Both count alike: 1 to read, 2 to write.
+                events = next(gen)
+                while True:
+                    self._wait_for(events)
+                    events = gen.send(events)
+            except StopIteration as end:
+                return end.value
+
+        def _wait_for(self, events):
+            hub = gevent.get_hub()
+            # A migration, which is not patched, may take as long as it needs.
+            limit = ANSWERED_WITHIN if is_module_patched("socket") else None
+            with (
+                closing(hub.loop.io(self.pgconn.socket, events)) as watcher,
+                gevent.Timeout(limit, False),
+            ):
+                return hub.wait(watcher)
+            self.close()
+            raise psycopg.OperationalError(f"the server has said nothing for {limit} s")
+
+        def rollback(self):
+            """End the transaction; where the connection is lost, the server has."""
+            try:
+                super().rollback()
+            except psycopg.OperationalError:
+                self.close()
+
+    return GreenConnection
+
+
+# The dialects of databases behind a pooler that shares connections: nothing is prepared there.
+shared = WeakSet()
+
+
+class WrongEncoding(SQLAlchemyError):
+    """Say in a sentence that the database cannot hold every character."""
+
+
+@event.listens_for(Engine, "do_connect")
+def connect(dialect, _record, args, options):
+    """Connect to PostgreSQL in UTF-8, whatever this machine's locale is."""
+    if dialect.driver != "psycopg":
+        return None
+    # A host that says nothing would be waited for two minutes, also after it is back.
+    if "PGCONNECT_TIMEOUT" not in os.environ:
+        options.setdefault("connect_timeout", CONNECT_PATIENCE)
+    options.update(KEEPALIVE | options)
+    if dialect in shared:
+        options["prepare_threshold"] = None
+    connection = green_connection().connect(*args, **options | {"client_encoding": "utf8"})
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ("UTF8", None):
+        connection.close()
+        raise WrongEncoding(
+            f"DATABASE_URL must name a database with the encoding UTF8; this one has {encoding}."
+        )
+    return connection
+
+
+@event.listens_for(Engine, "connect")
+def prepare_sqlite(connection, _record):
+    """Let SQLite readers and one writer work at once, and fail fast enough to retry kindly."""
+    if type(connection).__module__.startswith("sqlite3"):
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        # What was deleted is overwritten, not only no longer listed.
+        connection.execute("PRAGMA secure_delete=ON")
+        # A greenlet that waits in SQLite stops every other one: wait briefly, then retry.
+        connection.execute("PRAGMA busy_timeout=500")
+
+
+@event.listens_for(Pool, "checkin")
+def note_use(_connection, record):
+    record.info["used_at"] = time.monotonic()
+
+
+@event.listens_for(Pool, "checkout")
+def test_idle_connection(connection, record, _proxy):
+    """Replace a connection that died while it idled (`pool_pre_ping` would ask every time)."""
+    if getattr(connection, "closed", False):
+        raise DisconnectionError
+    if time.monotonic() - record.info.get("used_at", time.monotonic()) > IDLE:
+        try:
+            with gevent.Timeout(ALIVE_WITHIN, TimeoutError("no answer")):
+                connection.cursor().execute("SELECT 1")
+                connection.rollback()  # a checkpoint could not begin its own way in a transaction
+        except Exception as error:  # each driver has its own
+            # What became of it has become of those that idled beside it.
+            raise InvalidatePoolError from error
+
+
+@event.listens_for(Engine, "handle_error")
+def replace_connections(context):
+    """Have new connections made after an error that stays with the old ones."""
+    state, code = diagnosis(context.original_exception)
+    if state.startswith(PARTING) or code in PARTING_IN_SQLITE:
+        context.is_disconnect = True
+    if state in MISPLACED:
+        shared.add(context.dialect)
+
+
+def empty_sqlite_log():
+    """Take what was deleted out of SQLite's log; return False if somebody is reading or writing.
+
+    PostgreSQL looks after its files itself.
+    """
+    engine = db.engine
+    if engine.dialect.name != "sqlite":
+        return True
+    args, options = engine.dialect.create_connect_args(engine.url)
+    return beside(checkpoint, args, options)
+
+
+def checkpoint(args, options):
+    try:
+        with closing(sqlite3.connect(*args, **options | {"timeout": 0.1})) as connection:
+            # This waits for nobody, nor anybody for it; what it leaves to the other is little.
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    except sqlite3.Error as error:
+        log.warning("the log of the database is not emptied: %s", error)
+        return True  # the next deletion tries again

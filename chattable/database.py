@@ -1,0 +1,131 @@
+"""What any room needs of the database: its session, patience with it, its own types."""
+
+import functools
+import logging
+import sqlite3
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import chain, repeat
+
+import gevent
+from flask import current_app, has_request_context
+from sqlalchemy import BigInteger, DateTime
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.types import TypeDecorator
+from werkzeug.local import LocalProxy
+
+# Seconds for which a job and a page wait for the database.
+PATIENCE = 600
+PATIENCE_OF_A_PAGE = 10
+# What a server says whose statement was prepared by, or for, somebody else: between it and us is
+# a pooler that shares its connections, such as PgBouncer.
+MISPLACED = ("26000", "42P05")
+# Of SQLSTATE, what passes by itself: connections, failover, conflicts, resources, shutdown, I/O.
+PASSING = ("08", "25006", "25P", "40", "53", "55P03", "57", "58", *MISPLACED)
+PASSING_IN_SQLITE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_FULL,
+}
+# A connection that was opened while the file could not be written stays like that.
+PARTING_IN_SQLITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+
+log = logging.getLogger(__name__)
+
+# The app's own Flask-SQLAlchemy, whichever app this is.
+db = LocalProxy(lambda: current_app.extensions["sqlalchemy"])
+
+
+def persistent(work):
+    """Retry `work` while the database is locked or away: a job for minutes, a page for seconds."""
+
+    @functools.wraps(work)
+    def patiently(*args, **kwargs):
+        end = time.monotonic() + (PATIENCE_OF_A_PAGE if has_request_context() else PATIENCE)
+        for delay in chain((0.05, 0.1, 0.2, 0.5, 1), repeat(2)):
+            try:
+                return work(*args, **kwargs)
+            except SQLAlchemyError as error:
+                if not transient(error) or time.monotonic() > end:
+                    raise
+                if delay < 0.1:
+                    log.warning("%s: waiting for the database: %s", work.__name__, reason(error))
+                release_connection()
+            gevent.sleep(delay)
+
+    return patiently
+
+
+def release_connection():
+    """End the session's transaction, also one whose connection is broken."""
+    with suppress(SQLAlchemyError):
+        db.session.rollback()
+
+
+def transient(error):
+    """Return whether what a database says passes by itself: the same work may succeed later.
+
+    PostgreSQL tells by its SQLSTATE (postgresql.org/docs/current/errcodes-appendix.html), SQLite by
+    its result code (sqlite.org/rescode.html).
+    """
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeout | PendingRollbackError)
+    state, code = diagnosis(error.orig)
+    if state or code:
+        return state.startswith(PASSING) or code in PASSING_IN_SQLITE | PARTING_IN_SQLITE
+    # It said nothing: there is no connection.
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def reason(error):
+    """Return the driver's own error: SQLAlchemy's shows what people wrote."""
+    return getattr(error, "orig", None) or error
+
+
+def diagnosis(error):
+    """Return (SQLSTATE or "", SQLite's primary result code or 0) of a driver's error."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return getattr(error, "sqlstate", None) or "", code & 0xFF
+
+
+def now():
+    return datetime.now(UTC)
+
+
+class Moment(TypeDecorator):
+    """A point in time, always aware and in UTC (SQLite forgets the zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value, dialect):
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class Dollars(TypeDecorator):
+    """An exact amount of money, kept as whole picodollars: SQLite has no decimals."""
+
+    impl = BigInteger
+    cache_ok = True
+    SCALE = 10**12
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else int((value * self.SCALE).to_integral_value())
+
+    def process_result_value(self, value, dialect):
+        return None if value is None else Decimal(int(value)) / self.SCALE
+
+
+def beside(work, *args):
+    """Do work that takes a tenth of a second in a thread: every page's stream would wait for it."""
+    return gevent.get_hub().threadpool.apply(work, args)
