@@ -42,10 +42,8 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
 import jobs
-import models
-from chattable import live
+from chattable import connections, init_app, live, setup
 from chattable import markdown as markup
-from chattable.connections import WrongEncoding
 from models import Chat, User, db
 
 HERE = Path(__file__).resolve().parent
@@ -93,8 +91,10 @@ def create_app(config=None):
     app.session_interface = SecureWhenEncrypted()
     app.url_map.converters["int"] = IdConverter
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    for extension in (models, login_manager, csrf, limiter, compress):
+    for extension in (db, login_manager, csrf, limiter, compress):
         extension.init_app(app)
+    connections.tune(app)
+    init_app(app, db)
     app.register_blueprint(pages)
     sock.init_app(app)
     add_to_templates(app)
@@ -140,7 +140,7 @@ def read_settings(settings, instance):
         "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
-        **{name: whole_number(settings, name, usual) for name, usual in models.LIMITS.items()},
+        **{name: whole_number(settings, name, usual) for name, usual in setup.LIMITS.items()},
         # Pages listen; `live.serve` closes the socket of one that speaks.
         "SOCK_SERVER_OPTIONS": {"event_class": Event, "max_message_size": 1000},
         "SEND_FILE_MAX_AGE_DEFAULT": timedelta(days=365),
@@ -232,7 +232,7 @@ def refuse_other_encodings(app):
             return  # always Unicode
         try:
             db.engine.connect().close()
-        except WrongEncoding as sentence:
+        except connections.WrongEncoding as sentence:
             refuse(str(sentence))
         except SQLAlchemyError as error:
             app.logger.warning("the database is away: %s", error)

@@ -34,10 +34,10 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 from sqlalchemy.exc import SQLAlchemyError
 
-from chattable import live, provider
+from chattable import ReplyInProgress, live, provider
 from chattable.connections import empty_sqlite_log
 from chattable.database import PATIENCE, now, persistent, reason, transient
-from models import Chat, Message, ReplyInProgress, db
+from models import Chat, Message, db
 
 QUEUE = "replies"
 BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)

@@ -1,1 +1,23 @@
-"""Chats for any Flask app: a reply that streams, with its tokens and its cost."""
+"""Chats for any Flask app: replies that stream, with their tokens and their cost.
+
+`Chattable` gives a model chats and two hooks, `ChatMixin` and `MessageMixin` make two models of an
+app its chats and messages, `init_app(app, db)` prepares the app.
+"""
+
+import importlib
+
+HOMES = {
+    "Chattable": "owner",
+    "ChatMixin": "chat",
+    "MessageMixin": "message",
+    "ReplyInProgress": "chat",
+    "init_app": "setup",
+}
+__all__ = list(HOMES)
+
+
+def __getattr__(name):
+    # Only now: the launcher needs this package, and none of what takes half a second to import.
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -1,4 +1,7 @@
-"""How connections to a database are made, tested and replaced: for apps that want it so."""
+"""How connections to a database are made, tested and replaced, for apps that want it like this.
+
+`tune` is for an app whose database is all its own: it changes how each statement is waited for.
+"""
 
 import functools
 import logging
@@ -11,11 +14,9 @@ from weakref import WeakSet
 import gevent
 from gevent.monkey import is_module_patched
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError, SQLAlchemyError
-from sqlalchemy.pool import Pool
 
-from chattable.database import MISPLACED, PARTING_IN_SQLITE, beside, db, diagnosis
+from chattable.database import MISPLACED, PARTING_IN_SQLITE, db, diagnosis
 
 IDLE = 5.0
 # Seconds in which a server takes a connection.
@@ -34,6 +35,17 @@ KEEPALIVE = {
 PARTING = ("08", "25006", "25P03", "57P", "58", *MISPLACED)
 
 log = logging.getLogger(__name__)
+
+
+def tune(app):
+    """Have the databases of an app connected to as hundreds of replies at once need it."""
+    with app.app_context():
+        for engine in db.engines.values():
+            event.listen(engine, "do_connect", connect)
+            event.listen(engine, "connect", prepare_sqlite)
+            event.listen(engine, "checkin", note_use)
+            event.listen(engine, "checkout", test_idle_connection)
+            event.listen(engine, "handle_error", replace_connections)
 
 
 @functools.cache
@@ -84,7 +96,6 @@ class WrongEncoding(SQLAlchemyError):
     """Say in a sentence that the database cannot hold every character."""
 
 
-@event.listens_for(Engine, "do_connect")
 def connect(dialect, _record, args, options):
     """Connect to PostgreSQL in UTF-8, whatever this machine's locale is."""
     if dialect.driver != "psycopg":
@@ -105,7 +116,6 @@ def connect(dialect, _record, args, options):
     return connection
 
 
-@event.listens_for(Engine, "connect")
 def prepare_sqlite(connection, _record):
     """Let SQLite readers and one writer work at once, and fail fast enough to retry kindly."""
     if type(connection).__module__.startswith("sqlite3"):
@@ -117,12 +127,10 @@ def prepare_sqlite(connection, _record):
         connection.execute("PRAGMA busy_timeout=500")
 
 
-@event.listens_for(Pool, "checkin")
 def note_use(_connection, record):
     record.info["used_at"] = time.monotonic()
 
 
-@event.listens_for(Pool, "checkout")
 def test_idle_connection(connection, record, _proxy):
     """Replace a connection that died while it idled (`pool_pre_ping` would ask every time)."""
     if getattr(connection, "closed", False):
@@ -137,7 +145,6 @@ def test_idle_connection(connection, record, _proxy):
             raise InvalidatePoolError from error
 
 
-@event.listens_for(Engine, "handle_error")
 def replace_connections(context):
     """Have new connections made after an error that stays with the old ones."""
     state, code = diagnosis(context.original_exception)
@@ -169,3 +176,8 @@ def checkpoint(args, options):
     except sqlite3.Error as error:
         log.warning("the log of the database is not emptied: %s", error)
         return True  # the next deletion tries again
+
+
+def beside(work, *args):
+    """Do work that takes a tenth of a second in a thread: every page's stream would wait for it."""
+    return gevent.get_hub().threadpool.apply(work, args)

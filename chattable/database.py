@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain, repeat
 
-import gevent
 from flask import current_app, has_request_context
-from sqlalchemy import BigInteger, DateTime
+from sqlalchemy import BigInteger, DateTime, inspect, type_coerce
 from sqlalchemy.exc import (
     DBAPIError,
     InterfaceError,
@@ -20,6 +19,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.types import TypeDecorator
 from werkzeug.local import LocalProxy
 
@@ -39,6 +39,9 @@ PASSING_IN_SQLITE = {
 }
 # A connection that was opened while the file could not be written stays like that.
 PARTING_IN_SQLITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+
+# For statements that change rows which the session may hold: their writer knows.
+IN_NO_SESSION = {"synchronize_session": False}
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +64,25 @@ def persistent(work):
                 if delay < 0.1:
                     log.warning("%s: waiting for the database: %s", work.__name__, reason(error))
                 release_connection()
-            gevent.sleep(delay)
+            time.sleep(delay)
 
     return patiently
+
+
+def commit():
+    """Commit, but keep what is loaded: to read it again would cost a reply a connection."""
+    session = db.session()
+    usual, session.expire_on_commit = session.expire_on_commit, False
+    try:
+        session.commit()
+    finally:
+        session.expire_on_commit = usual
+
+
+def release():
+    """Save what a hook has left open, if anything, and give its connection back."""
+    if db.session().in_transaction():
+        commit()
 
 
 def release_connection():
@@ -108,6 +127,9 @@ class Moment(TypeDecorator):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    def process_bind_param(self, value, dialect):
+        return value and value.astimezone(UTC)
+
     def process_result_value(self, value, dialect):
         return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
@@ -126,6 +148,34 @@ class Dollars(TypeDecorator):
         return None if value is None else Decimal(int(value)) / self.SCALE
 
 
-def beside(work, *args):
-    """Do work that takes a tenth of a second in a thread: every page's stream would wait for it."""
-    return gevent.get_hub().threadpool.apply(work, args)
+def picodollars(amount):
+    """Return a sum (Decimal, or None) as it is kept."""
+    return Dollars().process_bind_param(amount, None)
+
+
+def converted(column, to):
+    """Return an attribute that reads and writes one of plain type, `column`, as `to` has it.
+
+    A migration can be written of plain types alone: it would have to import any other.
+    """
+
+    def read(self):
+        return to.process_result_value(getattr(self, column), None)
+
+    def write(self, value):
+        setattr(self, column, to.process_bind_param(value, None))
+
+    return hybrid_property(read, write, expr=lambda cls: type_coerce(getattr(cls, column), to))
+
+
+def id_of(row):
+    """Return the id of a row that was saved, without asking whether it still is."""
+    return inspect(row).identity[0]
+
+
+def never_reuse_ids(table):
+    """Have SQLite give each id once.
+
+    What a stale page, or Redis, still knows of what was deleted must not fit something new.
+    """
+    table.dialect_options["sqlite"]["autoincrement"] = True

@@ -8,7 +8,8 @@ from rq.job import Job
 from sqlalchemy import event, insert
 
 import jobs
-from models import NEW_CHAT, PAGE, Chat, Message, User, db
+from chattable.chat import PAGE
+from models import NEW_CHAT, Chat, Message, User, db
 from tests.page import Page, parse
 from tests.services import wait_until
 from tests.stack import PREFIX

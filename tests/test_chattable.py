@@ -10,8 +10,8 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Mapped, mapped_column
 
-import models
-from models import Chat, Chattable, Message, ReplyInProgress, User, db
+from chattable import Chattable, ReplyInProgress, init_app
+from models import Chat, Message, User, db
 from tests.patience import patient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +46,8 @@ def small_app(sqlite_url, redis_url, provider):
         OPENAI_BASE_URL=provider.url,
         READ_TIMEOUT=5,
     )
-    models.init_app(app)
+    db.init_app(app)
+    init_app(app, db)
     with app.app_context():
         db.create_all()
         yield app

@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing
 import pytest
 
 import jobs
-from chattable import live
-from models import Install, db
+from chattable import install, live
+from models import Chat, db
 from tests.services import Redis, wait_until
 from tests.stack import Stack
 from tests.tab import Tab, numbered, prose, send, words
@@ -108,7 +108,7 @@ def test_each_install_names_its_queue_so_that_dashboards_tell_them_apart(two_app
     for app in two_apps:
         with app.app_context():
             names.append(jobs.queue().name)
-            assert names[-1] == f"chattable:{Install.own_name()}:replies"
+            assert names[-1] == f"chattable:{install.own_name()}:replies"
     assert len(set(names)) == 2
 
 
@@ -140,12 +140,12 @@ def test_whoever_asks_first_names_the_install_for_all(make_app, request, databas
 
     def ask(_):
         with app.app_context():
-            return Install.own_name()
+            return install.own_name()
 
     with ThreadPoolExecutor(5) as pool:
         names = set(pool.map(ask, range(20)))
     with app.app_context():
-        assert names == {row.name for row in db.session.scalars(db.select(Install))}
+        assert names == set(db.session.scalars(db.select(Chat.installs.c.name)))
     assert len(names) == 1
 
 

@@ -472,7 +472,7 @@ def test_a_reply_that_was_declared_dead_is_not_announced_as_beginning(app, chat,
             Message.interrupt(reply.id)
         assert states(frames()) == [("assistant", "failed")]
         live.broadcast_message(reply)
-        live.broadcast_title(reply.chat)
+        reply.chat.broadcast_title()
     assert states(frames()) == []
 
 

@@ -63,7 +63,7 @@ def schema(url):
         tables = inspect(engine)
         return {
             name: (
-                [(column["name"], column["nullable"]) for column in tables.get_columns(name)],
+                sorted((each["name"], each["nullable"]) for each in tables.get_columns(name)),
                 sorted((index["name"], index["unique"]) for index in tables.get_indexes(name)),
                 sorted(
                     tuple(unique["column_names"]) for unique in tables.get_unique_constraints(name)

@@ -231,14 +231,6 @@ def article(message, body=None):
     return render("messages/_message.html", message=message, body=body)
 
 
-def title_frame(chat):
-    return render("chats/_title.html", chat=chat)
-
-
-def cost_frame(chat):
-    return render("chats/_cost.html", chat=chat, cost=chat.cost)
-
-
 def removal(message):
     return f'<hx-partial hx-target="#message-{message.id}" hx-swap="delete"></hx-partial>'
 
@@ -270,6 +262,8 @@ def spine(message, depth):
 
 def broadcast_message(message):
     """Show a message that was created or has ended on every page of its chat."""
+    if message.unseen:
+        return  # no page has shown it
     frame = removal(message) if message.superseded else article_frame(article(message))
     # Not for a person's message: it may be told again while a reply to it runs.
     forget = reply_keys(message.chat_id) if message.role == "assistant" else []
@@ -281,16 +275,6 @@ def broadcast_message(message):
     # A process may end with its last reply.
     begins = message.role == "assistant" and message.running and message.id
     announce(message.chat_id, frame, forget, wait=message.retryable, begins=begins)
-
-
-def broadcast_title(chat):
-    """Show a chat's new title on every page of it."""
-    announce(chat.id, title_frame(chat))
-
-
-def broadcast_cost(chat):
-    """Show what a chat has cost so far on every page of it."""
-    announce(chat.id, cost_frame(chat))
 
 
 def broadcast_deletion(chat_id):

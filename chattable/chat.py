@@ -1,0 +1,415 @@
+"""`ChatMixin`: a conversation, how it is read, and how it goes on."""
+
+import functools
+from contextlib import suppress
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
+
+from redis.exceptions import RedisError
+from sqlalchemy import (
+    DateTime,
+    Index,
+    String,
+    and_,
+    bindparam,
+    delete,
+    event,
+    false,
+    func,
+    inspect,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship
+from sqlalchemy.orm.attributes import set_committed_value
+
+from chattable import install, live, provider
+from chattable.database import (
+    IN_NO_SESSION,
+    Moment,
+    commit,
+    converted,
+    db,
+    id_of,
+    never_reuse_ids,
+    now,
+    persistent,
+    release,
+)
+from chattable.family import family_of
+from chattable.message import UNSEEN
+from chattable.owner import kind_of, spent
+from chattable.writing import INTERRUPTED, RUNNING
+
+PAGE = 30
+# Above any id.
+LAST = 2**31 - 1
+
+
+class ReplyInProgress(Exception):
+    """The chat already has a reply being written."""
+
+
+class ChatMixin:
+    """A conversation. At most one reply in it is being written at any time.
+
+    Mix it into one model of an app, of any name and with any columns of its own.
+    """
+
+    # The table that names this install, see `install`.
+    __installs__ = "chattable_installs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    chattable_type: Mapped[str] = mapped_column(String(80))
+    chattable_id: Mapped[int]
+    # Counts the changes of this chat's messages; a page that knows its number can catch up.
+    revision: Mapped[int] = mapped_column(default=0)
+    _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
+    _updated_at: Mapped[datetime] = mapped_column("updated_at", DateTime(True), default=now)
+
+    created_at = converted("_created_at", Moment())
+    updated_at = converted("_updated_at", Moment())
+
+    @declared_attr
+    def messages(cls):
+        """What was said, first to last."""
+        family = family_of(cls)
+
+        def said_here():
+            message = family.message
+            return and_(foreign(message.chat_id) == cls.id, message.superseded == false())
+
+        return relationship(
+            lambda: family.message,
+            back_populates="chat",
+            order_by=lambda: family.message.id,
+            cascade="all, delete-orphan",
+            passive_deletes=True,
+            primaryjoin=said_here,
+        )
+
+    # What an app may have its own way.
+
+    def also_changes(self, content):
+        """Return {column: value}: what else of me changes when somebody says `content`."""
+        return {}
+
+    def surroundings(self):
+        """Return the frames that bring up to date what a page shows of me beside the messages."""
+        return []
+
+    # Looking.
+
+    @classmethod
+    def with_owner(cls, chat_id):
+        """Return a chat, its `chattable` read by the same query; None if the chat is gone.
+
+        Raises LookupError for a chat whose owner is not here, or is of a class nobody imported.
+        """
+        for owner in family_of(cls).owners.values():
+            found = db.session.execute(with_chat(cls, owner), {"chat_id": chat_id})
+            for chat, chattable in found:
+                chat.chattable = chattable
+                return chat
+        if orphan := db.session.get(cls, chat_id):
+            raise LookupError(f"no {orphan.chattable_type} {orphan.chattable_id} owns {chat_id}")
+        return None
+
+    @classmethod
+    def exists(cls, chat_id):
+        return db.session.scalar(select(cls.id).where(cls.id == chat_id)) is not None
+
+    @functools.cached_property
+    def chattable(self):
+        """The user (or other `Chattable`) this chat belongs to."""
+        return db.session.get(family_of(type(self)).owners[self.chattable_type], self.chattable_id)
+
+    @property
+    def channel(self):
+        return live.channel(id_of(self))
+
+    @property
+    def cost(self):
+        """Dollars spent in this chat so far (Decimal), or None if no price is known."""
+        return db.session.scalar(cost_of_chat(self._message), {"chat_id": id_of(self)})
+
+    @property
+    def model(self):
+        """The model of the latest reply, or None."""
+        message = self._message
+        replies = self._mine(message.model).where(message.role == "assistant")
+        return db.session.scalar(replies.order_by(message.id.desc()).limit(1))
+
+    @property
+    def running_reply(self):
+        """The reply that is being written, or None."""
+        return db.session.scalar(self._mine().where(self._message.status.in_(RUNNING)))
+
+    @classmethod
+    @persistent
+    def has_running_reply(cls, chat_id):
+        """Return whether a reply in a chat is being written, and hold no connection afterwards."""
+        message = family_of(cls).message
+        mine = message.chat_id == chat_id, message.status.in_(RUNNING)
+        found = db.session.scalar(select(message.id).where(*mine)) is not None
+        commit()
+        return found
+
+    def page(self, before=None, snapshot=None):
+        """Return (messages, older): the last `PAGE` messages, oldest first, as of this moment.
+
+        `before` is the id of a message to end before; `older` is such an id if there are more.
+        """
+        message = self._message
+        snapshot = snapshot or live.snapshot(id_of(self))
+        query = self._mine().where(~message.superseded)
+        if before:
+            query = query.where(message.id < before)
+        latest = db.session.scalars(query.order_by(message.id.desc()).limit(PAGE + 1)).all()
+        messages = [snapshot.refresh(message) for message in reversed(latest[:PAGE])]
+        return messages, messages[0].id if len(latest) > PAGE else None
+
+    def catch_up(self, since):
+        """Return (seq, frames) that bring a page loaded at revision `since` up to this moment.
+
+        A page that has missed more than it shows at first is given what a fresh load shows.
+        """
+        snapshot = live.Snapshot(id_of(self))
+        changed = self._changed_since(since)
+        if len(changed) > PAGE:
+            frames = snapshot.list_frames(self, *self.page(snapshot=snapshot))
+        else:
+            frames = snapshot.frames(changed)
+        if self.revision > since:
+            frames += self.surroundings()
+        return snapshot.seq, frames
+
+    def _changed_since(self, revision):
+        """Return the messages changed since, and the one that is running; no more than enough."""
+        message = self._message
+        query = self._mine().where(message.revision > revision)
+        changed = db.session.scalars(query.order_by(message.revision).limit(PAGE + 1)).all()
+        reply = self.running_reply
+        return sorted({*changed, reply} - {None}, key=lambda message: message.id)
+
+    def history(self, before_id=None):
+        """Return what the provider is told: the conversation up to `before_id`."""
+        return conversation(self._said(before_id))
+
+    def _said(self, before_id=None):
+        values = {"chat_id": id_of(self), "before_id": before_id or LAST}
+        return db.session.execute(history(self._message), values).all()
+
+    def ends_with(self, message):
+        """Return whether a message is the last one of the conversation."""
+        later = self._mine(self._message.id).where(
+            self._message.id > message.id, ~self._message.superseded
+        )
+        return db.session.scalar(later.limit(1)) is None and not message.superseded
+
+    def answer_to(self, message_id):
+        """Return the latest reply, however it ended, that was begun after a message, or None."""
+        message = self._message
+        later = self._mine().where(message.id > message_id, message.role == "assistant")
+        seen = later.where(func.coalesce(message.finish_reason, "") != UNSEEN)
+        return db.session.scalar(seen.order_by(message.id.desc()).limit(1))
+
+    def _mine(self, what=None):
+        message = self._message
+        return select(message if what is None else what).where(message.chat_id == id_of(self))
+
+    @property
+    def _message(self):
+        return family_of(type(self)).message
+
+    # Going on.
+
+    def say(self, role, content, client_id=None):
+        """Save a message and return it; the one already there if its `client_id` is known.
+
+        None if the chat has been deleted meanwhile.
+        """
+        said = {"role": role, "content": content, "client_id": client_id, "status": "complete"}
+        added = self._add(said)
+        return added[0] if added else self._message.said(id_of(self), client_id)
+
+    def exchange(self, content, client_id, model):
+        """Save what a person said and begin the reply to it; return both messages.
+
+        None if one of them cannot be: it was said before, or a reply is being written.
+        """
+        said = {"role": "user", "content": content, "client_id": client_id, "status": "complete"}
+        # With its content, for both to go in one INSERT.
+        reply = {"role": "assistant", "content": "", "model": model, "status": "pending"}
+        return self._add(said, reply)
+
+    def run(self, model):
+        """Ask `model` for the next reply, stream it into a new message and return that.
+
+        Raises `ReplyInProgress` if a reply is being written already. A provider that fails
+        raises nothing: the message ends as "failed" and says why in `error`.
+        """
+        self._flush()
+        history = self.history()
+        # Before the provider is asked: who may not write the reply must not have it billed.
+        message = self.begin_reply(model)
+        with provider.Completion(model, history) as completion:
+            message.receive(completion)
+        return message
+
+    def ask(self, model, content, client_id):
+        """Return the `Completion`, a context that asks at once, of the answer to `content`.
+
+        None if that was said before, or a reply is being written. For whoever is sure to be the
+        only one that asks: unlike `run`, this may be billed in vain.
+        """
+        said = self._said()
+        if any(message.client_id == client_id or message.status in RUNNING for message in said):
+            return None
+        return provider.Completion(model, conversation(said, content))
+
+    @persistent
+    def book(self, model, usage):
+        """Keep the cost of a request whose answer nobody sees, as a reply that is not shown."""
+        lost = self._message(chat_id=id_of(self), role="assistant", model=model, status="failed")
+        lost.superseded, lost.error, lost.finished_at = True, INTERRUPTED, now()
+        lost.finish_reason = UNSEEN
+        lost.prompt_token_usage, lost.completion_token_usage = usage.prompt, usage.completion
+        lost.usage_estimated = usage.estimated
+        lost.input_cost, lost.output_cost = provider.costs(model, usage)
+        lost.revision = self.next_revision()
+        db.session.add(lost)
+        commit()
+        set_committed_value(lost, "chat", self)
+        self.chattable.on_message_update(lost)
+        release()
+
+    def begin_reply(self, model):
+        added = self._add({"role": "assistant", "model": model, "status": "pending"})
+        if not added:
+            raise ReplyInProgress
+        return added[0]
+
+    def _add(self, *new):
+        """Save new messages and tell the hook; return them, or None if a unique index says no."""
+        messages = self._save(now(), new)
+        if messages:
+            self._tell(messages)
+        return messages or None
+
+    @persistent
+    def _save(self, moment, new):
+        self._flush()
+        changes = self.also_changes(new[0].get("content"))
+        common = {"chat_id": id_of(self), "created_at": moment}
+        common["revision"] = self.next_revision(**changes)
+        messages = [self._message(**common, **values) for values in new]
+        db.session.add_all(messages)
+        try:
+            commit()
+        except IntegrityError:
+            db.session.rollback()
+            return self._saved_at(moment)
+        for name, value in changes.items():
+            set_committed_value(self, name, value)
+        return messages
+
+    def _flush(self):
+        """Have an id, also if I am new and nobody has saved me yet."""
+        if not inspect(self).has_identity:
+            db.session.add(self)
+            db.session.flush()
+
+    def _saved_at(self, moment):
+        """Return the messages that a commit whose answer was lost has saved."""
+        mine = self._mine().where(self._message.created_at == moment)
+        return db.session.scalars(mine.order_by(self._message.id)).all()
+
+    @persistent
+    def _tell(self, messages):
+        for message in messages:
+            set_committed_value(message, "chat", self)
+            self.chattable.on_message_create(message)
+        # A reply must not hold a database connection while it streams.
+        commit()
+
+    def next_revision(self, **changes):
+        """Count one more change (in the transaction at hand), make those of columns that go along.
+
+        Return its number, None if the chat is gone.
+        """
+        chat = type(self)
+        change = update(chat).where(chat.id == id_of(self)).returning(chat.revision)
+        change = change.values(revision=chat.revision + 1, _updated_at=now(), **changes)
+        return db.session.scalar(change, execution_options=IN_NO_SESSION)
+
+    @persistent
+    def delete(self):
+        """Delete me with all that was said; end the reply that is being written."""
+        chat_id, reply = id_of(self), self.running_reply
+        reply_id = reply and reply.id
+        db.session.delete(self)
+        commit()
+        live.broadcast_deletion(chat_id)
+        if reply_id:
+            # Without Redis its writer finds out by itself, when it saves what is new.
+            with suppress(RedisError):
+                live.request_stop(reply_id)
+
+
+@event.listens_for(ChatMixin, "after_mapper_constructed", propagate=True)
+def furnish(mapper, chat):
+    """Give a table of chats what a class with a `__table_args__` of its own would lose."""
+    if mapper.inherits is not None:
+        return
+    table = mapper.local_table
+    columns = table.c.chattable_type, table.c.chattable_id, table.c.updated_at
+    Index(f"{table.name}_by_recency", *columns)
+    never_reuse_ids(table)
+    chat.installs = install.add_table(table.metadata, chat.__installs__)
+    family_of(chat).add_chat(chat)
+
+
+@event.listens_for(ChatMixin, "before_delete", propagate=True)
+def delete_messages(_mapper, connection, chat):
+    """Leave nothing behind, where the database minds no foreign keys and where it does."""
+    said = family_of(type(chat)).message.__table__
+    connection.execute(delete(said).where(said.c.chat_id == chat.id))
+
+
+def conversation(said, question=None):
+    """Return messages as providers take them: none blank, none running, no role twice in a row.
+
+    A reply that failed leaves its question next to the following one: they are joined.
+    """
+    told = [(message.role, message.content) for message in said if message.status not in RUNNING]
+    told += [("user", question)] if question else []
+    turns = groupby((line for line in told if line[1].strip()), key=itemgetter(0))
+    return [
+        {"role": role, "content": "\n\n".join(content for _, content in lines)}
+        for role, lines in turns
+    ]
+
+
+# Queries that every reply asks are built once.
+
+
+@functools.cache
+def with_chat(chat, owner):
+    """Return the query for a chat and the `owner` (a class) it belongs to."""
+    its = and_(owner.id == chat.chattable_id, chat.chattable_type == kind_of(owner))
+    return select(chat, owner).join(owner, its).where(chat.id == bindparam("chat_id"))
+
+
+@functools.cache
+def history(message):
+    said = select(message.role, message.content, message.client_id, message.status)
+    of_chat = message.chat_id == bindparam("chat_id"), message.id < bindparam("before_id")
+    return said.where(*of_chat, ~message.superseded).order_by(message.id)
+
+
+@functools.cache
+def cost_of_chat(message):
+    return select(spent(message)).where(message.chat_id == bindparam("chat_id"))

@@ -1,0 +1,39 @@
+"""The name that tells this install from others on the same Redis: one row of its database."""
+
+import secrets
+
+from sqlalchemy import CheckConstraint, Column, Integer, String, Table, select, text
+
+from chattable.database import db
+from chattable.family import family
+
+
+def add_table(metadata, name):
+    """Add the table that holds the name to an app's own tables, for its migrations to find."""
+    return Table(
+        name,
+        metadata,
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("name", String(20), nullable=False),
+        CheckConstraint("id = 1", name="one_install"),
+    )
+
+
+def own_name():
+    """Return the name; make it where no migration has, one for all who ask at once.
+
+    Raises `SQLAlchemyError` when the database is not there.
+    """
+    table = family().chat.installs
+    # The session's connection, if it has one: whoever waits for a second one may wait long.
+    return db.session.scalar(select(table.c.name)) or make_name(table)
+
+
+def make_name(table):
+    engine = db.session.get_bind(clause=table)
+    name = engine.dialect.identifier_preparer.format_table(table)
+    insert = f"INSERT INTO {name} (id, name) VALUES (1, :name) ON CONFLICT DO NOTHING"
+    with engine.begin() as connection:
+        connection.execute(text(insert), {"name": secrets.token_hex(5)})
+    with engine.connect() as connection:
+        return connection.scalar(select(table.c.name))

@@ -1,0 +1,183 @@
+"""`MessageMixin`: what was said, by a person or a model, and how a reply ends."""
+
+import functools
+from datetime import datetime
+
+from markupsafe import Markup, escape
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    event,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
+from sqlalchemy.orm.attributes import set_committed_value
+
+from chattable import markdown
+from chattable.database import (
+    Dollars,
+    Moment,
+    commit,
+    converted,
+    db,
+    never_reuse_ids,
+    now,
+    persistent,
+    release,
+)
+from chattable.family import family_of
+from chattable.writing import RUNNING, Writing
+
+# The finish reason of what is on the books only.
+UNSEEN = "unseen"
+
+
+class MessageMixin:
+    """What a person wrote, or a reply: pending, streaming, then complete, stopped or failed.
+
+    Mix it into one model of an app, of any name and with any columns of its own.
+    """
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    chat_id: Mapped[int]
+    role: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    content: Mapped[str] = mapped_column(Text, default="")
+    reasoning: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(String(200))
+    client_id: Mapped[str | None] = mapped_column(String(36))
+    error: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(Text)
+    finish_reason: Mapped[str | None] = mapped_column(String(40))
+    prompt_token_usage: Mapped[int | None]
+    completion_token_usage: Mapped[int | None]
+    cached_token_usage: Mapped[int | None]
+    usage_estimated: Mapped[bool] = mapped_column(default=False)
+    input_picodollars: Mapped[int | None] = mapped_column("input_cost", BigInteger)
+    output_picodollars: Mapped[int | None] = mapped_column("output_cost", BigInteger)
+    # A retried reply: no longer shown or sent, but what it cost still counts.
+    superseded: Mapped[bool] = mapped_column(default=False)
+    revision: Mapped[int] = mapped_column(default=0)
+    _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
+    _finished_at: Mapped[datetime | None] = mapped_column("finished_at", DateTime(True))
+
+    input_cost = converted("input_picodollars", Dollars())
+    output_cost = converted("output_picodollars", Dollars())
+    created_at = converted("_created_at", Moment())
+    finished_at = converted("_finished_at", Moment())
+
+    @declared_attr
+    def chat(cls):
+        return relationship(lambda: family_of(cls).chat, back_populates="messages")
+
+    # What it is.
+
+    @property
+    def running(self):
+        return self.status in RUNNING
+
+    @property
+    def unseen(self):
+        """Whether this is a request that was billed, of which no page has ever shown a reply."""
+        return self.finish_reason == UNSEEN
+
+    @property
+    def retryable(self):
+        """Whether this is a reply that can be asked for again (once it is the last message)."""
+        return self.role == "assistant" and not self.running
+
+    @property
+    def author(self):
+        if self.role == "user":
+            return getattr(self.chat.chattable, "name", None) or "You"
+        return self.model
+
+    @property
+    def body(self):
+        """The content as safe HTML: a person's words as they are, a reply's Markdown rendered."""
+        if self.role == "user":
+            return escape(self.content)
+        return growing(self.content) if self.running else rendered(self.content)
+
+    @classmethod
+    def said(cls, chat_id, client_id):
+        """Return the message of a chat that a browser gave this id, or None."""
+        query = select(cls).where(cls.chat_id == chat_id, cls.client_id == client_id)
+        return db.session.scalar(query)
+
+    @classmethod
+    def running_ids(cls):
+        return list(db.session.scalars(select(cls.id).where(cls.status.in_(RUNNING))))
+
+    # How it grows and ends: `writing` has the whole of it.
+
+    def show(self, content):
+        """Show `content` as what was written so far."""
+        set_committed_value(self, "content", content)
+        set_committed_value(self, "status", "streaming")
+
+    def catch_up(self, content):
+        """Show `content` if it is more than the last checkpoint has."""
+        if len(content) > len(self.content):
+            self.show(content)
+
+    def receive(self, completion):
+        """Stream `completion` into me; however it ends, I end as complete, stopped or failed.
+
+        Raises what is not the provider's fault (a timeout of the job, a bug), after saving.
+        """
+        Writing(self).receive(completion)
+
+    @classmethod
+    def interrupt(cls, message_id):
+        """Declare a reply dead whose writer is gone; what it had saved is kept."""
+        message = db.session.get(cls, message_id)
+        if message is not None:
+            Writing(message).interrupt()
+
+    @persistent
+    def supersede(self):
+        """Take a reply that has ended out of the conversation; its cost stays on the books."""
+        self.superseded = True
+        self.revision = self.chat.next_revision()
+        commit()
+        self.chat.chattable.on_message_update(self)
+        release()
+
+
+@event.listens_for(MessageMixin, "after_mapper_constructed", propagate=True)
+def furnish(mapper, message):
+    """Give a table of messages what a class with a `__table_args__` of its own would lose."""
+    if mapper.inherits is not None:
+        return
+    table, running = mapper.local_table, text("status IN ('pending', 'streaming')")
+    of_chat = table.c.chat_id
+    table.append_constraint(
+        CheckConstraint("role IN ('user', 'assistant', 'system')", name="known_role")
+    )
+    table.append_constraint(
+        UniqueConstraint(of_chat, table.c.client_id, name="one_message_per_client_id")
+    )
+    where = {"sqlite_where": running, "postgresql_where": running}
+    Index("one_running_reply", of_chat, unique=True, **where)
+    Index(f"{table.name}_by_chat", of_chat, table.c.id)
+    Index(f"{table.name}_by_revision", of_chat, table.c.revision)
+    never_reuse_ids(table)
+    family_of(message).add_message(message)
+
+
+@functools.lru_cache(512)
+def rendered(content):
+    return markdown.render(content)
+
+
+def growing(content):
+    growth = markdown.Growth()
+    growth.feed(content)
+    return Markup(growth.html)

@@ -1,0 +1,135 @@
+"""`Chattable`: what a model gets that has chats, and the SQL by which it finds them."""
+
+import functools
+
+from flask import abort
+from sqlalchemy import and_, bindparam, event, func, select, type_coerce
+from sqlalchemy.orm import declared_attr, foreign, relationship, remote
+
+from chattable.database import Dollars, db
+from chattable.family import family_of
+
+
+class Chattable:
+    """Give a model chats, and two hooks that tell about every message in them.
+
+    Mix it into any model with an integer `id`. `thing.chats` lists its chats; `chat.chattable`
+    is the thing. Its `name`, if it has one, signs the messages people write.
+    """
+
+    @declared_attr
+    def chats(cls):
+        """My chats: a polymorphic association, by class name and id."""
+
+        def of_mine():
+            chat = family_of(cls).chat
+            return and_(
+                cls.id == foreign(remote(chat.chattable_id)), chat.chattable_type == kind_of(cls)
+            )
+
+        return relationship(
+            lambda: family_of(cls).chat,
+            primaryjoin=of_mine,
+            cascade="all, delete-orphan",
+            overlaps="chats",
+        )
+
+    def on_message_create(self, message):
+        """Called after a message in one of my chats was saved for the first time.
+
+        And again for a person's message whose worker died before its job was done.
+        """
+
+    def on_message_update(self, message):
+        """Called whenever a message has grown (at each flush) and once it has ended."""
+
+    def chats_by_recency(self, limit=None):
+        """Return my chats (at most `limit`), the latest active first."""
+        latest = my_latest_chats(family_of(type(self)).chat)
+        return list(db.session.scalars(latest.limit(limit), self._me))
+
+    def costs_by_chat(self):
+        """Return {chat id: dollars spent in it}; a chat without a known price is left out."""
+        family = family_of(type(self))
+        rows = db.session.execute(costs_of_my_chats(family.chat, family.message), self._me)
+        return {chat_id: total for chat_id, total in rows if total is not None}
+
+    def chat_or_404(self, chat_id):
+        """Return one of my chats; anybody else's does not exist."""
+        mine = my_chat(family_of(type(self)).chat)
+        return db.session.scalar(mine, {**self._me, "chat_id": chat_id}) or abort(404)
+
+    def message_or_404(self, message_id):
+        """Return a message of one of my chats; anybody else's does not exist."""
+        family = family_of(type(self))
+        mine = my_message(family.chat, family.message)
+        return db.session.scalar(mine, {**self._me, "message_id": message_id}) or abort(404)
+
+    @property
+    def _me(self):
+        return {"kind": kind_of(type(self)), "owner_id": self.id}
+
+
+def kind_of(cls):
+    """Return the name by which chats know an owner's class; a subclass has its parent's."""
+    return root_of(cls.__mapper__).__name__
+
+
+def root_of(mapper):
+    """Return the first of an owner's class and its parents that has chats."""
+    *_, root = (
+        each.class_ for each in mapper.iterate_to_root() if issubclass(each.class_, Chattable)
+    )
+    return root
+
+
+@event.listens_for(Chattable, "after_mapper_constructed", propagate=True)
+def note_owner(mapper, owner):
+    """Know `owner` as soon as its class is there."""
+    if root_of(mapper) is owner:
+        family_of(owner).owners[owner.__name__] = owner
+
+
+@event.listens_for(Chattable, "mapper_configured", propagate=True)
+def sign_chats(mapper, owner):
+    """Have each chat that joins an owner's chats say what kind of owner that is."""
+    kind = kind_of(owner)
+    event.listen(owner.chats, "append", lambda _, chat, __: setattr(chat, "chattable_type", kind))
+
+
+# Queries that every page asks are built once: to build one takes SQLAlchemy as long as a database
+# takes to answer it.
+
+
+@functools.cache
+def my_chats(chat):
+    mine = chat.chattable_type == bindparam("kind"), chat.chattable_id == bindparam("owner_id")
+    return select(chat).where(*mine)
+
+
+@functools.cache
+def my_latest_chats(chat):
+    return my_chats(chat).order_by(chat.updated_at.desc(), chat.id.desc())
+
+
+@functools.cache
+def my_chat(chat):
+    return my_chats(chat).where(chat.id == bindparam("chat_id"))
+
+
+@functools.cache
+def my_message(chat, message):
+    of_mine = message.chat_id.in_(my_chats(chat).with_only_columns(chat.id))
+    return select(message).where(message.id == bindparam("message_id"), of_mine)
+
+
+@functools.cache
+def costs_of_my_chats(chat, message):
+    of_mine = message.chat_id.in_(my_chats(chat).with_only_columns(chat.id))
+    return select(message.chat_id, spent(message)).where(of_mine).group_by(message.chat_id)
+
+
+def spent(message):
+    """Return the sum of all costs (dollars); None where no message has a known one."""
+    picodollars = func.sum(message.input_picodollars + message.output_picodollars)
+    return type_coerce(picodollars, Dollars)

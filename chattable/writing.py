@@ -1,0 +1,238 @@
+"""How a reply is written: what a provider says goes into the database and onto every page.
+
+A hook of the app's may commit, and every row then be read anew: so what is needed while a reply
+streams is kept here, and each hook is shown the whole text again.
+"""
+
+import logging
+import time
+
+from flask import g
+from rq.timeouts import JobTimeoutException
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm.attributes import set_committed_value
+
+from chattable import live, provider
+from chattable.database import (
+    IN_NO_SESSION,
+    commit,
+    db,
+    id_of,
+    now,
+    persistent,
+    picodollars,
+    reason,
+    release,
+    release_connection,
+    transient,
+)
+
+RUNNING = ("pending", "streaming")
+# Seconds between two checkpoints.
+CHECKPOINT = 1.0
+OUT_OF_TIME = "The reply took too long and was ended. Try again, or ask for less at once."
+INTERRUPTED = "The reply was interrupted. What had arrived is kept; try again to get a new one."
+EMPTY = "The model gave an empty answer. Try again."
+
+log = logging.getLogger(__name__)
+
+
+class Writing:
+    """One reply while it is written, or ended for a writer that is gone."""
+
+    def __init__(self, message):
+        self.message, self.id, self.model = message, id_of(message), message.model
+        self.chat = message.chat
+        self.owner = self.chat.chattable
+        self.text = ""
+
+    def receive(self, completion):
+        """See `MessageMixin.receive`."""
+        self._show_on(live.Broadcast())
+        with live.lease(self.id, completion.stop):
+            outcome = {"status": "failed", "error": INTERRUPTED}
+            try:
+                self._stream(completion)
+                outcome = self._outcome(completion)
+            except provider.ProviderError as error:
+                outcome = {"status": "failed", "error": str(error)}
+            except JobTimeoutException:
+                outcome = {"status": "failed", "error": OUT_OF_TIME}
+                raise
+            finally:
+                self._finish(completion, **outcome)
+
+    def interrupt(self):
+        """Declare the reply dead; what its writer had saved is kept."""
+        chat_id = id_of(self.chat)
+        live.silence(self.id)
+        # Redis may know a second more than the last checkpoint.
+        live.snapshot(chat_id).refresh(self.message)
+        content = self.message.content
+        usage = provider.estimate_usage(self.chat.history(self.id), content)
+        if self.settle(
+            usage, _finished_at=now(), content=content, status="failed", error=INTERRUPTED
+        ):
+            live.end_turn(chat_id)
+
+    def _show_on(self, broadcast):
+        self.broadcast = self.message.broadcast = broadcast
+
+    def _outcome(self, completion):
+        if completion.stopped:
+            return {"status": "stopped"}
+        if not self.text.strip():
+            return {"status": "failed", "error": EMPTY}
+        return {"status": "complete"}
+
+    def _stream(self, completion):
+        saved = Checkpoint(self.message)
+        for more in completion:
+            lost = self.broadcast.lost
+            if lost and not self._still_mine(saved):
+                return completion.stop()
+            if completion.takes_back():
+                self._start_over(saved)
+            self.text += more
+            if more or lost:
+                self._tell()
+            if self.broadcast.stop_requested or not saved.keep_up(self.text):
+                completion.stop()
+
+    def _tell(self):
+        """Call the hook; what it may have left open is saved."""
+        self.message.show(self.text)
+        self.owner.on_message_update(self.message)
+        release()
+
+    def _still_mine(self, saved):
+        """Return whether the reply is still written here; then pages may be shown the whole."""
+        try:
+            return not self.broadcast.get_pass(self.message) or saved.still_ours()
+        except SQLAlchemyError as error:
+            if not transient(error):
+                raise
+            log.warning("message %s: nobody knows whose it is: %s", self.id, reason(error))
+            self.broadcast.drop_pass()
+            return True
+
+    def _start_over(self, saved):
+        """Show and save from the beginning: what was taken for the reply was a thought."""
+        self.text = ""
+        set_committed_value(self.message, "content", "")
+        saved.start_over()
+        self._show_on(live.Broadcast())
+
+    def _finish(self, completion, status, error=None):
+        """Save how the reply ended, unless it was already declared dead, and tell the hook."""
+        # Whatever a hook has left broken.
+        release_connection()
+        persistent(self.settle)(
+            completion.settle_usage(self.text, refused=error and not self.text),
+            _finished_at=now(),
+            content=self.text,
+            status=status,
+            error=error,
+            reasoning=completion.reasoning or None,
+            note=completion.note,
+            finish_reason=completion.finish_reason,
+        )
+
+    def settle(self, usage, **values):
+        """End with what the reply used and cost; return whether it was still running."""
+        input_cost, output_cost = provider.costs(self.model, usage)
+        ended = self._end(
+            prompt_token_usage=usage.prompt,
+            completion_token_usage=usage.completion,
+            cached_token_usage=usage.cached,
+            usage_estimated=usage.estimated,
+            input_picodollars=picodollars(input_cost),
+            output_picodollars=picodollars(output_cost),
+            **values,
+        )
+        if ended:
+            self.owner.on_message_update(self.message)
+            release()
+        return ended
+
+    def _end(self, **values):
+        values["revision"] = self.chat.next_revision()
+        message = type(self.message)
+        running = message.id == self.id, message.status.in_(RUNNING)
+        end = update(message).where(*running).values(**values)
+        ended = db.session.execute(end, execution_options=IN_NO_SESSION).rowcount
+        commit()
+        ended = ended or self._ended_at(values["_finished_at"])
+        # It was declared dead, or deleted with its chat.
+        g.chat_in_doubt = not ended
+        for name, value in values.items() if ended else ():
+            set_committed_value(self.message, name, value)
+        return bool(ended)
+
+    def _ended_at(self, moment):
+        """Return whether a commit whose answer was lost has saved this end."""
+        message = type(self.message)
+        mine = message.id == self.id, message.finished_at == moment
+        ended = db.session.scalar(select(message.id).where(*mine))
+        commit()
+        return ended
+
+
+class Checkpoint:
+    """Save a growing reply about once a second, by appending: SQL is linear, too."""
+
+    def __init__(self, message):
+        self._id, table = id_of(message), message.__table__
+        # One statement is its own transaction: one round trip instead of three.
+        engine = db.session.get_bind(mapper=type(message).__mapper__)
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._running = table.c.id == self._id, table.c.status.in_(RUNNING)
+        self._table = table
+        self._saved = 0
+        self._due = time.monotonic() + CHECKPOINT
+
+    def keep_up(self, content):
+        """Save what is new if it is time to; return False if the reply is no longer ours."""
+        if time.monotonic() < self._due or len(content) == self._saved:
+            return True
+        self._due = time.monotonic() + CHECKPOINT
+        try:
+            return self._save(content) or self.still_ours()
+        except SQLAlchemyError as error:
+            if not transient(error):
+                raise
+            # Nothing is lost: the next checkpoint saves this one's share as well.
+            log.warning("message %s: not saved, trying again: %s", self._id, reason(error))
+            return True
+
+    def _save(self, content):
+        column, more = self._table.c.content, content[self._saved :]
+        # A commit whose answer was lost must not append twice.
+        as_known = func.length(column) == self._saved
+        append = update(self._table).where(*self._running, as_known)
+        if saved := self._execute(append.values(content=column + more, status="streaming")):
+            self._saved = len(content)
+        return saved
+
+    def start_over(self):
+        self._saved = 0
+        try:
+            self._execute(update(self._table).where(*self._running).values(content=""))
+        except SQLAlchemyError as error:
+            if not transient(error):
+                raise
+            # The end of the reply will be saved whole.
+            log.warning("message %s: thought not taken back: %s", self._id, reason(error))
+
+    def _execute(self, statement):
+        with self._engine.connect() as connection:
+            return connection.execute(statement).rowcount == 1
+
+    def still_ours(self):
+        """Return whether the reply has not been declared dead or deleted."""
+        query = select(func.length(self._table.c.content)).where(*self._running)
+        with self._engine.connect() as connection:
+            length = connection.execute(query).scalar()
+        self._saved = length or 0
+        return length is not None
