@@ -19,6 +19,9 @@ import pytest
 from flask import Flask, current_app, render_template
 
 from chattable import provider as engine
+from chattable.provider.client import KEPT_CONNECTIONS
+from chattable.provider.dialect import EventReader
+from chattable.provider.thoughts import ThoughtReader
 from tests import wire
 from tests.patience import patient
 
@@ -61,8 +64,8 @@ class Answer:
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch):
     """Do not wait longer than a test needs."""
-    monkeypatch.setattr(engine, "RETRY_DELAYS", (0.02, 0.04))
-    monkeypatch.setattr(engine, "TICK", 0.005)
+    monkeypatch.setattr("chattable.provider.client.RETRY_DELAYS", (0.02, 0.04))
+    monkeypatch.setattr("chattable.provider.stream.TICK", 0.005)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +164,7 @@ def test_a_stream_may_come_byte_by_byte(ask, provider, framing):
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 10_000])
 def test_lines_end_in_lf_crlf_or_cr_wherever_they_are_split(end, size):
     stream = small_stream().replace(b"\n", end.encode())
-    reader = engine.EventReader()
+    reader = EventReader()
     events = []
     for at in range(0, len(stream), size):
         events += reader.feed(stream[at : at + size])
@@ -255,7 +258,7 @@ def test_ten_thousand_tokens_may_come_at_once(ask, provider):
 
 
 def test_the_first_token_waits_for_no_tick(config, provider, monkeypatch):
-    monkeypatch.setattr(engine, "TICK", 3600)
+    monkeypatch.setattr("chattable.provider.stream.TICK", 3600)
     # the empty delta that opens an answer comes a little earlier, as it does from OpenAI
     provider.reply().begins().pauses(0.01).says("0 ").holds()
     with engine.Completion(MODEL, [{"role": "user", "content": "Hello"}]) as completion:
@@ -263,7 +266,7 @@ def test_the_first_token_waits_for_no_tick(config, provider, monkeypatch):
 
 
 def test_after_the_first_token_what_comes_within_a_tick_comes_together(ask, provider, monkeypatch):
-    monkeypatch.setattr(engine, "TICK", 1)
+    monkeypatch.setattr("chattable.provider.stream.TICK", 1)
     reply = provider.reply()
     for n in range(20):
         reply.says(f"{n} ").pauses(0.01)
@@ -376,14 +379,14 @@ def test_thoughts_are_told_wherever_the_reply_is_cut(said, thought, text):
 
 
 def test_a_run_of_blanks_in_a_thought_is_not_held_for_ever():
-    reader = engine.ThoughtReader()
+    reader = ThoughtReader()
     thoughts = [reader.feed(piece)[0] for piece in ("<think>a", " " * 150, " " * 150, "b")]
     assert ["".join(thoughts[:3]), thoughts[3]] == ["a" + " " * 300, "b"]
 
 
 def read_thoughts(pieces):
     """Return (text, thought) as a reply is told that arrives in these pieces."""
-    reader, thought, text = engine.ThoughtReader(), "", ""
+    reader, thought, text = ThoughtReader(), "", ""
     for piece in pieces:
         took_back = reader.took_back
         thinks, says = reader.feed(piece)
@@ -641,7 +644,7 @@ def test_what_ends_after_the_finish_reason_is_complete(ask, provider, ending):
 def test_a_provider_that_forgets_to_hang_up_after_the_finish_is_not_waited_for(
     ask, provider, monkeypatch
 ):
-    monkeypatch.setattr(engine, "LAST_WORDS", 0.1)
+    monkeypatch.setattr("chattable.provider.stream.LAST_WORDS", 0.1)
     reply = provider.says("one").sends_event(json.loads(FINISH[6:])).hangs()
     answer = ask()
     assert (answer.text, answer.error) == ("one", None)
@@ -717,7 +720,7 @@ def test_a_provider_that_says_it_is_working_is_waited_for(ask, provider):
 
 
 def test_every_step_of_waiting_lets_the_caller_look_around(ask, provider, monkeypatch):
-    monkeypatch.setattr(engine, "IDLE", 0.02)
+    monkeypatch.setattr("chattable.provider.stream.IDLE", 0.02)
     provider.reply().begins().pauses(0.5).says("Hello")
     assert ask().steps.count("") >= 5
 
@@ -1028,7 +1031,7 @@ def test_few_idle_connections_are_kept(config, provider):
     provider.release()
     gevent.joinall(reading, timeout=patient(5))
     assert [greenlet.value for greenlet in reading] == ["one"] * len(replies)
-    awaited(wait_for_connections, provider, engine.KEPT_CONNECTIONS)
+    awaited(wait_for_connections, provider, KEPT_CONNECTIONS)
 
 
 def read(asked):

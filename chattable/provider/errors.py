@@ -1,0 +1,85 @@
+"""What goes wrong at a provider, and the sentence that a person reads about it."""
+
+import logging
+
+from chattable.provider.dialect import fields, plain
+
+TOO_LATE = "The provider took too long to answer. Try again."
+NOT_REACHED = "The provider could not be reached. Try again in a moment."
+NOT_UNDERSTOOD = "The provider's answer could not be understood. Try again."
+BROKEN_OFF = "The connection to the provider broke off. Try again."
+HTTP_ERRORS = {str(status) for status in range(400, 600)}
+# How providers say that the context window is full.
+TOO_LONG = (
+    *("context length", "context_length", "context size", "context_size", "context window"),
+    *("prompt is too long", "input is too long", "too long for", "too many tokens"),
+    *("prompt length", "token count", "reduce the length"),
+)
+
+log = logging.getLogger(__name__)
+
+
+class ProviderError(Exception):
+    """A completion that failed, said in one sentence that is safe to show."""
+
+
+class Refused(Exception):
+    """An HTTP error: its `status`, its `body` (decoded JSON, else text) and when to ask again."""
+
+    def __init__(self, status, body, retry_after=None):
+        super().__init__(status)
+        self.status, self.body, self.retry_after = status, body, retry_after
+
+
+def explain(error, model):
+    """Return the `ProviderError` for what ended a request; a bug is raised as it is."""
+    log.warning("model %s failed: %s", model, type(error).__name__)
+    if isinstance(error, Refused):
+        return explain_body(error.body, error.status, model)
+    if isinstance(error, ProviderError):
+        return error
+    raise error
+
+
+def explain_body(body, status, model):
+    """Return the `ProviderError` for an error object a provider sent.
+
+    The provider's own words are read for what went wrong and never shown or logged: they may
+    quote a key.
+    """
+    body = body[0] if isinstance(body, list) and body else body
+    error = fields(body).get("error") or body
+    told = fields(error) or {"message": error if plain(error)[:1] != "<" else None}
+    code = told.get("code")
+    status = status or (int(code) if str(code) in HTTP_ERRORS else None)
+    words = " ".join(str(told.get(key) or "") for key in ("code", "type", "message")).lower()
+    said = sentence(status, words, model)
+    log.warning("model %s: provider error %s: %s", model, status, said)
+    return ProviderError(said)
+
+
+def sentence(status, words, model):
+    if any(sign in words for sign in TOO_LONG):
+        return (
+            "This conversation is too long for the model. Start a new chat or pick a model with"
+            " a larger context window."
+        )
+    if status == 402 or any(sign in words for sign in ("quota", "billing", "insufficient balance")):
+        return "The provider account has used up its credit. Top it up, then try again."
+    if status == 401 or any(sign in words for sign in ("api_key", "api key", "authentication")):
+        return "The provider refused the API key. Check OPENAI_API_KEY, then try again."
+    if status == 404 or "model_not_found" in words:
+        return f"The provider does not know the model “{model}”. Pick another one."
+    if status == 429 or "rate_limit" in words or "rate limit" in words:
+        return "The provider is receiving too many requests. Wait a moment, then try again."
+    if status == 403:
+        return f"The provider does not let this key use the model “{model}”. Pick another one."
+    if status == 413:
+        return "This is too much text for the provider. Shorten it or start a new chat."
+    if status and 300 <= status < 400:
+        return "The provider has moved. Check OPENAI_BASE_URL, then try again."
+    if status and 400 <= status < 500:
+        return f"The provider did not accept the request (error {status}). Try another model."
+    if status:
+        return f"The provider is having trouble (error {status}). Try again in a moment."
+    return "The provider reported an error. Try again."

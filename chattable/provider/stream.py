@@ -1,0 +1,270 @@
+"""Read the stream of a completion as it grows: its text, its usage and its end."""
+
+import time
+
+import gevent
+from flask import current_app
+from gevent.event import Event
+
+from chattable.provider.client import THINKING, arriving
+from chattable.provider.dialect import (
+    EventReader,
+    TextJoiner,
+    fields,
+    first_choice,
+    plain,
+    thinking,
+    whole_characters,
+)
+from chattable.provider.errors import (
+    BROKEN_OFF,
+    NOT_UNDERSTOOD,
+    ProviderError,
+    Refused,
+    explain,
+    explain_body,
+)
+from chattable.provider.thoughts import ThoughtReader
+from chattable.provider.usage import Usage, estimate_prompt, estimate_tokens, read_usage
+
+# Seconds. A reply is looked at this often: the rhythm in which a page grows. Each other one in the
+# process adds a little, twice as much from `MANY` on: frames cost more than tokens do.
+TICK = 0.075
+TICK_EACH = 0.0005
+MANY = 100
+# Seconds. While nothing arrives, the caller gets to look around this often.
+IDLE = 0.1
+# Once the model has finished, only its usage is still to come.
+LAST_WORDS = 10
+CUT_SHORT = "The answer was cut at the model's length limit."
+FILTERED = "The provider's content filter cut this answer short."
+FINISH_NOTES = {
+    "length": CUT_SHORT,
+    "max_tokens": CUT_SHORT,
+    "model_length": CUT_SHORT,
+    "content_filter": FILTERED,
+    "safety": FILTERED,
+}
+GARBLED = "A part of the answer could not be read."
+LONGEST_REASON = 40
+
+
+class Completion:
+    """One streamed chat completion: a context that asks at once, to iterate over for the text.
+
+    Each step gives the text (str, maybe empty) that arrived since the last one, at least every
+    `IDLE` seconds. Afterwards `usage`, `finish_reason` and `reasoning` tell the rest. Raises
+    `ProviderError` when the provider fails, after the last text; `stop()` ends it from another
+    greenlet.
+    """
+
+    # In this process.
+    running = 0
+
+    def __init__(self, model, messages):
+        self.model = model
+        self.messages = messages
+        self.usage = Usage()
+        self.finish_reason = None
+        self.stopped = False
+        self._events = EventReader()
+        self._text, self._reasoning = TextJoiner(), TextJoiner()
+        self._aloud = ThoughtReader()
+        self._thoughts = []
+        self._chunks = []
+        self._wake = Event()
+        self._reader = self._error = self._failure = None
+        self._ended = self._done = self._spoke = self._usage_is_stale = False
+        self._read_timeout = current_app.config["READ_TIMEOUT"]
+        self._client = current_app.extensions["provider"]
+
+    def __enter__(self):
+        self._heard_at = time.monotonic()
+        self._reader = gevent.spawn(self._read)
+        gevent.sleep(0)  # the request leaves now, while the caller prepares for the answer
+        return self
+
+    def __exit__(self, *_):
+        self._hang_up()
+
+    def __iter__(self):
+        ended = False
+        while not (ended or self._done or self._failure or self.stopped):
+            self._wake.wait(IDLE)
+            self._wake.clear()
+            ended = self._ended or self._silent_too_long()
+            yield self._take()
+        self._hang_up()
+        yield self._take() + self._rest()
+        if not self.stopped:
+            self._judge()
+
+    def stop(self):
+        """End the completion now: the provider's connection is closed at once."""
+        self.stopped = True
+        self._hang_up()
+        self._wake.set()
+
+    @property
+    def reasoning(self):
+        """What the model thought before it spoke, if the provider tells."""
+        return "".join(self._thoughts)
+
+    def takes_back(self):
+        """Return whether, as this step has told, all the text before it was a thought."""
+        told, self._aloud.took_back = self._aloud.took_back, False
+        return told
+
+    @property
+    def note(self):
+        """A sentence the reader should see under the text, or None."""
+        garbled = GARBLED if self._events.garbled else ""
+        finish = FINISH_NOTES.get((self.finish_reason or "").lower(), "")
+        return f"{garbled} {finish}".strip() or None
+
+    # The reader: its own greenlet, so that killing it can never hurt what the caller is doing.
+
+    def _read(self):
+        Completion.running += 1
+        try:
+            self._ask()
+        except Exception as error:  # the caller's greenlet raises or explains it
+            self._error = error
+        finally:
+            Completion.running -= 1
+            self._ended = True
+            self._wake.set()
+
+    def _ask(self):
+        try:
+            self._receive(stream_options={"include_usage": True})
+        except Refused as refusal:
+            # Some providers refuse the option instead of ignoring it.
+            if "stream_options" not in str(refusal.body):
+                raise
+            self._receive()
+
+    def _receive(self, **options):
+        asked = {"model": self.model, "messages": self.messages, "stream": True, **options}
+        with self._client.post("/chat/completions", asked) as response:
+            self._heard_at = time.monotonic()
+            self._collect(arriving(response))
+
+    def _collect(self, pieces):
+        """Take what has arrived, wake the caller, sleep a tick: batching comes for free."""
+        for piece in pieces:
+            self._chunks.append(piece)
+            self._heard_at = time.monotonic()
+            self._wake.set()
+            # Nobody waits a tick for the first word.
+            gevent.sleep(rhythm() if self._spoke or self._thoughts else 0)
+
+    def _hang_up(self):
+        # After [DONE] the body's last bytes are about to come: read them and the connection
+        # can serve the next reply. In any other case closing it is the point.
+        reader, self._reader = self._reader, None
+        if reader and self._done and not self.stopped:
+            gevent.spawn_later(1, reader.kill, block=False)
+        elif reader:
+            reader.kill(block=False)
+
+    # The caller's side: from bytes to text, usage and endings.
+
+    def _take(self):
+        chunks, self._chunks = self._chunks, []
+        return self._understand(self._events.feed(b"".join(chunks))) if chunks else ""
+
+    def _rest(self):
+        """Return the text that only the end of the stream completes."""
+        text = self._understand(self._events.close()) + self._without_thoughts(self._text.close())
+        return text + self._aloud.close()
+
+    def _judge(self):
+        """Raise the `ProviderError` this ended with, unless the answer is all there."""
+        if self._failure:
+            raise self._failure
+        if not (self._done or self.finish_reason):
+            raise explain(self._error, self.model) if self._error else self._no_end()
+
+    def _no_end(self):
+        return ProviderError(BROKEN_OFF if self._events.understood else NOT_UNDERSTOOD)
+
+    def _silent_too_long(self):
+        limit = self._read_timeout * (1 if self._spoke else THINKING)
+        if self.finish_reason:
+            limit = min(limit, LAST_WORDS)
+        silent = time.monotonic() - self._heard_at > limit and not self._chunks
+        if silent and not self.finish_reason:
+            sentence = f"The model has said nothing for {limit:.0f} seconds. Try again."
+            self._failure = ProviderError(sentence)
+        return silent
+
+    def _understand(self, events):
+        """Return the text of events; the failure one of them tells takes no text away."""
+        pieces = []
+        try:
+            for event in events:
+                if not self._done:
+                    pieces.append(self._understand_one(event))
+        except ProviderError as failure:
+            self._failure = failure
+        return self._without_thoughts(self._text.feed("".join(pieces)))
+
+    def _without_thoughts(self, text):
+        thought, said = self._aloud.feed(text)
+        self._thoughts += [thought] if thought else []
+        return said
+
+    def _understand_one(self, event):
+        if event is EventReader.DONE:
+            self._done = True
+        elif event.get("error") or event.get("object") == "error":
+            raise explain_body(event.get("error") or event, None, self.model)
+        else:
+            text = self._choice_text(first_choice(event))
+            self._count(event.get("usage") or fields(event.get("x_groq")).get("usage"), text)
+            return text
+        return ""
+
+    def _choice_text(self, choice):
+        delta = fields(choice.get("delta") or choice.get("message"))
+        finish = whole_characters(plain(choice.get("finish_reason")))
+        self.finish_reason = finish[:LONGEST_REASON] or self.finish_reason
+        if self.finish_reason == "error":
+            raise ProviderError("The provider broke off with an error. Try again.")
+        content = delta.get("content")
+        thought = plain(delta.get("reasoning_content") or delta.get("reasoning"))
+        if thought := thought + thinking(content):
+            self._thoughts.append(self._reasoning.feed(thought))
+        text = plain(content) + plain(delta.get("refusal"))
+        self._spoke = self._spoke or bool(text)
+        return text
+
+    def _count(self, usage, text):
+        if usage and isinstance(usage, dict):
+            self.usage = read_usage(usage, self.usage)
+            self._usage_is_stale = False
+        elif text:
+            self._usage_is_stale = True
+
+    def settle_usage(self, text, refused=False):
+        """Return the usage of `text`; what the provider did not report is estimated and marked.
+
+        A request that was `refused` has used nothing but what the provider says.
+        """
+        prompt, completion = self.usage.prompt, self.usage.completion
+        if refused:
+            return self.usage
+        if not prompt:
+            prompt, self.usage.estimated = estimate_prompt(self.messages), True
+        if completion is None or self._usage_is_stale or (text and not completion):
+            estimate = estimate_tokens(text) + estimate_tokens(self.reasoning)
+            completion, self.usage.estimated = max(completion or 0, estimate), True
+        self.usage.prompt, self.usage.completion = prompt, completion
+        return self.usage
+
+
+def rhythm():
+    """Return how long (s) a reply waits before it looks again, while so many run."""
+    running = Completion.running
+    return TICK + TICK_EACH * max(running, 2 * running - MANY)

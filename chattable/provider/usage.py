@@ -1,0 +1,77 @@
+"""The tokens that a completion used: what the provider reports, or else an estimate."""
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from chattable.provider.dialect import fields
+
+# What a database column holds.
+MOST_TOKENS = 2**31 - 1
+
+
+@dataclass
+class Usage:
+    """Tokens of one completion, and its cost in dollars if the provider reported one.
+
+    `completion` includes reasoning tokens, `prompt` includes cached ones, as OpenAI counts them.
+    """
+
+    prompt: int | None = None
+    completion: int | None = None
+    cached: int | None = None
+    cost: Decimal | None = None
+    estimated: bool = False
+
+
+def read_usage(reported, known):
+    """Return `known` usage, raised to what `reported` (a provider's usage object) says."""
+    prompt, completion = (
+        tokens(reported.get("prompt_tokens")),
+        tokens(reported.get("completion_tokens")),
+    )
+    details = fields(reported.get("prompt_tokens_details"))
+    cached = tokens(details.get("cached_tokens") or reported.get("prompt_cache_hit_tokens"))
+    thought = tokens(fields(reported.get("completion_tokens_details")).get("reasoning_tokens"))
+    # Some (xAI) count reasoning beside the completion, not inside it; the total tells.
+    if thought and reported.get("total_tokens") == (prompt or 0) + (completion or 0) + thought:
+        completion = (completion or 0) + thought
+    cost = money(reported.get("cost"))
+    return Usage(
+        larger(prompt, known.prompt),
+        larger(completion, known.completion),
+        larger(cached, known.cached),
+        known.cost if cost is None else cost,
+    )
+
+
+def tokens(value):
+    """Return a number of tokens that can be believed, or None."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if number and 0 <= value <= MOST_TOKENS else None
+
+
+def larger(new, old):
+    return old if new is None else max(new, old or 0)
+
+
+def money(value):
+    """Return a reported cost in dollars as an exact decimal, or None if it is no such thing."""
+    try:
+        cost = Decimal(str(value)) if isinstance(value, int | float | str) else None
+    except InvalidOperation:
+        return None
+    return cost if cost is not None and cost.is_finite() and 0 <= cost < 10**6 else None
+
+
+def estimate_tokens(text):
+    """Estimate the tokens of `text`: four bytes of UTF-8 each, the usual rule of thumb."""
+    return -(-len(text.encode()) // 4)
+
+
+def estimate_usage(messages, text=""):
+    """Return the estimated `Usage` of a request of which nobody was told the usage."""
+    return Usage(estimate_prompt(messages), estimate_tokens(text), estimated=True)
+
+
+def estimate_prompt(messages):
+    return sum(estimate_tokens(message["content"]) + 4 for message in messages)
