@@ -1,0 +1,77 @@
+"""Keys and channels: what is where in Redis, for every other room of the live page.
+
+Channels know no database numbers: another install on the same Redis hears them all. So each name
+begins with ours, and each word that is published, too.
+"""
+
+from flask import current_app
+
+# What Redis keeps of a running reply, and a turn that waits for its worker, last this long.
+LIFETIME = 6 * 3600
+
+
+def install():
+    """Return the random name of this install, asked of the database once in a process.
+
+    Raises `SQLAlchemyError` when that is not there.
+    """
+    extensions = current_app.extensions
+    if "install" not in extensions:
+        extensions["install"] = extensions["find_name"]()
+    return extensions["install"]
+
+
+def prefix():
+    """Return what every key and channel of ours begins with."""
+    return current_app.config["REDIS_PREFIX"] or f"chattable:{install()}"
+
+
+def own(name, data):
+    """Return what the install called `name` has published as `data`, None if it was another."""
+    head, _, words = data.partition(b" ")
+    return words.decode() if head == name.encode() else None
+
+
+def channel(chat_id):
+    return f"{prefix()}:chat:{chat_id}"
+
+
+def seq_key(chat_id):
+    return f"{channel(chat_id)}:seq"
+
+
+def reply_keys(chat_id):
+    """Return where Redis keeps the reply of a chat that is being written: there is at most one."""
+    return [f"{channel(chat_id)}:{part}" for part in ("text", "key", "patches")]
+
+
+def turn_key(chat_id):
+    return f"{channel(chat_id)}:turn"
+
+
+def lease_key(message_id):
+    return f"{prefix()}:message:{message_id}:lease"
+
+
+def stop_key(message_id):
+    return f"{prefix()}:message:{message_id}:stop"
+
+
+def over_key(message_id):
+    return f"{prefix()}:message:{message_id}:over"
+
+
+def pass_key(message_id):
+    return f"{prefix()}:message:{message_id}:pass"
+
+
+def claim_key(token):
+    return f"{prefix()}:claim:{token}"
+
+
+def stops_channel():
+    return f"{prefix()}:stops"
+
+
+def models_key():
+    return f"{prefix()}:models"

@@ -1,0 +1,185 @@
+"""The relay: one subscription per web process, fanned out to its sockets."""
+
+import logging
+import math
+import time
+from collections import defaultdict, deque
+from contextlib import contextmanager
+
+import gevent
+from gevent.event import Event
+from gevent.lock import RLock
+from redis import ConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from chattable.live.keys import install, own, stops_channel
+from chattable.live.outbox import CATCH_UP
+
+# A Redis that says nothing for so long is asked whether it lives; then it has as long to answer.
+SILENCE = 5
+# A socket this far behind is closed; it catches up when it can read again.
+BACKLOG_FRAMES = 1_000
+BACKLOG_BYTES = 2_000_000
+
+# WebSocket close codes.
+NOT_YOURS = 1008
+TRY_AGAIN = 1012
+
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """Hand each frame of a chat to every socket that watches it."""
+
+    def __init__(self, url):
+        self._url = url
+        self._pool = self._connection = self._install = None
+        self._connecting = RLock()
+        self._watchers = defaultdict(set)
+        self._subscribed = {}
+        self._last = {}
+        self._tidy_at = 0.0
+
+    @contextmanager
+    def watch(self, name):
+        """Subscribe to a channel; once this has given a `Watcher`, no frame is missed."""
+        watcher = Watcher()
+        self._watchers[name].add(watcher)
+        try:
+            self._subscribe(name)
+            yield watcher
+        finally:
+            self._watchers[name].discard(watcher)
+
+    def _subscribe(self, name):
+        with self._connecting:
+            if self._connection is None:
+                self._connect()
+        if name not in self._subscribed:
+            self._subscribed[name] = Event()
+            self._send("SUBSCRIBE", name)
+        answered = self._subscribed.get(name)
+        if not (answered and answered.wait(SILENCE)):
+            raise TimeoutError(f"no answer to SUBSCRIBE {name}")
+
+    def _connect(self):
+        self._install = install()
+        # A bare connection: redis-py's PubSub would reconnect in silence, and frames be missed.
+        # A break must close the sockets instead. One greenlet reads it, any may write.
+        # The pool closes its connections when it is collected: it is kept.
+        self._pool = ConnectionPool.from_url(self._url, protocol=2, socket_connect_timeout=2)
+        connection = self._pool.make_connection()
+        connection.connect()
+        # One subscription that always holds: PING has another answer where there is none.
+        connection.send_command("SUBSCRIBE", stops_channel(), check_health=False)
+        self._connection = connection
+        gevent.spawn(self._listen, connection)
+
+    def _send(self, *command):
+        connection = self._connection
+        if connection is None:
+            raise RedisConnectionError("the relay has no connection")
+        connection.send_command(*command, check_health=False)
+
+    def _listen(self, connection):
+        try:
+            while True:
+                self._receive(*self._read(connection))
+                if time.monotonic() > self._tidy_at:
+                    self._unsubscribe_idle()
+        except (RedisError, OSError) as error:
+            log.warning("the relay lost Redis: %s", error)
+        finally:
+            self._break(connection)
+
+    def _read(self, connection):
+        try:
+            return connection.read_response(timeout=SILENCE, disconnect_on_error=False)
+        except RedisTimeoutError:
+            connection.send_command("PING", check_health=False)
+            return connection.read_response(timeout=SILENCE)
+
+    def _break(self, connection):
+        """Close every socket: each reconnects, and catches up, by itself."""
+        self._connection = None
+        self._subscribed.clear()
+        self._last.clear()
+        for name in list(self._watchers):
+            self._close(name, TRY_AGAIN)
+        connection.disconnect()
+
+    def _receive(self, kind, name, data=None):
+        name = name.decode()
+        if kind == b"subscribe" and name in self._subscribed:
+            self._subscribed[name].set()
+        elif kind == b"message" and name in self._subscribed:
+            words = own(self._install, data)
+            if words is not None:
+                number, _, frame = words.partition(" ")
+                self._fan_out(name, int(number), frame)
+
+    def _fan_out(self, name, seq, frame):
+        if seq == CATCH_UP:
+            return self._close(name, TRY_AGAIN, time.monotonic() - float(frame))
+        last, self._last[name] = self._last.get(name), seq
+        if last is not None and seq != last + 1:
+            self._close(name, TRY_AGAIN)  # Redis has lost frames, or its memory
+        elif not frame:
+            self._close(name, NOT_YOURS)
+        for watcher in self._watchers[name]:
+            watcher.offer(seq, frame)
+
+    def _close(self, name, code, before=math.inf):
+        for watcher in self._watchers[name]:
+            if watcher.since <= before:
+                watcher.close(code)
+
+    def _unsubscribe_idle(self):
+        # Lazily: a page that reloads comes back at once.
+        self._tidy_at = time.monotonic() + SILENCE
+        idle = [name for name in self._subscribed if not self._watchers[name]]
+        for name in idle:
+            del self._subscribed[name], self._watchers[name]
+            self._last.pop(name, None)
+        if idle:
+            self._send("UNSUBSCRIBE", *idle)
+
+
+class Watcher:
+    """The frames one socket has yet to send: bounded, so that a slow reader costs no memory."""
+
+    def __init__(self):
+        self.code = None
+        self.since = time.monotonic()
+        self._frames = deque()
+        self._bytes = 0
+        self._news = Event()
+
+    def offer(self, seq, frame):
+        """Queue a frame; too many of them close the socket, which then catches up."""
+        if self.code:
+            return
+        self._frames.append((seq, frame))
+        self._bytes += len(frame)
+        if len(self._frames) > BACKLOG_FRAMES or self._bytes > BACKLOG_BYTES:
+            self.close(TRY_AGAIN)
+        self._news.set()
+
+    def close(self, code):
+        """Have the socket closed with `code`, whatever is still queued."""
+        self.code = self.code or code
+        self._frames.clear()
+        self._news.set()
+
+    def next(self, timeout):
+        """Return the next (seq, frame), or None after `timeout` seconds or when it is closed."""
+        if not self._frames and not self.code:
+            self._news.clear()
+            self._news.wait(timeout)
+        if not self._frames:
+            return None
+        seq, frame = self._frames.popleft()
+        self._bytes -= len(frame)
+        return seq, frame

@@ -1,0 +1,22 @@
+"""The start: an app gets its connections to Redis and what stands on them."""
+
+from chattable.live.connection import connect
+from chattable.live.outbox import Nudges, Outbox
+from chattable.live.relay import Relay
+from chattable.live.socket import CATCHING_UP, Line
+from chattable.live.turns import Leases
+
+
+def init_app(app, find_name):
+    """Connect the app to Redis; no command is sent before it is needed.
+
+    `find_name()` asks the database for the name of this install, see `install`.
+    """
+    url = app.config["REDIS_URL"]
+    app.extensions["redis"] = connection = connect(url)
+    app.extensions["find_name"] = find_name
+    app.extensions["relay"] = Relay(url)
+    app.extensions["line"] = Line(CATCHING_UP)
+    app.extensions["outbox"] = Outbox(connection)
+    app.extensions["nudges"] = Nudges(connection)
+    app.extensions["leases"] = Leases(app, connection)

@@ -1,0 +1,178 @@
+"""Turns, leases, stops: who may write a chat's next reply, who is writing it, who ends it."""
+
+import logging
+from contextlib import contextmanager
+
+import gevent
+from flask import current_app
+from gevent.monkey import is_module_patched
+from redis.exceptions import RedisError, ResponseError
+from sqlalchemy.exc import SQLAlchemyError
+
+from chattable.live.connection import check_writing, redis
+from chattable.live.keys import (
+    LIFETIME,
+    claim_key,
+    install,
+    lease_key,
+    over_key,
+    stop_key,
+    stops_channel,
+    turn_key,
+)
+
+# Seconds. A living worker renews the lease of the reply it writes long before it ends.
+LEASE = 6
+RENEW = 1
+PATIENT_LEASE = 600
+# A turn outlasts this only while its reply is running; the database knows that.
+TURN = 900
+
+# A turn changes hands, or ends, only while it is still the holder's.
+TAKE_OVER = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+GIVE_UP = """
+return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])
+"""
+
+log = logging.getLogger(__name__)
+
+
+class Leases:
+    """The replies written in this process: each holds a lease, one without it counts as dead."""
+
+    def __init__(self, app, connection):
+        self._app = app
+        self._connection = connection
+        self._stops = {}
+        self._keeper = None
+
+    @contextmanager
+    def hold(self, message_id, stop):
+        """Hold the lease of a reply; `stop` is called when somebody asks for its end."""
+        self._stops[message_id] = stop
+        # For all of them, or many replies would want many connections at the same moment.
+        self._keeper = self._keeper or gevent.spawn(self._keep)
+        try:
+            yield
+        finally:
+            del self._stops[message_id]
+
+    @property
+    def running(self):
+        """Whether any reply is written here."""
+        return bool(self._stops)
+
+    def stop(self, message_id=None):
+        """Stop one reply that is written here, or all of them."""
+        for id, stop in list(self._stops.items()):
+            if message_id in (None, id):
+                stop()
+
+    def _keep(self):
+        while self._stops:
+            try:
+                with self._app.app_context():
+                    self._renew(list(self._stops))
+            except (RedisError, SQLAlchemyError) as error:
+                log.warning("leases not renewed, Redis is away: %s", error)
+            gevent.sleep(RENEW)
+
+    def _renew(self, message_ids):
+        """Say that they live; stop what was to stop while nobody heard (Redis was restarted)."""
+        lifetime = lease_lifetime()
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for id in message_ids:
+                pipeline.set(lease_key(id), 1, ex=lifetime)
+            pipeline.mget([stop_key(id) for id in message_ids])
+            *_, told = pipeline.execute()
+        for id, stop in zip(message_ids, told, strict=True):
+            if stop:
+                self.stop(id)
+
+
+def lease_lifetime():
+    # Without monkey patching, a greenlet does not run while another one waits.
+    return LEASE if is_module_patched("socket") else PATIENT_LEASE
+
+
+def lease(message_id, stop):
+    """Return the context in which a reply is written; `stop` ends it from outside."""
+    return current_app.extensions["leases"].hold(message_id, stop)
+
+
+def leased(message_ids):
+    """Return the set of those replies that somebody is writing.
+
+    Raises `RedisError`, also where Redis answers but refuses writes: no lease can be renewed then.
+    """
+    if not message_ids:
+        return set()
+    check_writing()
+    values = redis().mget([lease_key(id) for id in message_ids])
+    return {id for id, value in zip(message_ids, values, strict=True) if value}
+
+
+def silence(message_id):
+    """Let no page hear a reply's writer any more: it is declared dead. Raises `RedisError`."""
+    redis().set(over_key(message_id), 1, ex=LIFETIME)
+
+
+def take_turn(chat_id, token):
+    """Take the chat's next turn, one at a time, first come.
+
+    Return "taken", "held" if it was before, None if somebody else has it.
+    """
+    with redis().pipeline(transaction=False) as pipeline:
+        pipeline.set(turn_key(chat_id), token, nx=True, ex=TURN)
+        pipeline.get(turn_key(chat_id))
+        taken, holder = pipeline.execute()
+    if holder != token.encode():
+        return None
+    return "taken" if taken else "held"
+
+
+def turn_holder(chat_id):
+    """Return (token, age): who has the turn ("" for nobody) and since when (seconds)."""
+    with redis().pipeline(transaction=False) as pipeline:
+        pipeline.get(turn_key(chat_id))
+        pipeline.pttl(turn_key(chat_id))
+        holder, left = pipeline.execute()
+    return (holder or b"").decode(), TURN - left / 1000
+
+
+def take_over_turn(chat_id, token, holder):
+    """Take the turn from a holder that is no more; return whether it still had it."""
+    return bool(redis().eval(TAKE_OVER, 1, turn_key(chat_id), holder, token, TURN))
+
+
+def claim(token):
+    """Return whether nobody has claimed `token` before."""
+    return bool(redis().set(claim_key(token), 1, nx=True, ex=LIFETIME))
+
+
+def end_turn(chat_id, token=None):
+    """Give the turn back (whoever's it is, without `token`)."""
+    try:
+        if token is None:
+            redis().delete(turn_key(chat_id))
+        else:
+            redis().eval(GIVE_UP, 1, turn_key(chat_id), token)
+    except RedisError as error:
+        log.warning("chat %s: turn not ended, Redis is away: %s", chat_id, error)
+
+
+def request_stop(message_id):
+    """Ask whoever writes a reply to stop. The key is for one that has not started yet."""
+    word = f"{install()} {message_id}"
+    try:
+        redis().set(stop_key(message_id), 1, ex=LIFETIME)
+    except ResponseError:
+        # Redis refuses to keep it: the workers that listen are told all the same.
+        if not redis().publish(stops_channel(), word):
+            raise
+    else:
+        redis().publish(stops_channel(), word)
