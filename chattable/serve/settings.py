@@ -1,0 +1,34 @@
+"""What the environment says, and the environment that the processes get."""
+
+import contextlib
+import os
+import resource
+import sys
+
+from chattable.serve.sentences import CannotStart
+
+OPEN_FILES = 65536
+SHUTDOWN_GRACE = 2  # seconds in which a worker lets replies finish
+
+
+def whole_number(name, default, allowed):
+    """Return an environment variable as an integer in the allowed range."""
+    text = os.environ.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or int(text) not in allowed:
+        raise CannotStart(
+            f"{name}: {text!r} is not a whole number from {allowed[0]} to {allowed[-1]}."
+        )
+    return int(text)
+
+
+def prepare_environment(settings):
+    """Give the children the settings, this Python's commands and enough open files."""
+    os.environ.update(settings, FLASK_SKIP_DOTENV="1")
+    os.environ.setdefault("SHUTDOWN_GRACE", str(SHUTDOWN_GRACE))
+    commands = os.path.dirname(sys.executable)
+    os.environ["PATH"] = os.pathsep.join([commands, os.environ.get("PATH", os.defpath)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
