@@ -312,14 +312,32 @@ def test_the_secret_key_is_made_once_and_is_private(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
 
 
-def test_a_wheel_carries_all_that_is_served(tmp_path):
-    build = ["uv", "build", "--wheel", "--quiet", "--out-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, timeout=patient(30))
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = set(wheel.namelist())
-    vendored = {f"static/vendor/{name}.min.js" for name in ("htmx", "hx-ws", "hx-upsert")}
-    assert vendored | {"Procfile", "chattable/serve/launcher.py", "templates/layout.html"} <= names
-    assert "migrations/env.py" in names
+# the wheel: the library, for anybody's app
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built and unpacked: a folder as it becomes part of site-packages."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = ["uv", "build", "--wheel", "--quiet", "--out-dir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, timeout=patient(60))
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+def test_the_wheel_holds_the_library_and_nothing_else_at_its_top(wheel):
+    library, info = sorted(path.name for path in wheel.iterdir())
+    assert library == "chattable"
+    assert info.endswith(".dist-info")
+
+
+def test_the_wheel_holds_all_of_the_library(wheel):
+    ours = {path.relative_to(ROOT) for path in (ROOT / "chattable").rglob("*") if path.is_file()}
+    theirs = {path.relative_to(wheel) for path in (wheel / "chattable").rglob("*")}
+    assert {path for path in ours if path.suffix != ".pyc"} <= theirs
+    vendor = {path.name for path in (wheel / "chattable" / "static" / "vendor").iterdir()}
+    assert vendor == {"htmx.min.js", "hx-ws.min.js", "hx-upsert.min.js"}
 
 
 # the demo model: its protocol, never its wording

@@ -4,14 +4,16 @@ from pathlib import Path
 
 from chattable.serve.sentences import CannotStart
 
-HOME = Path(__file__).resolve().parent.parent.parent
+PACKAGE = Path(__file__).resolve().parent.parent
+HOME = PACKAGE.parent
 
 
 def check_files():
     """Refuse to start without the files that the build hook brings."""
-    if not (HOME / "static" / "vendor" / "htmx.min.js").exists():
+    if not (PACKAGE / "static" / "vendor" / "htmx.min.js").exists():
         raise CannotStart(
-            "static/vendor/ is empty; fill it with `uv sync --reinstall-package chattable`."
+            "chattable/static/vendor/ is empty; "
+            "fill it with `uv sync --reinstall-package chattable`."
         )
 
 
