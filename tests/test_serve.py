@@ -15,6 +15,7 @@ import urllib.request
 import zipfile
 from contextlib import closing
 from http.client import HTTPConnection
+from importlib.metadata import PathDistribution
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import psutil
 import pytest
 from dotenv import dotenv_values
 from gunicorn.config import Config
+from packaging.requirements import Requirement
 from redis import Redis
 
 import jobs
@@ -338,6 +340,20 @@ def test_the_wheel_holds_all_of_the_library(wheel):
     assert {path for path in ours if path.suffix != ".pyc"} <= theirs
     vendor = {path.name for path in (wheel / "chattable" / "static" / "vendor").iterdir()}
     assert vendor == {"htmx.min.js", "hx-ws.min.js", "hx-upsert.min.js"}
+
+
+APP_ONLY = {"email-validator", "flask-compress", "flask-limiter", "flask-login", "flask-migrate"}
+APP_ONLY |= {"flask-wtf", "gunicorn", "humanize", "psycopg", "python-dotenv"}
+
+
+def test_the_library_asks_for_no_web_server_and_no_login(wheel):
+    asked = {"": set(), "app": set()}
+    metadata = PathDistribution(next(wheel.glob("*.dist-info")))
+    for requirement in map(Requirement, metadata.requires):
+        extra = "app" if requirement.marker else ""
+        asked[extra].add(requirement.name)
+    assert asked["app"] == APP_ONLY
+    assert {"flask", "flask-sqlalchemy", "flask-sock", "redis", "rq"} <= asked[""]
 
 
 # the demo model: its protocol, never its wording
