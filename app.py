@@ -1,10 +1,9 @@
-"""The Flask app: configuration, sign-in, chats and messages, the socket, the command line."""
+"""The Flask app: sign-in, chats and messages, the socket, the command line."""
 
 import hashlib
 import os
-import re
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,19 +31,18 @@ from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, current_user, login_user, logout_user
 from flask_sock import Sock
 from flask_wtf.csrf import CSRFError, CSRFProtect
-from gevent.event import Event
 from itsdangerous import BadSignature, URLSafeTimedSerializer
-from redis import ConnectionPool
 from redis.exceptions import RedisError
-from sqlalchemy import make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
 import jobs
-from chattable import connections, init_app, live, setup
+from chattable import connections, init_app, live
 from chattable import markdown as markup
 from models import Chat, User, db
+from pages.settings import read_settings, refuse_other_encodings
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_MODELS = ["gpt-5-mini", "gpt-5", "gpt-4o-mini"]
@@ -52,7 +50,6 @@ PASSWORD_LENGTH = 8
 INVITATION_DAYS = 7
 SIDEBAR = 50
 LARGEST_ID = 2**31 - 1
-PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 # Endpoints that need no login; the socket asks for itself, in its own language.
 OPEN = {"static", "chattable.sign_up", "chattable.log_in", "chattable.up", "__flask_sock.updates"}
 SECURITY_HEADERS = {
@@ -110,134 +107,6 @@ def digest(folder):
     """Return a short hash of all files in a folder: browsers may keep what lies under it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-
-
-# Configuration, all of it read here and once.
-
-
-def read_settings(settings, instance):
-    """Return the Flask configuration that an environment (dict of str) asks for."""
-    return {
-        "SECRET_KEY": secret_key(settings, instance),
-        "SQLALCHEMY_DATABASE_URI": database_url(settings, instance),
-        # The last used first: one that idles has to be tested before it is used again.
-        "SQLALCHEMY_ENGINE_OPTIONS": {
-            "pool_size": 6,
-            "max_overflow": 0,
-            # Seconds; Heroku's router answers for us after 30.
-            "pool_timeout": 20,
-            "pool_use_lifo": True,
-            # What people write is no business of whoever reads the log.
-            "hide_parameters": True,
-        },
-        "REDIS_URL": redis_url(settings, instance),
-        "REDIS_PREFIX": redis_prefix(settings),
-        "RATELIMIT_STORAGE_URI": "memory://",
-        "RATELIMIT_ENABLED": settings.get("RATELIMIT_ENABLED", "1") not in ("0", False),
-        "OPENAI_API_KEY": settings.get("OPENAI_API_KEY"),
-        "OPENAI_BASE_URL": provider_url(settings),
-        "MODELS": [name.strip() for name in settings.get("MODELS", "").split(",") if name.strip()],
-        "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
-        "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
-        "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
-        **{name: whole_number(settings, name, usual) for name, usual in setup.LIMITS.items()},
-        # Pages listen; `live.serve` closes the socket of one that speaks.
-        "SOCK_SERVER_OPTIONS": {"event_class": Event, "max_message_size": 1000},
-        "SEND_FILE_MAX_AGE_DEFAULT": timedelta(days=365),
-        "COMPRESS_ALGORITHM": ["br", "gzip"],
-        "MAX_CONTENT_LENGTH": 8_000_000,
-        "MAX_FORM_MEMORY_SIZE": 8_000_000,
-        "SESSION_COOKIE_SAMESITE": "Lax",
-        "PERMANENT_SESSION_LIFETIME": timedelta(days=365),
-        "SESSION_REFRESH_EACH_REQUEST": False,
-        "WTF_CSRF_TIME_LIMIT": None,
-        "WTF_CSRF_SSL_STRICT": False,
-        "WTF_CSRF_ENABLED": settings.get("WTF_CSRF_ENABLED", True),
-        "TESTING": settings.get("TESTING", False),
-    }
-
-
-def secret_key(settings, instance):
-    kept = instance / "secret_key"
-    key = settings.get("SECRET_KEY") or (kept.read_text().strip() if kept.exists() else None)
-    return key or refuse("SECRET_KEY is not set. Set it to a long random text and keep it secret.")
-
-
-def database_url(settings, instance):
-    """Return the SQLAlchemy URL; platforms still say postgres:// for PostgreSQL."""
-    default = f"sqlite:///{instance}/chattable.db"
-    try:
-        url = make_url(settings.get("DATABASE_URL") or default)
-    except (ArgumentError, ValueError):
-        refuse(
-            "DATABASE_URL is not a database address. An example: postgres://user:password@host/db"
-        )
-    backend = url.drivername.partition("+")[0]
-    if backend in ("postgres", "postgresql"):
-        return url.set(drivername="postgresql+psycopg")
-    if backend != "sqlite":
-        refuse("DATABASE_URL must begin with postgres:// or sqlite:///, the databases supported.")
-    return url
-
-
-def redis_url(settings, instance):
-    url = settings.get("REDIS_URL") or f"unix://{instance}/redis/redis.sock"
-    try:
-        ConnectionPool.from_url(url)
-    except ValueError:
-        refuse("REDIS_URL must be an address that begins with redis://, rediss:// or unix://.")
-    if url.startswith("rediss://") and "ssl_cert_reqs" not in url:
-        # Platforms sign their Redis certificates themselves; the URL may ask for more.
-        url += ("&" if "?" in url else "?") + "ssl_cert_reqs=none"
-    return url
-
-
-def redis_prefix(settings):
-    """Return what keys in Redis begin with, or None for the name that the database gives."""
-    prefix = settings.get("REDIS_PREFIX") or None
-    if prefix and not PREFIX.fullmatch(prefix):
-        refuse("REDIS_PREFIX may have letters, digits and the signs . : _ -, 60 at most.")
-    return prefix
-
-
-def provider_url(settings):
-    """Return the provider's address, or None for OpenAI's own."""
-    url = settings.get("OPENAI_BASE_URL", "").strip() or None
-    try:
-        parts = urlsplit(url or "https://api.openai.com")
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    return url if usable else refuse("OPENAI_BASE_URL must be an http:// or https:// address.")
-
-
-def choice(settings, name, allowed):
-    value = settings.get(name) or allowed[0]
-    return value if value in allowed else refuse(f"{name} must be one of {', '.join(allowed)}.")
-
-
-def whole_number(settings, name, default):
-    value = str(settings.get(name) or default)
-    return int(value) if value.isdecimal() and int(value) else refuse(f"{name} must be a number.")
-
-
-def refuse(sentence):
-    raise SystemExit(sentence)
-
-
-def refuse_other_encodings(app):
-    """Exit if the database cannot hold every character; one that is away may come back."""
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            return  # always Unicode
-        try:
-            db.engine.connect().close()
-        except connections.WrongEncoding as sentence:
-            refuse(str(sentence))
-        except SQLAlchemyError as error:
-            app.logger.warning("the database is away: %s", error)
-        finally:
-            db.engine.dispose()
 
 
 class SecureWhenEncrypted(SecureCookieSessionInterface):

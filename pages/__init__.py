@@ -1,0 +1,1 @@
+"""What stands beside the chat, a room for each thing; app.py brings them together."""
