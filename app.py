@@ -1,17 +1,13 @@
-"""The Flask app: sign-in, chats and messages, the socket, the command line."""
+"""The Flask app: its parts, the routes of chats and messages, the socket, the command line."""
 
 import hashlib
 import os
 import uuid
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
-import humanize
 from dotenv import dotenv_values
-from email_validator import EmailNotValidError, validate_email
 from flask import (
     Blueprint,
     Flask,
@@ -24,47 +20,28 @@ from flask import (
     url_for,
 )
 from flask.cli import ScriptInfo
-from flask.sessions import SecureCookieSessionInterface
 from flask_compress import Compress
-from flask_limiter import Limiter
-from flask_limiter.util import get_remote_address
-from flask_login import LoginManager, current_user, login_user, logout_user
+from flask_login import current_user
 from flask_sock import Sock
-from flask_wtf.csrf import CSRFError, CSRFProtect
-from itsdangerous import BadSignature, URLSafeTimedSerializer
 from redis.exceptions import RedisError
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
 import jobs
 from chattable import connections, init_app, live
-from chattable import markdown as markup
-from models import Chat, User, db
+from models import Chat, db
+from pages import accounts, errors, health, security, words
+from pages.errors import EXPIRED, REDIS_AWAY, problem
 from pages.settings import read_settings, refuse_other_encodings
+from pages.words import one_line
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_MODELS = ["gpt-5-mini", "gpt-5", "gpt-4o-mini"]
-PASSWORD_LENGTH = 8
-INVITATION_DAYS = 7
 SIDEBAR = 50
 LARGEST_ID = 2**31 - 1
-# Endpoints that need no login; the socket asks for itself, in its own language.
-OPEN = {"static", "chattable.sign_up", "chattable.log_in", "chattable.up", "__flask_sock.updates"}
-SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self';"
-    " frame-ancestors 'none'; object-src 'none'",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-}
-REDIS_AWAY = "The server cannot take messages right now. Your text is kept; try again in a moment."
 BUSY = "A reply is still being written. Wait for it or stop it; your text is kept."
 
-pages = Blueprint("chattable", __name__)
-login_manager = LoginManager()
-csrf = CSRFProtect()
-limiter = Limiter(get_remote_address)
+routes = Blueprint("chats", __name__)
 compress = Compress()
 sock = Sock()
 
@@ -85,20 +62,17 @@ def create_app(config=None):
         static_url_path=f"/static/{digest(HERE / 'static')}",
     )
     app.config.from_mapping(read_settings(settings, instance))
-    app.session_interface = SecureWhenEncrypted()
     app.url_map.converters["int"] = IdConverter
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    for extension in (db, login_manager, csrf, limiter, compress):
-        extension.init_app(app)
+    db.init_app(app)
     connections.tune(app)
     init_app(app, db)
-    app.register_blueprint(pages)
+    for part in (security, accounts, errors, words, health, compress):
+        part.init_app(app)
+    app.register_blueprint(routes)
     sock.init_app(app)
-    add_to_templates(app)
-    add_handlers(app)
     app.cli.add_command(migrate)
     app.cli.add_command(work)
-    app.cli.add_command(invite)
     refuse_other_encodings(app)
     return app
 
@@ -107,55 +81,6 @@ def digest(folder):
     """Return a short hash of all files in a folder: browsers may keep what lies under it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-
-
-class SecureWhenEncrypted(SecureCookieSessionInterface):
-    """Mark the session cookie Secure exactly where the browser came over TLS."""
-
-    def get_cookie_secure(self, app):
-        return request.is_secure
-
-
-# Templates and answers.
-
-
-def add_to_templates(app):
-    app.jinja_env.globals["dom_id"] = dom_id
-    app.jinja_env.filters |= {
-        "dollars": dollars,
-        "markdown": markup.render,
-        "time_in_words": time_in_words,
-    }
-
-    @app.context_processor
-    def sidebar():
-        known = current_user.is_authenticated
-        return {
-            "chats": current_user.chats_by_recency(SIDEBAR) if known else [],
-            "models": available_models() if known else [],
-            "demo": app.config["DEMO_MODEL"],
-        }
-
-
-def dom_id(thing, part=None):
-    """Return the id of a record's element: "message-9", or of a part of it: "message-9-body"."""
-    name = f"{type(thing).__name__.lower()}-{thing.id}"
-    return f"{name}-{part}" if part else name
-
-
-def dollars(amount):
-    """Return a sum for people, with enough digits to be non-zero: "$0.0010", "$0.00002"."""
-    if amount is None:
-        return "price unknown"
-    places = 4
-    while amount and places < 12 and amount < Decimal(1).scaleb(-places):
-        places += 1
-    return f"${amount:,.{places}f}"
-
-
-def time_in_words(moment):
-    age = datetime.now(UTC) - moment
-    return "just now" if age.total_seconds() < 60 else humanize.naturaltime(age)
 
 
 class IdConverter(IntegerConverter):
@@ -173,208 +98,37 @@ def database_id(text):
     return number
 
 
-def add_handlers(app):
-    app.before_request(require_login)
-    app.after_request(add_security_headers)
-    app.register_error_handler(CSRFError, lambda _: problem(EXPIRED, 400))
-    app.register_error_handler(HTTPException, show_error)
-    app.register_error_handler(SQLAlchemyError, database_away)
-    app.register_error_handler(RedisError, lambda _: problem(REDIS_AWAY, 503))
-    login_manager.unauthorized_handler(ask_to_log_in)
-    login_manager.user_loader(User.known_as)
-
-
-EXPIRED = "This page is too old. Reload it and try again; your text is kept."
-SENTENCES = {
-    403: "This is not allowed.",
-    404: "There is nothing here, or it is not yours.",
-    405: "This address does not work that way.",
-    413: "That is too much at once. Shorten it and try again.",
-    429: "Too many attempts. Wait a minute, then try again.",
-}
-
-
-def require_login():
-    if request.endpoint not in OPEN and not current_user.is_authenticated:
-        return ask_to_log_in()
-
-
-def ask_to_log_in():
-    if request.headers.get("HX-Request"):
-        return problem("You are signed out. Log in again; your text is kept.", 401)
-    return redirect(url_for("chattable.log_in", next=request.full_path.rstrip("?")))
-
-
-def add_security_headers(response):
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    if "_user_id" in session and request.endpoint != "static":
-        response.headers.setdefault("Cache-Control", "no-store")
-    return response
-
-
-def show_error(error):
-    if error.code is None or error.code < 400:
-        return error
-    return problem(SENTENCES.get(error.code, "That did not work. Try again."), error.code)
-
-
-def database_away(error):
-    db.session.rollback()
-    current_app.logger.error("database: %s", type(error).__name__, exc_info=error)
-    return problem("The database is busy or away. Nothing is lost; try again in a moment.", 503)
-
-
-def problem(sentence, status):
-    """Answer with one sentence: as a part of the page for HTMX, else as a page of its own.
-
-    It asks nobody: what went wrong may be the very database that other pages ask.
-    """
-    if request.headers.get("HX-Request"):
-        return live.render("messages/_error.html", error=sentence), status
-    nobody = login_manager.anonymous_user()
-    context = {"sentence": sentence, "status": status, "fields": written_fields()}
-    return live.render("error.html", current_user=nobody, **context), status
-
-
-def written_fields():
-    """Return what a form brought, but no secrets: without JavaScript nobody else keeps it."""
-    try:
-        fields = request.form.items()
-    except HTTPException:
-        return {}  # it is more than the server reads
+@routes.app_context_processor
+def around():
+    """Return what the page around a chat shows: the sidebar, the composer's choice of models."""
+    known = current_user.is_authenticated
     return {
-        name: value for name, value in fields if name != "csrf_token" and "password" not in name
+        "chats": current_user.chats_by_recency(SIDEBAR) if known else [],
+        "models": available_models() if known else [],
+        "demo": current_app.config["DEMO_MODEL"],
     }
-
-
-# Accounts.
-
-
-@pages.route("/signup", methods=["GET", "POST"])
-def sign_up():
-    invitation = request.args.get("invitation", "")
-    if not may_sign_up(invitation):
-        return problem("Signing up is by invitation here. Ask whoever runs this server.", 403)
-    if request.method == "GET":
-        return show_sign_up({}, {})
-    form, errors = check_sign_up(request.form)
-    if not errors:
-        user = User.sign_up(form["name"], form["email"], request.form["password"])
-        if user:
-            login_user(user)
-            return redirect(safe_next())
-        errors = {"email": "There is an account with this e-mail address already. Log in instead."}
-    return show_sign_up(form, errors), 422
-
-
-def may_sign_up(invitation):
-    if current_app.config["SIGNUP"] == "invite":
-        try:
-            invitations().loads(invitation, max_age=INVITATION_DAYS * 86400)
-        except BadSignature:
-            return False
-    return current_app.config["SIGNUP"] != "closed"
-
-
-def invitations():
-    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt="invitation")
-
-
-def check_sign_up(form):
-    """Return (cleaned form, errors by field)."""
-    name, errors = one_line(form.get("name", "")), {}
-    if not 1 <= len(name) <= 80:
-        errors["name"] = "Enter your name, with at most 80 characters."
-    email = normal_email(form.get("email", ""))
-    if not email:
-        errors["email"] = "Enter an e-mail address like ada@example.org."
-    if len(form.get("password", "")) < PASSWORD_LENGTH:
-        errors["password"] = f"Use at least {PASSWORD_LENGTH} characters."
-    elif len(form["password"]) > 1000:
-        errors["password"] = "Use at most 1,000 characters."
-    return {"name": name, "email": email or form.get("email", "")}, errors
-
-
-def one_line(text):
-    """Return a person's words with single spaces and without NULs (no database takes them)."""
-    return " ".join(text.replace("\0", "").split())
-
-
-def normal_email(address):
-    """Return the address in the one form we store, or None if it is not one."""
-    try:
-        valid = validate_email(address.strip(), check_deliverability=False, test_environment=True)
-    except EmailNotValidError:
-        return None
-    return valid.normalized.lower()
-
-
-def show_sign_up(form, errors):
-    return render_template("signup.html", form=form, errors=errors, next=safe_next(None))
-
-
-def log_in_attempt():
-    # Behind a proxy everybody may have one address: strangers must not lock each other out.
-    return f"{request.remote_addr} {request.form.get('email', '').strip().lower()}"
-
-
-def failed(answer):
-    return answer.status_code == 422
-
-
-@pages.route("/login", methods=["GET", "POST"])
-@limiter.limit("10/minute", key_func=log_in_attempt, methods=["POST"], deduct_when=failed)
-def log_in():
-    if request.method == "GET":
-        return show_log_in({}, {})
-    email, password = request.form.get("email", ""), request.form.get("password", "")
-    user = User.authenticate(normal_email(email) or "", password)
-    if user is None:
-        wrong = {"form": "That e-mail address and password do not go together."}
-        return show_log_in({"email": email}, wrong), 422
-    login_user(user)
-    session.permanent = "remember" in request.form
-    return redirect(safe_next())
-
-
-def show_log_in(form, errors):
-    return render_template("login.html", form=form, errors=errors, next=safe_next(None))
-
-
-def safe_next(default="/chats"):
-    """Return where to go after signing in: a path of ours, never another site."""
-    target = request.values.get("next") or ""
-    ours = target.startswith("/") and not target.startswith(("//", "/\\")) and "\\" not in target
-    return target if ours and target.isprintable() else default
-
-
-@pages.post("/logout")
-def log_out():
-    logout_user()
-    return redirect(url_for("chattable.log_in"))
 
 
 # Chats.
 
 
-@pages.get("/")
+@routes.get("/")
 def home():
-    return redirect(url_for("chattable.list_chats"))
+    return redirect(url_for("chats.list_chats"))
 
 
-@pages.get("/chats")
+@routes.get("/chats")
 def list_chats():
     chats, costs = current_user.chats_by_recency(), current_user.costs_by_chat()
     return render_template("chats/index.html", all_chats=chats, costs=costs)
 
 
-@pages.get("/chats/new")
+@routes.get("/chats/new")
 def new_chat():
     return render_template("chats/new.html", selected_model=default_model())
 
 
-@pages.post("/chats")
+@routes.post("/chats")
 def create_chat():
     """Create a chat, with its first message if there is one."""
     if "content" not in request.form:
@@ -401,10 +155,10 @@ def create_empty_chat():
 
 
 def chat_path(chat):
-    return url_for("chattable.show_chat", chat_id=chat.id)
+    return url_for("chats.show_chat", chat_id=chat.id)
 
 
-@pages.get("/chats/<int:chat_id>")
+@routes.get("/chats/<int:chat_id>")
 def show_chat(chat_id):
     chat = current_user.chat_or_404(chat_id)
     before = request.args.get("before", type=database_id)
@@ -423,13 +177,13 @@ def show_page(chat, **context):
     return render_template("chats/show.html", chat=chat, selected_model=selected, **context)
 
 
-@pages.get("/chats/<int:chat_id>/edit")
+@routes.get("/chats/<int:chat_id>/edit")
 def edit_chat(chat_id):
     chat = current_user.chat_or_404(chat_id)
     return render_template("chats/edit.html", chat=chat, form={"title": chat.title}, errors={})
 
 
-@pages.route("/chats/<int:chat_id>", methods=["PATCH", "POST"])
+@routes.route("/chats/<int:chat_id>", methods=["PATCH", "POST"])
 def rename_chat(chat_id):
     chat = current_user.chat_or_404(chat_id)
     title = one_line(request.form.get("title", ""))
@@ -441,21 +195,21 @@ def rename_chat(chat_id):
     return redirect(chat_path(chat), 303)
 
 
-@pages.delete("/chats/<int:chat_id>")
-@pages.post("/chats/<int:chat_id>/delete")
+@routes.delete("/chats/<int:chat_id>")
+@routes.post("/chats/<int:chat_id>/delete")
 def delete_chat(chat_id):
     current_user.chat_or_404(chat_id).delete()
     jobs.forget_chat(chat_id)
     flash("The chat was deleted.")
     if request.headers.get("HX-Request"):
-        return "", 200, {"HX-Redirect": url_for("chattable.list_chats")}
-    return redirect(url_for("chattable.list_chats"), 303)
+        return "", 200, {"HX-Redirect": url_for("chats.list_chats")}
+    return redirect(url_for("chats.list_chats"), 303)
 
 
 # Messages.
 
 
-@pages.post("/messages")
+@routes.post("/messages")
 def create_message():
     """Take a message and hand it to a worker; it appears over the socket."""
     chat = current_user.chat_or_404(request.form.get("chat_id", type=database_id))
@@ -528,14 +282,14 @@ def enqueue_turn(chat, token, job, *args):
     return True
 
 
-@pages.get("/messages/<int:message_id>")
+@routes.get("/messages/<int:message_id>")
 def show_message(message_id):
     """Give a message as it was written, in plain text."""
     content = current_user.message_or_404(message_id).content
     return content, {"Content-Type": "text/plain; charset=utf-8"}
 
 
-@pages.post("/messages/<int:message_id>/stop")
+@routes.post("/messages/<int:message_id>/stop")
 def stop_message(message_id):
     message = current_user.message_or_404(message_id)
     if message.running:
@@ -543,7 +297,7 @@ def stop_message(message_id):
     return "", 204
 
 
-@pages.post("/messages/<int:message_id>/retry")
+@routes.post("/messages/<int:message_id>/retry")
 def retry_message(message_id):
     """Ask again for the latest reply, with the model picked on the page or the same one."""
     message = current_user.message_or_404(message_id)
@@ -611,18 +365,6 @@ def catch_up(chat_id, since):
         db.session.remove()  # a socket must not hold a database connection while it waits
 
 
-@pages.get("/up")
-@csrf.exempt
-def up():
-    """Say whether the app can reach its database and its Redis, and Redis takes what is new."""
-    try:
-        db.session.execute(text("SELECT 1"))
-        live.check_writing()
-    except (SQLAlchemyError, RedisError):
-        return "down\n", 503, {"Content-Type": "text/plain"}
-    return "up\n", 200, {"Content-Type": "text/plain"}
-
-
 # The command line.
 
 
@@ -646,10 +388,3 @@ def migrate(context, arguments):
 def work():
     """Write replies: run the RQ worker (`python -m gevent.monkey --module flask …`)."""
     jobs.work(current_app._get_current_object())
-
-
-@click.command("invite")
-def invite():
-    """Print a link with which one can sign up while SIGNUP is "invite"."""
-    token = invitations().dumps(str(uuid.uuid4()))
-    click.echo(f"/signup?invitation={token}   (add your address; valid {INVITATION_DAYS} days)")

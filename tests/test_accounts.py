@@ -8,13 +8,14 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
-from app import create_app, safe_next
+from app import create_app
 from models import User, db
+from pages.accounts import safe_next
 from tests.page import parse
 from tests.services import Postgres
 
 ADA = {"name": "Ada Lovelace", "email": "ada@example.com", "password": "correct horse battery"}
-OPEN = {"static", "chattable.sign_up", "chattable.log_in", "chattable.up"}
+OPEN = {"static", "accounts.sign_up", "accounts.log_in", "health.up"}
 FOREIGN = [
     "https://evil.example/",
     "//evil.example",
@@ -354,7 +355,7 @@ def test_every_change_needs_a_csrf_token(make_app):
     app = make_app(WTF_CSRF_ENABLED=True)
     visitor = app.test_client()
     changes = [rule for rule in rules(app) if rule[0] != "GET"]
-    changes += [("POST", "/signup", "chattable.sign_up"), ("POST", "/login", "chattable.log_in")]
+    changes += [("POST", "/signup", "accounts.sign_up"), ("POST", "/login", "accounts.log_in")]
     assert len(changes) > 9
     for method, path, endpoint in changes:
         for headers in ({}, {"HX-Request": "true"}):

@@ -1,0 +1,151 @@
+"""Accounts: signing up, by invitation where it is so, logging in and out, who may see what."""
+
+import uuid
+
+import click
+from email_validator import EmailNotValidError, validate_email
+from flask import Blueprint, current_app, redirect, render_template, request, session, url_for
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_login import LoginManager, current_user, login_user, logout_user
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from models import User
+from pages.errors import problem
+from pages.words import one_line
+
+PASSWORD_LENGTH = 8
+INVITATION_DAYS = 7
+# Endpoints that need no login; the socket asks for itself, in its own language.
+OPEN = {"static", "accounts.sign_up", "accounts.log_in", "health.up", "__flask_sock.updates"}
+
+routes = Blueprint("accounts", __name__, cli_group=None)
+login_manager = LoginManager()
+limiter = Limiter(get_remote_address)
+
+
+def init_app(app):
+    """Have an app ask who is there before it shows anything."""
+    login_manager.init_app(app)
+    login_manager.unauthorized_handler(ask_to_log_in)
+    login_manager.user_loader(User.known_as)
+    limiter.init_app(app)
+    app.register_blueprint(routes)
+    app.before_request(require_login)
+
+
+def require_login():
+    if request.endpoint not in OPEN and not current_user.is_authenticated:
+        return ask_to_log_in()
+
+
+def ask_to_log_in():
+    if request.headers.get("HX-Request"):
+        return problem("You are signed out. Log in again; your text is kept.", 401)
+    return redirect(url_for("accounts.log_in", next=request.full_path.rstrip("?")))
+
+
+@routes.route("/signup", methods=["GET", "POST"])
+def sign_up():
+    invitation = request.args.get("invitation", "")
+    if not may_sign_up(invitation):
+        return problem("Signing up is by invitation here. Ask whoever runs this server.", 403)
+    if request.method == "GET":
+        return show_sign_up({}, {})
+    form, errors = check_sign_up(request.form)
+    if not errors:
+        user = User.sign_up(form["name"], form["email"], request.form["password"])
+        if user:
+            login_user(user)
+            return redirect(safe_next())
+        errors = {"email": "There is an account with this e-mail address already. Log in instead."}
+    return show_sign_up(form, errors), 422
+
+
+def may_sign_up(invitation):
+    if current_app.config["SIGNUP"] == "invite":
+        try:
+            invitations().loads(invitation, max_age=INVITATION_DAYS * 86400)
+        except BadSignature:
+            return False
+    return current_app.config["SIGNUP"] != "closed"
+
+
+def invitations():
+    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt="invitation")
+
+
+def check_sign_up(form):
+    """Return (cleaned form, errors by field)."""
+    name, errors = one_line(form.get("name", "")), {}
+    if not 1 <= len(name) <= 80:
+        errors["name"] = "Enter your name, with at most 80 characters."
+    email = normal_email(form.get("email", ""))
+    if not email:
+        errors["email"] = "Enter an e-mail address like ada@example.org."
+    if len(form.get("password", "")) < PASSWORD_LENGTH:
+        errors["password"] = f"Use at least {PASSWORD_LENGTH} characters."
+    elif len(form["password"]) > 1000:
+        errors["password"] = "Use at most 1,000 characters."
+    return {"name": name, "email": email or form.get("email", "")}, errors
+
+
+def normal_email(address):
+    """Return the address in the one form we store, or None if it is not one."""
+    try:
+        valid = validate_email(address.strip(), check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        return None
+    return valid.normalized.lower()
+
+
+def show_sign_up(form, errors):
+    return render_template("accounts/signup.html", form=form, errors=errors, next=safe_next(None))
+
+
+def log_in_attempt():
+    # Behind a proxy everybody may have one address: strangers must not lock each other out.
+    return f"{request.remote_addr} {request.form.get('email', '').strip().lower()}"
+
+
+def failed(answer):
+    return answer.status_code == 422
+
+
+@routes.route("/login", methods=["GET", "POST"])
+@limiter.limit("10/minute", key_func=log_in_attempt, methods=["POST"], deduct_when=failed)
+def log_in():
+    if request.method == "GET":
+        return show_log_in({}, {})
+    email, password = request.form.get("email", ""), request.form.get("password", "")
+    user = User.authenticate(normal_email(email) or "", password)
+    if user is None:
+        wrong = {"form": "That e-mail address and password do not go together."}
+        return show_log_in({"email": email}, wrong), 422
+    login_user(user)
+    session.permanent = "remember" in request.form
+    return redirect(safe_next())
+
+
+def show_log_in(form, errors):
+    return render_template("accounts/login.html", form=form, errors=errors, next=safe_next(None))
+
+
+def safe_next(default="/chats"):
+    """Return where to go after signing in: a path of ours, never another site."""
+    target = request.values.get("next") or ""
+    ours = target.startswith("/") and not target.startswith(("//", "/\\")) and "\\" not in target
+    return target if ours and target.isprintable() else default
+
+
+@routes.post("/logout")
+def log_out():
+    logout_user()
+    return redirect(url_for("accounts.log_in"))
+
+
+@routes.cli.command("invite")
+def invite():
+    """Print a link with which one can sign up while SIGNUP is "invite"."""
+    token = invitations().dumps(str(uuid.uuid4()))
+    click.echo(f"/signup?invitation={token}   (add your address; valid {INVITATION_DAYS} days)")

@@ -1,0 +1,63 @@
+"""What people are told when something goes wrong: one sentence, as a page or a part of one."""
+
+from flask import current_app, request
+from flask_wtf.csrf import CSRFError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException
+
+from chattable import live
+from models import db
+
+REDIS_AWAY = "The server cannot take messages right now. Your text is kept; try again in a moment."
+EXPIRED = "This page is too old. Reload it and try again; your text is kept."
+SENTENCES = {
+    403: "This is not allowed.",
+    404: "There is nothing here, or it is not yours.",
+    405: "This address does not work that way.",
+    413: "That is too much at once. Shorten it and try again.",
+    429: "Too many attempts. Wait a minute, then try again.",
+}
+
+
+def init_app(app):
+    """Have an app say what went wrong in sentences."""
+    app.register_error_handler(CSRFError, lambda _: problem(EXPIRED, 400))
+    app.register_error_handler(HTTPException, show_error)
+    app.register_error_handler(SQLAlchemyError, database_away)
+    app.register_error_handler(RedisError, lambda _: problem(REDIS_AWAY, 503))
+
+
+def show_error(error):
+    if error.code is None or error.code < 400:
+        return error
+    return problem(SENTENCES.get(error.code, "That did not work. Try again."), error.code)
+
+
+def database_away(error):
+    db.session.rollback()
+    current_app.logger.error("database: %s", type(error).__name__, exc_info=error)
+    return problem("The database is busy or away. Nothing is lost; try again in a moment.", 503)
+
+
+def problem(sentence, status):
+    """Answer with one sentence: as a part of the page for HTMX, else as a page of its own.
+
+    It asks nobody: what went wrong may be the very database that other pages ask.
+    """
+    if request.headers.get("HX-Request"):
+        return live.render("messages/_error.html", error=sentence), status
+    nobody = current_app.login_manager.anonymous_user()
+    context = {"sentence": sentence, "status": status, "fields": written_fields()}
+    return live.render("error.html", current_user=nobody, **context), status
+
+
+def written_fields():
+    """Return what a form brought, but no secrets: without JavaScript nobody else keeps it."""
+    try:
+        fields = request.form.items()
+    except HTTPException:
+        return {}  # it is more than the server reads
+    return {
+        name: value for name, value in fields if name != "csrf_token" and "password" not in name
+    }
