@@ -15,7 +15,7 @@ import urllib.request
 import zipfile
 from contextlib import closing
 from http.client import HTTPConnection
-from importlib.metadata import PathDistribution
+from importlib.metadata import PathDistribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import pytest
 from dotenv import dotenv_values
 from gunicorn.config import Config
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from redis import Redis
 
 import jobs
@@ -354,6 +355,55 @@ def test_the_library_asks_for_no_web_server_and_no_login(wheel):
         asked[extra].add(requirement.name)
     assert asked["app"] == APP_ONLY
     assert {"flask", "flask-sqlalchemy", "flask-sock", "redis", "rq"} <= asked[""]
+
+
+@pytest.fixture
+def library(wheel):
+    """Run Python with the library, and with nothing that only the app needs: library(script)."""
+    owners = {name: {*map(canonicalize_name, by)} for name, by in packages_distributions().items()}
+    absent = [name for name in owners if owners[name] & APP_ONLY]
+    hide = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+    environment = os.environ | {"PYTHONPATH": str(wheel)}
+
+    def run(script, folder=wheel):
+        python = [sys.executable, "-P", "-c", hide + script]
+        return subprocess.run(python, cwd=folder, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+LOAD_ALL = """
+import pkgutil, chattable
+for _, name, _ in pkgutil.walk_packages(chattable.__path__, "chattable."):
+    if name not in ("chattable.serve.launcher", "chattable.serve.running"):
+        __import__(name)
+print(chattable.__path__[0])
+"""
+
+
+def test_the_library_loads_without_what_only_the_app_needs(library, wheel):
+    done = library(LOAD_ALL)
+    assert (done.stdout.strip(), done.stderr) == (str(wheel / "chattable"), "")
+
+
+COMMAND_OF_THE_LIBRARY = "from chattable.serve.__main__ import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], "there is no app here"),
+        (["app.py"], "there is no app here"),
+        (["app.py", "Procfile"], "the packages of the app are not installed"),
+    ],
+)
+def test_where_the_command_cannot_run_it_says_so_in_a_sentence(library, tmp_path, files, words):
+    for name in files:
+        (tmp_path / name).touch()
+    done = library(COMMAND_OF_THE_LIBRARY, tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"chattable: {words}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 # the demo model: its protocol, never its wording

@@ -10,7 +10,7 @@ import tempfile
 import time
 from functools import partial
 
-from chattable.serve.home import HOME
+from chattable.serve.home import home
 from chattable.serve.sentences import CannotStart, say
 
 SHORTEST_DELAY, LONGEST_DELAY, STEADY = 0.25, 8, 30  # seconds
@@ -32,7 +32,7 @@ class Child:
         self.started, self.due = time.monotonic(), None
         self.process = subprocess.Popen(
             self.command,
-            cwd=HOME,
+            cwd=home(),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=partial(end_with_launcher, self.stop_with, os.getpid()),

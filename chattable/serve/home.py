@@ -1,11 +1,24 @@
 """Where the app lies that the launcher runs, and what its Procfile names."""
 
+import re
 from pathlib import Path
 
 from chattable.serve.sentences import CannotStart
 
 PACKAGE = Path(__file__).resolve().parent.parent
-HOME = PACKAGE.parent
+
+
+def home():
+    """Return the folder of the app: where we are called, else where this package is a part of it.
+
+    Raises CannotStart where neither holds an app, as where the library is installed alone.
+    """
+    for folder in (Path.cwd(), PACKAGE.parent):
+        if (folder / "app.py").is_file() and (folder / "Procfile").is_file():
+            return folder
+    raise CannotStart(
+        "there is no app here; call it where app.py and Procfile are, as in a clone of Chattable."
+    )
 
 
 def check_files():
@@ -19,10 +32,11 @@ def check_files():
 
 def command(name):
     """Return the arguments that run what the Procfile names, without leaving the shell behind."""
+    if name not in procfile():
+        raise CannotStart(f"the Procfile names no {name}; it needs release, web and worker.")
     return ["sh", "-c", f"exec {procfile()[name]}"]
 
 
 def procfile():
     """Return the Procfile's commands by name."""
-    lines = (HOME / "Procfile").read_text().splitlines()
-    return dict(line.split(": ", 1) for line in lines if line)
+    return dict(re.findall(r"^(\w+): *(.+)$", (home() / "Procfile").read_text(), re.MULTILINE))
