@@ -362,6 +362,72 @@ def test_half_a_tag_is_neither_shown_nor_waited_for():
     assert [shown(f"a {half}") for half in ("<b", "<br", "<br/", "</su")] == ["<p>a</p>"] * 4
 
 
+WITH_BLANK_LINES = [
+    ("$$\n\na = b\n\n$$", 1),
+    ("\\[\n\na = b\n\n\\]", 1),
+    ("\\[ a = b,\n  \n\n c = d \\]\nthen", 1),
+    ("\\begin{align}\na &= b \\\\\n\n\nc &= d\n\\end{align}", 1),
+    ("So:\n$$\na\n\n+ \\text{if it is what we saw}\n$$\nthen", 1),
+    ("$$ S = 5\n\n\\text{where } S \\text{ is the sum}\n$$", 1),
+    ("$$\na\n\n+ \\text{if $x$}\n$$ \nthen", 1),
+    ("$$\nx\n$$\n\n$$\n\ny\n\n$$", 2),
+    ("- x\n\n  $$\n\n  a\n\n  $$\n- y", 1),
+    ("1. x:\n$$\na\n\nb\n$$\n2. y", 1),
+    ("- a\n  - b\n\\[\nx\n\ny\n\\]\n- c", 1),
+    ("> $$\n>\n> a\n>\n> $$", 1),
+    ("> b\n>\n> \\[\n>\n> a\n>\n> \\]\n>\n> d", 1),
+    ("> a\n$$\n\nb\n\n$$\n> c", 1),
+    ("<details>\n<summary>a</summary>\n\n$$\n\na\n\n$$\n\n</details>\nb", 1),
+]
+NEVER_CLOSED = [
+    "$$\n\n- a\n\n- b\n\n$x",
+    "$$\n- a\n\n- b",
+    "$$\n\n- a\n- b\n\n$$ c\n- d",
+    "\\[\n\n1. a\n\n\\[\n\n2. b",
+    "\\begin{align}\n\n- a\n\n\\begin{align}\n\nb",
+    "$$\n\n$$\n\n$$\n\nSushi\n\n$$\n\nPizza for two",
+    "$$\n\n- **Sushi**\n- Ramen\n\n$$\n\n1. Pizza\n\n$$",
+    "$$\n\n# Sushi\n\n$$\n\n| a | b |\n|---|---|\n| c | d |",
+    "$$\n\n这家餐厅的价格很高。\n\n$$",
+    "\\[\n\nДорогие рестораны города\n\n\\]",
+    "$$\n\nx\n\n- abcdefg\n" + "x = y\n" * 1500 + "\n$$",
+]
+
+
+@pytest.mark.parametrize("text, formulas", WITH_BLANK_LINES)
+def test_display_math_may_hold_blank_lines(text, formulas):
+    assert render(text).count("<math") == formulas and "$$" not in render(text)
+    assert_grown_alike(text)
+    for cut in range(len(text) + 1) if "$x$" not in text else ():
+        assert not re.search(r"\$\$|<p>\[|<p>\\", shown(text[:cut], 2))
+
+
+@pytest.mark.parametrize("text", NEVER_CLOSED)
+def test_display_math_that_is_never_closed_takes_no_other_block(text):
+    assert "<math" not in render(text)
+    assert_grown_alike(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["$$x$$ is what\nit is", "- a\n\n$$y$$ is\n- b\n\n\\[z\\], too\nso"]
+)
+def test_display_math_in_a_sentence_is_a_part_of_it(text):
+    assert_grown_alike(text)
+
+
+def assert_grown_alike(text, after="\n\nSo it is and so it ends.\n\n# End\n\nEnd."):
+    """Check that a text is the same grown, whatever it was cut at, as whole."""
+    html = markup.render(text + after)
+    for cut in range(0, len(text), 1 + len(text) // 300 * 20):
+        growth, page = Growth(), Page()
+        for piece in (text[:cut], text[cut:], after):
+            page.apply(growth.feed(piece))
+        assert growth.html == html
+        assert page.html == Page(html).html
+    if len(text) < 1000:
+        assert grown(text + after, 1)[0].html == html
+
+
 def test_an_environment_is_shown_as_code_until_it_ends():
     assert shown("So:\n\\begin{align}\na &= b \\\\\n- c", 2).startswith(
         '<p>So:</p><code class="math">\\begin{align}\na &amp;= b \\\\\n- c'
@@ -1231,6 +1297,10 @@ GRAMMAR = [
         "</details>\n",
         "```md\n```a\n```\n",
         "\\begin{align}",
+        "$$\n",
+        "$$\n\nx\n\n",
+        "\\[\n\n",
+        "\\begin{align}\n\nx",
         "`a ``",
         "a|\n",
         "[a]: b\n",

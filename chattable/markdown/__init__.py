@@ -129,19 +129,43 @@ MATH_END = (
 )
 IN_TEXT = r"(?:\\.|[^{}$\\\n]|\{[^{}$\n]*+\})*+"
 TEXT_WITH_MATH = rf"\\(?:text|mbox)\{{(?:{IN_TEXT}\${IN_TEXT}\$)++{IN_TEXT}\}}"
-# What opens math cannot be inside it, or each one that is never closed is looked through anew.
-DISPLAY = (  # may take several lines, none of them blank
-    r"\$\$(?P<{0}1>(?:{2}|\\.|[^$\\\n]|\\?\n(?![ \t]*\n)){{1,4000}})\$\$"
-    r"|\\\[(?P<{0}2>(?:[^\\\n]|\\[^][\n]|\\?\n(?![ \t]*\n)){{1,4000}})\\\]"
-    r"|(?P<{0}5>\\begin\{{(?P<{0}name>{1})\}}"
-    r"(?:[^\\\n]|\\(?!(?:begin|end)\{{(?P={0}name)\}})[^\n]|\\?\n(?![ \t]*\n)){{1,4000}}"
-    r"\\end\{{(?P={0}name)\}})"
+UNBROKEN = r"\\?\n(?![ \t]*\n)"  # by a blank line
+WORD_LETTER = rf"(?:[^\W\d_{CARET}]|[{COMBINING}])"
+TWO_LETTERS = rf"(?<!{WORD_LETTER}){WORD_LETTER}{{2,}}+"
+IN_PROSE = rf"[\w{COMBINING} \t.,:;!?'’\"-]*?"
+# What a line begins with that is no formula: another block, or a few words; or it is words only.
+PROSE = (
+    rf"[ \t]*+(?:#{{1,6}}[ \t]|`{{3}}|~{{3}}|-{{3}}|\*\*|</?[A-Za-z]|>[ \t]*{WORD_LETTER}{{2}}"
+    rf"|(?:[-+*]|\d{{1,9}}[.)])[ \t]+(?:\*\*|{WORD_LETTER}{{3}})"
+    rf"|(?:[^\\{{\n]*?[ \t(])??{TWO_LETTERS}(?:[ \t,]+{TWO_LETTERS}){{2}}"
+    rf"|[^\\{{\n]*?[{UNSPACED}]{{6}}"
+    rf"|(?={IN_PROSE}{WORD_LETTER}{{3}}){IN_PROSE}(?:$|{CARET}))"
 )
-BLOCK_MATH = (
-    r"^ {0,3}(?:" + DISPLAY.format("block_math_", ENVIRONMENT, TEXT_WITH_MATH) + r")[ \t]*(?:\n|$)"
-)
+IN_PARTS = rf"\\?\n(?:(?![ \t]*\n)|(?:[ \t]*+\n)++(?!{PROSE}))"  # with blank lines, too
+
+
+def _display(prefix, newline, end=None):
+    """Return the pattern of display math in several lines, or of its beginning, up to an end.
+
+    What opens math cannot be inside it, or each that is never closed is looked through anew.
+    """
+    name = rf"\{{(?P={prefix}name)\}}"
+    return (
+        rf"\$\$(?!\s*+\$\$)(?P<{prefix}1>(?:{TEXT_WITH_MATH}|\\.|[^$\\\n]|{newline}){{1,4000}})"
+        + (end or r"\$\$")
+        + rf"|\\\[(?!\s*+\\\])(?P<{prefix}2>(?:[^\\\n]|\\[^][\n]|{newline}){{1,4000}})"
+        + (end or r"\\\]")
+        + rf"|(?P<{prefix}5>\\begin\{{(?P<{prefix}name>{ENVIRONMENT})\}}"
+        + rf"(?:[^\\\n]|\\(?!(?:begin|end){name})[^\n]|{newline}){{1,4000}}"
+        + (end or rf"\\end{name}")
+        + ")"
+    )
+
+
+LONGEST_MATH = 8000  # characters of a block
+BLOCK_MATH = r"^ {0,3}(?:" + _display("block_math_", IN_PARTS) + rf")[ \t]*(?:\n|{CARET}?\n?\Z)"
 INLINE_MATH = (
-    DISPLAY.format("math_", ENVIRONMENT, TEXT_WITH_MATH)
+    _display("math_", UNBROKEN)
     + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
     + rf"|{BEFORE_MATH}(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
     + MATH_END
@@ -382,6 +406,8 @@ def _written(math, latex):
 def _parse_math(parser, match, state):
     groups = [group for group in match.groupdict().items() if group[1] and "math_" in group[0]]
     name, latex = next(group for group in groups if group[0][-1].isdigit())
+    if len(match[0]) > LONGEST_MATH:
+        return None
     if name == "math_4" and PRICE.match(latex):
         return None
     if name == "math_6" and not SPACED_MATH.match(latex):
@@ -594,13 +620,15 @@ def _bare_links(md):
 
 
 _renderer = Renderer()
+FLUSH_MATH = re.compile(BLOCK_MATH.replace(" {0,3}", "", 1), re.M)
 
 
 class Lines(mistune.BlockState):
     within = False  # whether the lines of a list or a quote are being looked for
 
     def get_line(self, start_pos):
-        line = super().get_line(start_pos)
+        math = self.within and FLUSH_MATH.match(self.src, start_pos)
+        line = math[0] if math else super().get_line(start_pos)
         _step(1 + len(line) // 100)
         return line
 
@@ -812,10 +840,11 @@ FULL_DETAILS, DETAILS_START = re.compile(DETAILS, re.M), re.compile(r" {0,3}<det
 ABOVE_SUMMARY = re.compile(r" {0,3}<details>[ \t]*+(?:\n[ \t]*+){0,3}+(?=<summary>)", re.I)
 QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 QUOTE = re.compile(r" {0,3}>")
-OTHER_QUOTE = re.compile(r"^[ >]*(?:[-+*\d`~]|\s{4}|<details>)|\A[ >]*\n", re.M | re.I)
-MATH_WHOLE = re.compile(
-    r" {0,3}(?:\$\$.*?\$\$|\\\[.*?\\\]|(?s:\\begin(\{\w+\*?\}).*?\\end\1))", re.S
+OTHER_QUOTE = re.compile(
+    r"^[ >]*(?:[-+*\d`~]|\s{4}|<details>|\$\$|\\\[|\\begin)|\A[ >]*\n", re.M | re.I
 )
+WHOLE_MATH = re.compile(BLOCK_MATH, re.M)
+HALF_MATH = re.compile(" {0,3}(?:" + _display("half_", IN_PARTS, r"\Z") + ")", re.M)
 QUOTED = re.compile(r" {0,3}> ?[^\s>#`~*+\d-]")
 EMPTY_QUOTE = re.compile(r" {0,3}>[ \t]*")
 UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
@@ -858,6 +887,10 @@ MATH_ENDS = {
     "\\(": r"\\\)|\n",
     "\\[": r"\\\]",
 }
+MATH_BEGINS = re.compile(
+    rf"^[ \t>]*(?:(?:[-+*]|\d{{1,9}}[.)])[ \t]+)*(\$\$(?!\$)|\\\[|\\begin(\{{{ENVIRONMENT}\}}))",
+    re.M,
+)
 MATH_CLOSERS = {"$ ": " $", "\\(": r"\)", "\\[": r"\]"}
 WORD_START = re.compile(rf"[{UNSPACED}]{{2}}|(?<!\S)[^\s{UNSPACED}]")
 MATH_WORDS = re.compile(r"(?<![\\{a-zA-Z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
@@ -887,7 +920,6 @@ KINDS = (  # what a region can be, by how its first line begins
     ("line", RULE),
     ("list", MARKER),
     ("indented", re.compile(r" {4}| {0,3}\t")),
-    ("math", MATH),
     ("quote", re.compile(r" {0,3}>")),
     ("details", DETAILS_START),
     ("table", re.compile(r" {0,3}\|")),
@@ -941,6 +973,10 @@ class Growth:
         self._gap = ""  # the end of the source that is held back
         self._hoped = False  # whether markup is shown of which the end has not come
         self._plain = False  # whether ordinary text can go to the end of the stem
+        self._half_math = (
+            -1,
+            0,
+        )  # where display math may begin; how far it has been looked through
         self._solid = 0  # where the last fence that is closed ends
         self._details, self._fenced = 0, None  # how many <details> are open; the fence in them
         # The fence that is open: its indent, its marker, where its code begins, whether Markdown.
@@ -1159,7 +1195,7 @@ class Growth:
         lower = text.lower() if self._kind == "details" else ""
         in_summary = lower.rfind("<summary>") > lower.rfind("</summary>")
         inline = INLINE_IN_SUMMARY if in_summary else INLINE
-        closers = _closers(text, self._math if self._kind == "math" else None, inline)
+        closers = _closers(text, inline)
         if self._kind == "table" and "\n" not in text:
             cells = _cells(text + CARET)
             if all(_words_from(0, cell) <= FEW for cell in cells):
@@ -1194,13 +1230,35 @@ class Growth:
                 return None
             if context := line.strip(BLANK) and self._follows(line, end >= 0):
                 return start, context
-            if end < 0:
+            math = self._math_end(line)
+            if math > 0 and start and self._kind in ("paragraph", "text"):
+                return start, "block"
+            if math > 0:
+                self._kind = self._kind if start else "math"
+                self._line, self._lines, self._blank = math, self._lines + 1, False
+                continue
+            if math == 0 or end < 0:
                 return None
             self._blank, self._line = not line.strip(BLANK), end + 1
             self._lines += 1
             self._judged = 0
             self._enter_code(line)
         return None
+
+    def _math_end(self, line):
+        """Return where display math ends that a line begins: -1 if it is none, 0 if it may be."""
+        lazy = self._kind in ("list", "quote") and line[:1] != " "
+        if not (lazy or self._kind in ("paragraph", "text")) or not MATH.match(line):
+            return -1
+        known, long = self._source.rfind("\n") + 1, len(self._source) - self._line > LONGEST_MATH
+        tried, before = self._half_math
+        if tried == self._line and (known - before) * 20 < known - tried + 1 and not long:
+            return 0  # all of it would be looked through at every line
+        if math := WHOLE_MATH.match(self._source, self._line, known):
+            return math.end() if len(math[0]) <= LONGEST_MATH else -1
+        self._half_math = self._line, known
+        half = known <= self._line or HALF_MATH.match(self._source, self._line, known)
+        return 0 if half and not long else -1
 
     def _judged_lately(self, line):
         """Tell whether a long line has grown little since it was judged."""
@@ -1215,7 +1273,7 @@ class Growth:
         if not self._lines:
             return None
         if self._kind == "details":
-            if FULL_DETAILS.match(self._source, self._math, self._line):
+            if FULL_DETAILS.match(self._source, self._above, self._line):
                 return "block" if self._details < 1 else None
             if self._in_summary():
                 return None
@@ -1227,10 +1285,6 @@ class Growth:
                 return context
         if self._kind == "list":
             return self._follows_item(line)
-        if self._kind == "math" and not self._blank and self._line - self._math < 4000:
-            return (
-                None if MATH_WHOLE.match(self._source, self._math, self._line) is None else "block"
-            )
         if self._kind == "indented":
             return None if line.startswith(("    ", "\t")) or not line.strip() else "block"
         if self._blank:
@@ -1240,19 +1294,18 @@ class Growth:
             return "quote" if not line or INTERRUPT.match(line) else None
         if self._kind in ("paragraph", "text") and INTERRUPT.match(line):
             return "block"
-        for kind, start in (("math", MATH), ("details", DETAILS_START)):
-            if self._kind == "paragraph" and start.match(line):
-                self._kind, self._math = kind, self._line
-                self._details, self._fenced = 0, None
-                return None
+        if self._kind == "paragraph" and DETAILS_START.match(line):
+            self._kind, self._above = "details", self._line
+            self._details, self._fenced = 0, None
+            return None
         if self._kind == "quote":
             return self._follows_quote(line)
-        return "block" if self._kind in ("line", "fence") else None
+        return "block" if self._kind in ("line", "fence", "math") else None
 
     def _in_summary(self):
         """Tell whether a line may be a part of the summary that begins <details>."""
-        above = ABOVE_SUMMARY.match(self._source, self._math)
-        long = self._source.count("\n", self._math, self._line) > 5
+        above = ABOVE_SUMMARY.match(self._source, self._above)
+        long = self._source.count("\n", self._above, self._line) > 5
         return above and (above.end() >= self._line or not (self._blank or long))
 
     def _follows_quote(self, line):
@@ -1265,7 +1318,7 @@ class Growth:
 
     def _classify(self, line):
         self._kind = next(kind for kind, start in KINDS if start.match(line))
-        self._margin = self._math = 0
+        self._margin = self._above = 0
         if self._kind == "list":
             spaces, self._bullet = MARKER.match(line).groups()
             self._indent, self._margin = len(spaces), len(spaces) + len(self._bullet) + 1
@@ -1450,14 +1503,9 @@ def _chunks(shown, depth):
     yield depth, shown[start:]
 
 
-def _closers(text, position=None, inline=INLINE):
-    """Return what closes the inline markup that is open at the end of Markdown.
-
-    `position` is where to look from, if not from the beginning of the last block.
-    """
-    if position is None:
-        position = max((match.end() for match in BLOCK_START.finditer(text)), default=0)
-    stack, unending = [], set()
+def _closers(text, inline=INLINE):
+    """Return what closes the inline markup that is open at the end of Markdown."""
+    stack, unending, position = [], set(), _last_block(text)
     while match := inline.search(text, position):
         run, position = match.group(), match.end()
         if run[0] == "`" or run in MATH_ENDS or run.startswith("\\begin"):
@@ -1474,6 +1522,18 @@ def _closers(text, position=None, inline=INLINE):
         elif run[0] not in "\\$":
             _toggle(stack, match)
     return "".join(_closer(mark) for mark, at in reversed(stack) if _is_hoped(mark, at, text))
+
+
+def _last_block(text):
+    """Return where the last block begins, or display math that may have begun before it."""
+    after = 0
+    while math := MATH_BEGINS.search(text, after):
+        ends = MATH_ENDS.get(math[1]) or rf"\\end{re.escape(math[2])}"
+        end = re.compile(ends).search(text, math.end())
+        if not end and _is_hoped(math[1], math.end(1), text):
+            return math.start(1)
+        after = end.end() if end else math.end()
+    return max((match.end() for match in BLOCK_START.finditer(text, after)), default=after)
 
 
 def _closer(mark):
