@@ -102,6 +102,12 @@ def undirected(html):
 
 # --- Whole messages
 
+X = (
+    '<math display="inline"><semantics><mrow><mi>x</mi></mrow>'
+    '<annotation encoding="application/x-tex">x</annotation></semantics></math>'
+)
+DISPLAYED_X = X.replace("inline", "block")
+
 
 def test_prose_is_rendered_as_commonmark():
     assert (
@@ -174,11 +180,43 @@ def test_money_is_not_math(text):
         "$10^{-3}$",
         r"$ \frac{1}{2} $",
         r"so $ 5 \text{ km} $, then",
+        "so $`x^2`$, then",
+        "中文$`x`$，**$`5 dollars_y`$**",
+        "```math\nx\n```",
+        "- a\n  ```math\n  x\n\n  y\n  ```\n- b",
         "$ x = 5 $",
     ],
 )
 def test_math_becomes_mathml(text):
     assert "<math" in render(text) and "$" not in render(text)
+
+
+@pytest.mark.parametrize(
+    "text, html",
+    [
+        ("so $`x`$, then", f"<p>so {X}, then</p>"),
+        ("**$`x`$** and `a` $`x`$s", f"<p><strong>{X}</strong> and <code>a</code> {X}s</p>"),
+        ("| a |\n|---|\n| $`x`$ |", f"<td>{X}</td>"),
+        ("`$`x`$`", "<p><code>$</code>x<code>$</code></p>"),
+        ("$``x``$ of \\$`x`$", "<p>$<code>x</code>$ of $<code>x</code>$</p>"),
+        ("```math\nx\n```\nso", f"{DISPLAYED_X}<p>so</p>"),
+        ("> ~~~ math\n> x\n> ~~~\n>\n> so", f"<blockquote>{DISPLAYED_X}<p>so</p></blockquote>"),
+        ("1. a\n   ```math\n   x\n\n   ```\n2. b", f"<p>a</p>{DISPLAYED_X}</li>"),
+    ],
+)
+def test_math_in_code_is_math_as_github_has_it(text, html):
+    assert html in render(text)
+    assert_grown_alike(text)
+
+
+def test_math_in_code_is_shown_as_it_is_typed():
+    assert shown("so $`x^2 + y") == '<p>so <code class="math">x^2 + y</code></p>'
+    assert shown("so $`x`") == '<p>so <code class="math">x</code></p>'
+    assert shown("```math\nx^2\n\n+ y\n") == '<code class="math">x^2\n\n+ y\n</code>'
+
+
+def test_a_fence_of_very_much_math_is_code():
+    assert "<math" not in render("```math\n" + "x + " * 5000 + "x\n```")
 
 
 ENVIRONMENTS = "equation displaymath gather gathered multline eqnarray align aligned flalign split cases dcases matrix pmatrix bmatrix Bmatrix vmatrix Vmatrix smallmatrix equation* align* gather* array".split()
@@ -756,12 +794,6 @@ def test_a_bracketed_host_keeps_its_brackets():
 
 def link(url):
     return f'<a href="{url}" rel="noopener noreferrer nofollow" target="_blank">{url}</a>'
-
-
-X = (
-    '<math display="inline"><semantics><mrow><mi>x</mi></mrow>'
-    '<annotation encoding="application/x-tex">x</annotation></semantics></math>'
-)
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,8 @@ BLOCK_MATH = r"^ {0,3}(?:" + _display("block_math_", IN_PARTS) + rf")[ \t]*(?:\n
 INLINE_MATH = (
     _display("math_", UNBROKEN)
     + r"|\\\((?P<math_3>(?:[^\\\n]|\\[^()\n]){1,1000})\\\)"
-    + rf"|{BEFORE_MATH}(?<![$\\])\$(?![\s$])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
+    + r"|(?<![$\\])\$`(?P<math_7>[^`\n]{1,1000})`\$(?!\$)"  # as GitHub has it
+    + rf"|{BEFORE_MATH}(?<![$\\])\$(?![\s$`])(?P<math_4>(?:\\.|[^$\\\n]){{1,500}})(?<!\s)"
     + MATH_END
     + rf"|{BEFORE_MATH}(?<![$\\])(?<!\d )\$(?P<math_6> (?:\\.|[^$\\\n]){{1,500}} )"
     + rf"\${AFTER_MATH}"
@@ -242,6 +243,8 @@ class Renderer(mistune.HTMLRenderer):
     def block_code(self, code, info=None):
         # Where the caret is in a fence's info, it must not get into an attribute.
         language, file = _language_and_file((info or "").replace(CARET, ""))
+        if language == "math" and len(code) <= LONGEST_MATH:
+            return _mathml(code.strip(), display=True)
         body = escape(code, quote=False) if CARET in code else _coloured(code, language)
         button = '<button type="button" class="code__copy">Copy</button>'
         name = html.escape(file or language or "text")
@@ -875,7 +878,7 @@ HALF = re.compile(
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
 INLINE = re.compile(
-    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|{BEFORE_MATH}(?<!\$)\$(?![\s\d$]|[A-Za-z]{{2}})"
+    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|(?<!\$)\$`(?!`)|{BEFORE_MATH}(?<!\$)\$(?![\s\d$`]|[A-Za-z]{{2}})"
     rf"|{BEFORE_MATH}(?<![\d$])(?<!\d )\$ (?=\\[A-Za-z])",
     re.S,
 )
@@ -884,6 +887,7 @@ MATH_ENDS = {
     "$": rf"(?<![\s\\]){MATH_END}|\n",
     "$ ": rf" \${AFTER_MATH}|\n",
     "$$": r"\$\$",
+    "$`": r"`\$|\n",
     "\\(": r"\\\)|\n",
     "\\[": r"\\\]",
 }
@@ -891,7 +895,7 @@ MATH_BEGINS = re.compile(
     rf"^[ \t>]*(?:(?:[-+*]|\d{{1,9}}[.)])[ \t]+)*(\$\$(?!\$)|\\\[|\\begin(\{{{ENVIRONMENT}\}}))",
     re.M,
 )
-MATH_CLOSERS = {"$ ": " $", "\\(": r"\)", "\\[": r"\]"}
+MATH_CLOSERS = {"$ ": " $", "$`": "`$", "\\(": r"\)", "\\[": r"\]"}
 WORD_START = re.compile(rf"[{UNSPACED}]{{2}}|(?<!\S)[^\s{UNSPACED}]")
 MATH_WORDS = re.compile(r"(?<![\\{a-zA-Z])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
 # Words after which what was taken for the beginning of markup, and has no end, is not any more.
@@ -899,6 +903,7 @@ PATIENT = {
     "$": 1,
     "$ ": 3,
     "$$": 3,
+    "$`": 3,
     "\\(": 3,
     "\\[": 3,
     "**": 10,
