@@ -323,6 +323,22 @@ A paragraph.
             "<p>&lt;details&gt;&lt;/details&gt;</p><details><summary>b</summary><p>c</p></details><p>d</p>",
         ),
         (
+            "<details open>\n<summary>a</summary>\n\nb\n\n<Details OPEN><summary>c</summary>d</details>\n\n</details>\ne",
+            "<details open><summary>a</summary><p>b</p><details open><summary>c</summary><p>d</p></details>"
+            "</details><p>e</p>",
+        ),
+        (
+            "a\n<details open>\n\n<summary>b</summary>\n\n> <details open>\n> <summary>c</summary>\n> d",
+            "<p>a</p><details open><summary>b</summary><blockquote><details open><summary>c</summary>"
+            "<p>d</p></details></blockquote></details>",
+        ),
+        (
+            "<details  open>\n<summary>a</summary>\n\n<details open onclick=x>\n<summary>a</summary>",
+            "<p>&lt;details  open&gt;<br>\n&lt;summary&gt;a&lt;/summary&gt;</p>"
+            "<p>&lt;details open onclick=x&gt;<br>\n&lt;summary&gt;a&lt;/summary&gt;</p>",
+        ),
+        ("<details open> is a tag", "<p>&lt;details open&gt; is a tag</p>"),
+        (
             "`<br>` and `<kbd>x</kbd>`",
             "<p><code>&lt;br&gt;</code> and <code>&lt;kbd&gt;x&lt;/kbd&gt;</code></p>",
         ),
@@ -390,6 +406,9 @@ def test_code_in_details_does_not_end_them(code):
 def test_half_a_tag_is_neither_shown_nor_waited_for():
     assert shown("H<sub>2") == "<p>H<sub>2</sub></p>"
     assert shown("<details>\n<summary>Mo") == "<details><summary>Mo</summary></details>"
+    assert shown("<details open>\n<summary>Mo") == "<details open><summary>Mo</summary></details>"
+    for cut in range(len("<details open>")):
+        assert shown("<details open>"[:cut]) == ""
     half = "<details>\n<summary><strong>A *b"
     strong = "<strong>A <em>b</em></strong>"
     assert shown(half) == f"<details><summary>{strong}</summary></details>"

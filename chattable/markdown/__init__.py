@@ -3,11 +3,12 @@
 The Markdown is CommonMark with tables, ~~strikethrough~~, ==mark==, task lists, bare links and
 LaTeX math. A newline in a paragraph is a line break, as in most chats. `_x_` is emphasis, as
 CommonMark has it (Redcarpet's underline is deliberately not taken). Raw HTML is never passed
-through; a few harmless tags without attributes (<br>, <sub>, <details> and the like) are read as if
-they were Markdown, all others are shown as text. Images are links (a loaded image would tell its
-host what is being read), links go to http, https and mailto only, and no style attribute is
-written. No whitespace is written between blocks, and a list item looks the same in a tight and a
-loose list, so that what is shown of a growing message need not change when more of it arrives.
+through; a few harmless tags without attributes (<br>, <sub>, <details> and the like; <details open>
+alone may have one) are read as if they were Markdown, all others are shown as text. Images are
+links (a loaded image would tell its host what is being read), links go to http, https and mailto
+only, and no style attribute is written. No whitespace is written between blocks, and a list item
+looks the same in a tight and a loose list, so that what is shown of a growing message need not
+change when more of it arrives.
 """
 
 import html
@@ -106,11 +107,11 @@ TAGS = (
 )
 MEANT = {"b": "strong", "i": "em"}
 DETAILS = (
-    r"^ {0,3}(?i:<details>)[ \t]*+(?:\n[ \t]*+){0,3}+"
+    r"^ {0,3}(?i:<details(?P<opened> open)?>)[ \t]*+(?:\n[ \t]*+){0,3}+"
     r"(?i:<summary>(?P<summary>(?:(?!</?summary>|\n[ \t]*+\n)[\s\S]){0,1000}+)</summary>)"
 )
 DETAILS_EDGE = re.compile(
-    r"^ {0,3}(?P<opens><details>)|</details>[ \t]*$"
+    r"^ {0,3}(?P<opens><details(?: open)?>)|</details>[ \t]*$"
     r"|(?:^|</summary>)[ \t]*+(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*)$",
     re.M | re.I,
 )
@@ -272,7 +273,10 @@ class Renderer(mistune.HTMLRenderer):
     def html_tag(self, text, tag):
         return f"<{tag}>{text}</{tag}>"
 
-    summary, details = _wrapped("summary", PROSE), _wrapped("details")
+    summary = _wrapped("summary", PROSE)
+
+    def details(self, text, opened):
+        return f"<details{' open' * opened}>{text}</details>"
 
     def math(self, latex, display):
         return _mathml(latex, display)
@@ -453,7 +457,8 @@ def _parse_details(block, match, state):
     inner = state.child_state(source[: -len("</details>")] if _ends_details(source) else source)
     block.parse(inner, block.rules)
     summary = {"type": "summary", "text": Summary(match.group("summary"))}
-    state.append_token({"type": "details", "children": [summary, *inner.tokens]})
+    token = {"type": "details", "children": [summary, *inner.tokens]}
+    state.append_token(token | {"attrs": {"opened": bool(match.group("opened"))}})
     return end
 
 
@@ -839,12 +844,15 @@ RULE = re.compile(THEMATIC_BREAK)
 INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S)")
 ITEM = re.compile(r" {0,3}(?:[-+*]|1[.)])[ \t]+\S")
 BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
-FULL_DETAILS, DETAILS_START = re.compile(DETAILS, re.M), re.compile(r" {0,3}<details>", re.I)
-ABOVE_SUMMARY = re.compile(r" {0,3}<details>[ \t]*+(?:\n[ \t]*+){0,3}+(?=<summary>)", re.I)
+FULL_DETAILS = re.compile(DETAILS, re.M)
+DETAILS_START = re.compile(r" {0,3}<details(?: open)?>", re.I)
+ABOVE_SUMMARY = re.compile(
+    rf"{DETAILS_START.pattern}[ \t]*+(?:\n[ \t]*+){{0,3}}+(?=<summary>)", re.I
+)
 QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 QUOTE = re.compile(r" {0,3}>")
 OTHER_QUOTE = re.compile(
-    r"^[ >]*(?:[-+*\d`~]|\s{4}|<details>|\$\$|\\\[|\\begin)|\A[ >]*\n", re.M | re.I
+    r"^[ >]*(?:[-+*\d`~]|\s{4}|<details(?: open)?>|\$\$|\\\[|\\begin)|\A[ >]*\n", re.M | re.I
 )
 WHOLE_MATH = re.compile(BLOCK_MATH, re.M)
 HALF_MATH = re.compile(" {0,3}(?:" + _display("half_", IN_PARTS, r"\Z") + ")", re.M)
@@ -855,7 +863,8 @@ UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
 UNDECIDED = re.compile(
     r"(?:[ \t>]|(?:[-+*]|\d{1,9}+[.)])[ \t])*+"
     r"(?:[-=_*:|][-=_*:| \t]*+$|(?:\+|\d{1,9}+[.)]?|#{1,6}+|`{1,2}+(?!`)|`{3,}+[^`\n]*+"
-    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?|<(?i:[details]{0,7}>?|[sumary]{1,7})"
+    r"|~{1,2}+(?!~)|~{3}[^\n]*+|\$\$?+|\\\[?+|\\[begin]{1,5}(?:\{[a-zA-Z]*+\*?\}?)?"
+    r"|<(?i:[details]{0,7}(?: [open]{0,4}+)?>?|[sumary]{1,7})"
     r"|\[(?!\^)[^\[\]\n]{1,99}\]:[ \t]*+\S*+(?:[ \t]++[\"'(][^\n]{0,100}+)?)?"
     r"[ \t]*+$)"
 )
