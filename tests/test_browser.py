@@ -620,6 +620,19 @@ def test_formulas_are_copied_by_hand_as_latex(ada, provider):
     assert ada.page.evaluate("navigator.clipboard.readText()").strip() == "No formula, only text."
 
 
+@pytest.mark.parametrize("lead", ["So:", "So $x$:"])
+def test_a_tight_list_is_copied_by_hand_without_blank_lines(ada, provider, lead):
+    ada.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    provider.says(
+        f"{lead}\n\n1. one\n   - in it\n   - **too**\n2. *once* more\n3. two\n\n   and more\n\nEnd."
+    )
+    ada.begin("list")
+    ada.wait_for("complete")
+    assert ada.page.evaluate(BY_HAND.replace("mn", "mi"))
+    copied = ada.page.evaluate("navigator.clipboard.readText()").strip()
+    assert copied == f"{lead.split()[-1]}\n\none\nin it\ntoo\nonce more\n\ntwo\n\nand more\n\nEnd."
+
+
 # chats
 
 

@@ -1,5 +1,7 @@
-// What is selected and copied by hand has its formulas as the TeX they were written in.
+// What is selected and copied by hand has its formulas as the TeX they were written in, and its
+// lists without blank lines, but for those between the paragraphs of an item.
 const NOT_TEXT = "button, .code__head, .message__actions";
+const ONLY_PARAGRAPH = "li > p:first-child:only-of-type";
 
 function tex(formula) {
   const written = formula.querySelector("annotation").textContent;
@@ -29,8 +31,9 @@ function onCopy(event) {
   if (!selection.rangeCount || event.target.closest?.("input, textarea")) return;
   const copy = document.createElement("div");
   copy.append(wholeFormulas(selection.getRangeAt(0).cloneRange()).cloneContents());
-  if (!copy.querySelector("math annotation")) return;
+  if (!copy.querySelector(`math annotation, ${ONLY_PARAGRAPH}`)) return;
   copy.querySelectorAll(NOT_TEXT).forEach((element) => element.remove());
+  copy.querySelectorAll(ONLY_PARAGRAPH).forEach((text) => text.replaceWith(...text.childNodes));
   event.clipboardData.setData("text/html", copy.innerHTML);
   event.clipboardData.setData("text/plain", readable(copy));
   event.preventDefault();
