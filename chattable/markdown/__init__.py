@@ -873,22 +873,24 @@ BLANK = " \t\v\f"  # what a line is blank with: other spaces, like a Chinese one
 BLANK_LINES = re.compile(rf"(?:[{BLANK}]*+\n)++")
 BLANK_QUOTE_LINES = re.compile(rf"(?:[{BLANK}>]*+\n)++")
 DELIMITERS = " \t\n*_~=`$!\\|<&"
+# The first test is cheap and fails at most characters; those that look back are dear.
 TAIL = re.compile(
-    r"(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?"
+    r"(?=[&<!\[HhWw])(?:&#?\w{0,31}|<[A-Za-z][\w+.-]{0,31}(?::[^\s<>]{0,200})?"
     r"|(?i:</[a-z]{0,8}|<br ?/?)"
     r"|!?\[(?=.{0,80}$)(?:[^\s\[\]]++ ?){0,6}+(?:\](?:\[[^\[\]\n]{0,80}+)?)?"
     rf"|(?<!{LETTER})(?:(?i:h|ht|htt|https?|https?:|https?:/)|w|ww|www"
     rf"|(?i:https?)://(?:(?:www\.)?(?=[{UNSPACED}])(?:{HOST_LETTER}|\.){{1,99}}+)?{IN_URL}*+|www\.{IN_URL}*+))$"
 )
-WORD = re.compile(rf"(?<!{LETTER})(?:(?i:h|ht|htt|https?:?)|w|ww|www)\.?/?$")
+WORD = re.compile(rf"(?=[HhWw])(?<!{LETTER})(?:(?i:h|ht|htt|https?:?)|w|ww|www)\.?/?$")
 HALF = re.compile(
     r"(\[[^\[\]\n]{1,300}\])\((?:[^\s()]|\([^\s()]*\)){0,2000}+(?:\s++[\"'][^\"'\n]{0,100}+[\"']?)?$"
 )
 ACTIVE = re.compile(r"[^\S ]|[\\`*_~=$!<>&|\[\]#]")
 BLOCK_START = re.compile(r"\n[ \t>]*(?:\n|[-+*][ \t]|\d{1,9}[.)][ \t]|#{1,6} )")
 INLINE = re.compile(
-    rf"\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$|(?<!\$)\$`(?!`)|{BEFORE_MATH}(?<!\$)\$(?![\s\d$`]|[A-Za-z]{{2}})"
-    rf"|{BEFORE_MATH}(?<![\d$])(?<!\d )\$ (?=\\[A-Za-z])",
+    rf"(?=[\\<`*_~=$])(?:\\begin\{{{ENVIRONMENT}\}}|</?{HARMLESS}>|\\.|`+|\*+|_+|~~|==|\$\$"
+    rf"|(?<!\$)\$`(?!`)|{BEFORE_MATH}(?<!\$)\$(?![\s\d$`]|[A-Za-z]{{2}})"
+    rf"|{BEFORE_MATH}(?<![\d$])(?<!\d )\$ (?=\\[A-Za-z]))",
     re.S,
 )
 INLINE_IN_SUMMARY = re.compile(rf"</?{SUMMARY_TAG}>|{INLINE.pattern}", re.S)
