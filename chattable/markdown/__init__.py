@@ -300,6 +300,9 @@ def _language_and_file(info):
     return language, file or named and next(filter(None, named.groups()))
 
 
+SPANS = HtmlFormatter(nowrap=True)
+
+
 @lru_cache(maxsize=64)
 def _coloured(code, language):
     """Colour code by Pygments' short classes; what it does not know, or is slow at, stays plain."""
@@ -309,7 +312,7 @@ def _coloured(code, language):
     try:
         tokens = pygments.lex(code, get_lexer_by_name(language, stripnl=False))
         tokens = _in_time(tokens, PATIENCE + PATIENCE_EACH * len(code))
-        return pygments.format(tokens, HtmlFormatter(nowrap=True))
+        return pygments.format(tokens, SPANS)
     except (ClassNotFound, TimeoutError):
         return plain
 
