@@ -207,9 +207,10 @@ def _step(count=1):
 class Renderer(mistune.HTMLRenderer):
     """Write the HTML: nothing between blocks, no inline style, no foreign content."""
 
-    def render_token(self, token, state):
-        _step()
-        return super().render_token(token, state)
+    def iter_tokens(self, tokens, state):
+        for token in tokens:
+            _step()
+            yield self.render_token(token, state)
 
     paragraph = block_text = _wrapped("p", PROSE)
     block_quote, list_item = _wrapped("blockquote", PROSE), _wrapped("li", PROSE)
@@ -1528,8 +1529,7 @@ def _closers(text, inline=INLINE):
     while match := inline.search(text, position):
         run, position = match.group(), match.end()
         if run[0] == "`" or run in MATH_ENDS or run.startswith("\\begin"):
-            ends = re.compile(MATH_ENDS.get(run, rf"(?<!`){re.escape(_closer(run))}(?!`)"))
-            if run not in unending and (end := ends.search(text, position)):
+            if run not in unending and (end := _end(run).search(text, position)):
                 position = end.end()
             elif _is_hoped(run, position, text):
                 stack.append((run, position))
@@ -1553,6 +1553,12 @@ def _last_block(text):
             return math.start(1)
         after = end.end() if end else math.end()
     return max((match.end() for match in BLOCK_START.finditer(text, after)), default=after)
+
+
+@lru_cache
+def _end(mark):
+    """Return the pattern of what ends code or math that a mark begins."""
+    return re.compile(MATH_ENDS.get(mark, rf"(?<!`){re.escape(_closer(mark))}(?!`)"))
 
 
 def _closer(mark):
