@@ -126,6 +126,27 @@ def test_a_list_looks_the_same_tight_and_loose():
     )
 
 
+@pytest.mark.parametrize(
+    "text, html",
+    [
+        ("So:\n\n  1. a\n  2. b\n3. c", "<ol>abc</ol>"),
+        (" - a\n- b\n  - c\n - d", "<ul>ab<ul>c</ul>d</ul>"),
+        ("1. a\n  2. b\n3. c", "<ol>abc</ol>"),
+        ("  - b\n- \n- c", "<ul>bc</ul>"),
+        ("- \n\n  a\n- b", "<ul></ul>a<ul>b</ul>"),
+        ("- x\n- \n\n  a\n- b", "<ul>x</ul>a<ul>b</ul>"),
+        ("> a\n1. \n\n1. b", "<ol>b</ol>"),
+        ("> a\n2. b\n\n3. c", '<ol class="digits-2" start="2">bc</ol>'),
+        (">\n>\na\n2. b", "</blockquote>a<br>\n2. b"),
+        ("a\n  -\n  - b\n\n  - c", "<h2>a</h2><ul>bc</ul>"),
+        ("a\n===\n2. b\n\n3. c", '<h1>a</h1><ol class="digits-2" start="2">bc</ol>'),
+    ],
+)
+def test_a_list_is_as_long_grown_as_whole(text, html):
+    assert html in re.sub("</?(?:p|li)>", "", render(text))
+    assert_grown_alike(text)
+
+
 def test_tasks_are_disabled_boxes():
     assert render("- [x] done").count('<input type="checkbox" disabled checked> done') == 1
 

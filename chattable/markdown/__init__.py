@@ -846,7 +846,6 @@ MARKER = re.compile(r"( {0,3})([-+*]|\d{1,9}[.)])(?:[ \t]|$)")
 MARKERS = re.compile(r"(?: *(?:[-+*]|\d{1,9}[.)]) {1,4}(?! ))+")
 RULE = re.compile(THEMATIC_BREAK)
 INTERRUPT = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>|[-+*][ \t]+\S|1[.)][ \t]+\S)")
-ITEM = re.compile(r" {0,3}(?:[-+*]|1[.)])[ \t]+\S")
 BREAK = re.compile(r" {0,3}(?:#{1,6}(?:\s|$)|`{3}|~{3}|>)")
 FULL_DETAILS = re.compile(DETAILS, re.M)
 DETAILS_START = re.compile(r" {0,3}<details(?: open)?>", re.I)
@@ -862,7 +861,8 @@ WHOLE_MATH = re.compile(BLOCK_MATH, re.M)
 HALF_MATH = re.compile(" {0,3}(?:" + _display("half_", IN_PARTS, r"\Z") + ")", re.M)
 QUOTED = re.compile(r" {0,3}> ?[^\s>#`~*+\d-]")
 EMPTY_QUOTE = re.compile(r" {0,3}>[ \t]*")
-UNDERLINE = re.compile(r"\n {0,3}(?:=+|-+)[ \t]*$")
+SETEXT = re.compile(r" {0,3}(?:=+|-+)[ \t]*")
+UNDERLINE = re.compile(rf"\n{SETEXT.pattern}$")
 # Possessive: neighbours that match the same character would try every way to share a run of it.
 UNDECIDED = re.compile(
     r"(?:[ \t>]|(?:[-+*]|\d{1,9}+[.)])[ \t])*+"
@@ -1314,6 +1314,8 @@ class Growth:
             return "quote" if not line or INTERRUPT.match(line) else None
         if self._kind in ("paragraph", "text") and INTERRUPT.match(line):
             return "block"
+        if self._kind == "paragraph" and SETEXT.fullmatch(self._source, *self._last_line):
+            return "block"
         if self._kind == "paragraph" and DETAILS_START.match(line):
             self._kind, self._above = "details", self._line
             self._details, self._fenced = 0, None
@@ -1321,6 +1323,11 @@ class Growth:
         if self._kind == "quote":
             return self._follows_quote(line)
         return "block" if self._kind in ("line", "fence", "math") else None
+
+    @property
+    def _last_line(self):
+        """Where the line before the one that is judged begins and ends."""
+        return self._source.rfind("\n", 0, self._line - 1) + 1, self._line - 1
 
     def _in_summary(self):
         """Tell whether a line may be a part of the summary that begins <details>."""
@@ -1330,28 +1337,30 @@ class Growth:
 
     def _follows_quote(self, line):
         """Tell what a line begins after a quote: a block, or another paragraph of it."""
+        apart = EMPTY_QUOTE.fullmatch(self._source, *self._last_line)
         if not QUOTE.match(line):
-            return "block" if FENCE.match(line) or RULE.match(line) or ITEM.match(line) else None
-        last = self._source.rfind("\n", 0, self._line - 1) + 1
-        plain = QUOTED.match(line) and EMPTY_QUOTE.fullmatch(self._source, last, self._line - 1)
-        return "quote" if plain and not OTHER_QUOTE.search(self._source, 0, self._line) else None
+            ends = apart or FENCE.match(line) or RULE.match(line) or MARKER.match(line)
+            return "block" if ends else None
+        return (
+            "quote"
+            if QUOTED.match(line) and apart and not OTHER_QUOTE.search(self._source, 0, self._line)
+            else None
+        )
 
     def _classify(self, line):
         self._kind = next(kind for kind, start in KINDS if start.match(line))
         self._margin = self._above = 0
         if self._kind == "list":
             spaces, self._bullet = MARKER.match(line).groups()
-            self._indent, self._margin = len(spaces), len(spaces) + len(self._bullet) + 1
+            self._margin = len(spaces) + len(self._bullet) + 1
 
     def _follows_item(self, line):
-        marker = not RULE.match(line) and MARKER.match(line)
-        if (
-            marker
-            and marker.group(2)[-1] == self._bullet[-1]
-            and len(marker.group(1)) == self._indent
-        ):
-            return "item"
         inside = len(line) - len(line.lstrip(" ")) >= self._margin or "\t" in line[: self._margin]
+        marker = not RULE.match(line) and MARKER.match(line)
+        if not inside and marker and marker.group(2)[-1] == self._bullet[-1]:
+            return "item"
+        if self._blank and self._source[: self._line].strip() == self._bullet:
+            return "block"  # after an item without text
         ends = not inside and (self._blank or marker or BREAK.match(line) or RULE.match(line))
         return "block" if ends else None
 
@@ -1396,11 +1405,9 @@ class Growth:
         opened = {"item": [shown[-3:-1]], "row": ["table", "tbody"], "quote": ["blockquote"]}.get(
             context, []
         )
-        if (
-            context == self._context
-            or self._context == "block"
-            and not shown.endswith(_closing(opened))
-        ):
+        if self._context == "block" and not shown.endswith(_closing(opened)):
+            context = "block"
+        if context == self._context:
             self._head.append(shown)
         elif self._context == "block":
             self._stack = [(tag, len(self._head)) for tag in opened]
