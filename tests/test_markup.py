@@ -537,7 +537,9 @@ def test_bad_latex_is_shown_as_it_was_written():
     assert r'<code class="math">\left(&lt;</code>' in render(r"$\left(<$")
 
 
-@pytest.mark.parametrize("latex", [r"\ce{H2SO4}", r"\SI{5}{m}", r"x + \foo{y}", r"\frac{\foo}{2}"])
+@pytest.mark.parametrize(
+    "latex", [r"x + \foo{y}", r"\frac{\foo}{2}", r"\SI{5}{\foo}", r"\ce{\foo{A}}"]
+)
 def test_commands_that_are_not_known_are_shown_as_they_were_written(latex):
     assert render(f"${latex}$") == f'<p><code class="math">{latex}</code></p>'
 
@@ -557,6 +559,14 @@ def test_commands_that_are_not_known_are_shown_as_they_were_written(latex):
         (r"\text{if $x>0$ or $y$} z", "if\u00a0x&gt;0\u00a0or\u00a0yz"),
         (r"\text{\$5 is $x$}", "$5\u00a0is\u00a0x"),
         (r"\abs{x} \norm{x_{1}}", "|x|‖x1‖"),
+        (r"\ce{2H2 + O2 -> 2H2O}", "2H2+O2→2H2O"),
+        (r"\ce{Fe^3+ + SO4^{2-} <=> Ca(OH)2}", "Fe3++SO42−⇌Ca(OH)2"),
+        (r"\ce{CuSO4.5H2O ->[heat] Na+ + Cl-}", "CuSO4·5H2O→heatNa++Cl−"),
+        (r"\SI{5}{m/s} = \qty{1.5e-3}{\kilo\meter\per\second\squared}", "5m/s=1.5×10−3km/s2"),
+        (
+            r"\num{6.02e23}\,\si{mol^{-1}}, \unit{\degreeCelsius} \SI{5}{\percent}",
+            "6.02×1023mol−1,°C5%",
+        ),
     ],
 )
 def test_commands_that_models_take_for_granted_are_known(latex, seen):
@@ -567,6 +577,11 @@ def test_commands_that_models_take_for_granted_are_known(latex, seen):
 def visible(text):
     """Return what can be seen of a formula."""
     return re.sub("<annotation.*?</annotation>|<[^>]*>", "", render(text), flags=re.S)
+
+
+def test_a_number_after_an_element_is_a_subscript():
+    subscript = '<msub><mi mathvariant="normal">H</mi><mrow><mn>2</mn></mrow></msub>'
+    assert subscript in render(r"$\ce{2H2O}$")
 
 
 @pytest.mark.parametrize(

@@ -354,6 +354,51 @@ def _mathml(latex, display):
 
 
 ARGUMENT = r"[ \t]*+\{((?:[^{}]|\{[^{}]*+\})*+)\}"
+# What mhchem and siunitx write in short.
+CHEMISTRY = (
+    (re.compile(r"<=>>?|<<=>"), r"\\rightleftharpoons "),
+    (re.compile(r"<--?>"), r"\\leftrightarrow "),
+    (re.compile(r"->\[([^][]*)\]"), r"\\xrightarrow{\\mathrm{\1}} "),
+    (re.compile(r"->"), r"\\rightarrow "),
+    (re.compile(r"<-"), r"\\leftarrow "),
+    (re.compile(r"(?<=[A-Za-z)\]])\d+"), r"_{\g<0>}"),
+    (re.compile(r"\^(\d*[+-])"), r"^{\1}"),
+    (re.compile(r"(?<=[A-Za-z)\]}])[+-](?=[\s)\]]|$)"), r"^{\g<0>}"),
+    (re.compile(r"[*.] ?(?=\d*[A-Z])"), r"\\cdot "),
+)
+UNITS = dict(
+    pair.split(":")
+    for pair in "meter:m metre:m gram:g kilogram:kg second:s minute:min hour:h day:d ampere:A"
+    " kelvin:K mole:mol candela:cd newton:N joule:J watt:W pascal:Pa hertz:Hz volt:V ohm:Ω farad:F"
+    " coulomb:C tesla:T henry:H liter:L litre:L bar:bar electronvolt:eV degreeCelsius:°C celsius:°C"
+    r" percent:\% degree:° pico:p nano:n micro:μ milli:m centi:c deci:d kilo:k mega:M giga:G tera:T"
+    " per:/ squared:^{2} cubed:^{3}".split()
+)
+
+
+def _chemistry(match):
+    formula = match[1]
+    for short, known in CHEMISTRY:
+        formula = short.sub(known, formula)
+    return rf"\mathrm{{{formula}}}"
+
+
+def _number(match):
+    return re.sub(r"(?<=\d)[eE]([+-]?\d+)", r"\\times 10^{\1}", match[1])
+
+
+def _unit(match):
+    unit = re.sub(
+        r"\\([A-Za-z]+) ?", lambda name: UNITS.get(name[1], name[0]), match[match.lastindex]
+    )
+    unit = unit.replace(".", r"\,").replace("~", r"\,")
+    return rf"\mathrm{{{unit}}}"
+
+
+def _quantity(match):
+    return rf"{_number(match)}\,{_unit(match)}"
+
+
 # What the converter does not know, in terms of what it does.
 KNOWN_TERMS = (
     (re.compile(r"\\label\{[^{}]*\}|\\(?:nonumber|notag)\b"), ""),
@@ -375,6 +420,10 @@ KNOWN_TERMS = (
     (re.compile(r"\\operatorname\*"), r"\\operatorname"),
     (re.compile(r"\\(arg|argmax|argmin)(?![A-Za-z])"), r"\\operatorname{\1}"),
     (re.compile(r"\\([RNZQC])(?![A-Za-z])"), r"\\mathbb{\1}"),
+    (re.compile(rf"\\ce{ARGUMENT}"), _chemistry),
+    (re.compile(rf"\\(?:SI|qty){ARGUMENT}{ARGUMENT}"), _quantity),
+    (re.compile(rf"\\(?:si|unit){ARGUMENT}"), _unit),
+    (re.compile(rf"\\num{ARGUMENT}"), _number),
     (re.compile(rf"\\abs{ARGUMENT}"), r"\\left|\1\\right|"),
     (re.compile(rf"\\norm{ARGUMENT}"), r"\\left\\|\1\\right\\|"),
 )
