@@ -3,26 +3,30 @@
 import gzip
 import json
 import logging
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from decimal import Decimal
 from email.utils import formatdate
 from itertools import combinations, pairwise
 from pathlib import Path
 
 import genai_prices
-import gevent
 import pytest
 from flask import Flask, current_app, render_template
 
 from chattable import provider as engine
-from chattable.provider.client import KEPT_CONNECTIONS
 from chattable.provider.dialect import EventReader
 from chattable.provider.thoughts import ThoughtReader
+from chattable.provider.transport import KEPT_CONNECTIONS, Chunks
 from tests import wire
+from tests.gate import Gate, make_certificate
 from tests.patience import patient
 
 MODEL = "gpt-4o-mini"
@@ -110,11 +114,6 @@ def chat(make_app):
         db.session.commit()
         ada.chats[0].say("user", "Hello")
         yield ada.chats[0]
-
-
-def awaited(wait, *args):
-    """Wait for the double in a thread of its own, so that greenlets go on meanwhile."""
-    return gevent.get_hub().threadpool.apply(wait, args)
 
 
 def writes(reply, data):
@@ -648,7 +647,7 @@ def test_a_provider_that_forgets_to_hang_up_after_the_finish_is_not_waited_for(
     reply = provider.says("one").sends_event(json.loads(FINISH[6:])).hangs()
     answer = ask()
     assert (answer.text, answer.error) == ("one", None)
-    assert awaited(reply.wait_for_disconnect)
+    assert reply.wait_for_disconnect()
 
 
 def test_a_connection_cut_before_the_first_token_is_a_failure(ask, provider):
@@ -696,7 +695,7 @@ def test_silence_after_some_tokens_is_a_failure(ask, provider):
     assert time.monotonic() - started > 0.4
     assert answer.text == "one two"
     assert answer.error == "The model has said nothing for 0 seconds. Try again."
-    assert awaited(reply.wait_for_disconnect)
+    assert reply.wait_for_disconnect()
 
 
 def test_the_first_token_may_take_longer(ask, provider):
@@ -813,7 +812,7 @@ def test_a_provider_nobody_listens_at_cannot_be_reached(ask):
     "url",
     [
         *("http://provider.invalid/v1", "localhost:11434/v1", "ftp://x/", "http://.x.com"),
-        *("http://localhost//v1", "http://localhost/a b", "http://localhost/€"),
+        *("http://localhost/a b", "http://localhost/€"),
     ],
 )
 def test_an_address_that_is_none_cannot_be_reached(ask, url):
@@ -827,7 +826,7 @@ def test_a_provider_is_asked_through_the_proxy_of_the_environment(ask, provider,
     provider.says("Hi")
     assert ask(OPENAI_BASE_URL="http://models.example/v1").text == "Hi"
     asked = provider.requests[0]
-    assert asked.path == "http://models.example:80/v1/chat/completions"
+    assert asked.path == "http://models.example/v1/chat/completions"
     assert asked.headers["proxy-authorization"] == f"Basic {b64encode(b'ada:s@cret').decode()}"
     assert ask(OPENAI_BASE_URL=provider.url).error is None
     assert provider.requests[1].path == "/v1/chat/completions"
@@ -932,23 +931,28 @@ def test_a_provider_that_refuses_stream_options_is_asked_without(ask, provider, 
 # Stopping.
 
 
-def stopped(completion, *waits, text=None):
-    """Read until `waits` are over and `text` is here; stop; return the answer."""
-    with completion:
-        answer = Answer(completion)
-        reading = gevent.spawn(answer.read)
-        for wait in waits:
-            awaited(wait)
-        with gevent.Timeout(patient(5)):
-            while text not in (None, answer.text):
-                gevent.sleep(0.005)
-        completion.stop()
-        reading.get(timeout=patient(2))
-    return answer
-
-
 def completion():
     return engine.Completion(MODEL, [{"role": "user", "content": "Hello"}])
+
+
+def stopped(completion, *waits, text=""):
+    """Read until `waits` are over and `text` is here; stop from outside; return the answer."""
+    answer, said = Answer(completion), threading.Event()
+
+    def read():
+        for more in completion:
+            answer.steps.append(more)
+            if answer.text == text:
+                said.set()
+
+    with completion, ThreadPoolExecutor() as pool:
+        reading = pool.submit(read)
+        for wait in waits:
+            wait()
+        assert said.wait(patient(5))
+        completion.stop()
+        reading.result(patient(5))
+    return answer
 
 
 @pytest.mark.parametrize("where", ["headers", "token", "middle"])
@@ -961,25 +965,23 @@ def test_stopping_hangs_up_at_once_and_keeps_the_text(config, provider, where):
     reply.holds()
     text = "one two" if where == "middle" else ""
     answer = stopped(completion(), reply.wait_for_hold, text=text)
-    assert awaited(reply.wait_for_disconnect)
-    assert answer.error is None
+    assert reply.wait_for_disconnect()
     assert answer.text == text
 
 
 def test_stopping_does_not_wait_for_a_busy_caller(config, provider):
     reply = provider.says("one").holds()
     with completion() as asked:
-        awaited(reply.wait_for_hold)
+        assert next(step for step in asked if step) == "one"
         asked.stop()
-        assert awaited(reply.wait_for_disconnect)
-        assert Answer(asked).read().text == "one"
+        assert reply.wait_for_disconnect()
+        assert Answer(asked).read().text == ""
 
 
 def test_stopping_between_two_attempts_asks_no_more(config, provider):
-    reply = provider.fails(429, headers={"retry-after": "2"})
-    answer = stopped(completion(), reply.wait_for_request, lambda: reply.request.wait_for_answer())
-    assert answer.error is None
-    gevent.sleep(2.6)  # as long as it would have waited, at most
+    reply = provider.fails(429, headers={"retry-after": "30"})
+    stopped(completion(), reply.wait_for_request, lambda: reply.request.wait_for_answer())
+    readers_end()
     assert len(provider.requests) == 1
 
 
@@ -988,21 +990,32 @@ def test_a_caller_that_fails_hangs_up(config, provider):
     with pytest.raises(ZeroDivisionError), completion() as asked:
         for more in asked:
             assert not more or 1 / 0
-    assert awaited(reply.wait_for_disconnect)
+    assert reply.wait_for_disconnect()
+
+
+def readers_end():
+    """Wait until no completion is read any more."""
+    for thread in threading.enumerate():
+        if thread.name == "provider":
+            thread.join(patient(5))
+            assert not thread.is_alive()
+
+
+# Connections.
 
 
 def test_fifty_stops_leave_no_connection_behind_and_the_pool_sound(config, provider):
     for n in range(50):
         reply = provider.says("one ").holds() if n % 2 else provider.reply().holds()
-        stopped(completion(), reply.wait_for_hold)
-        awaited(reply.wait_for_disconnect)
-    awaited(wait_for_connections, provider, 0)
+        stopped(completion(), reply.wait_for_hold, text="one " if n % 2 else "")
+        reply.wait_for_disconnect()
+    wait_for_connections(provider, 0)
     for _ in range(3):
         provider.says("Still here")
         with completion() as asked:
             assert Answer(asked).read().text == "Still here"
-        gevent.sleep(0.05)
-    awaited(wait_for_connections, provider, 1)
+        readers_end()
+    wait_for_connections(provider, 1)
 
 
 def wait_for_connections(provider, count):
@@ -1016,22 +1029,28 @@ def test_a_connection_serves_one_reply_after_the_other(ask, provider):
         reply = provider.says("Hi").sends_event(json.loads(FINISH[6:])).sends_event("[DONE]")
         reply.pauses(0.1).ends()
         assert ask().text == "Hi"
-        awaited(reply.request.wait_for_answer)
-        gevent.sleep(0.2)  # the reader meets the end of the body
+        readers_end()
         seen |= provider.connections
     assert len(seen) == 1
 
 
+def test_a_body_that_goes_on_after_the_last_event_is_not_waited_for(ask, provider, monkeypatch):
+    monkeypatch.setattr("chattable.provider.stream.FAREWELL", 0.1)
+    reply = provider.says("Hi").sends_event("[DONE]").hangs()
+    assert ask().error is None
+    assert reply.wait_for_disconnect()
+    readers_end()
+
+
 def test_few_idle_connections_are_kept(config, provider):
-    replies = [provider.says("one") for _ in range(30)]
-    for reply in replies:
-        reply.holds()
-    reading = [gevent.spawn(read, completion()) for _ in replies]
-    awaited(provider.wait_for_request, len(replies))
-    provider.release()
-    gevent.joinall(reading, timeout=patient(5))
-    assert [greenlet.value for greenlet in reading] == ["one"] * len(replies)
-    awaited(wait_for_connections, provider, KEPT_CONNECTIONS)
+    replies = [provider.says("one", hold=True) for _ in range(30)]
+    with ThreadPoolExecutor(len(replies)) as pool:
+        reading = [pool.submit(read, completion()) for _ in replies]
+        provider.wait_for_request(len(replies))
+        provider.release()
+    assert [text.result() for text in reading] == ["one"] * len(replies)
+    readers_end()
+    wait_for_connections(provider, KEPT_CONNECTIONS)
 
 
 def read(asked):
@@ -1039,44 +1058,244 @@ def read(asked):
         return Answer(asked).read().text
 
 
-WORKER = """
-import sys, gevent
-from chattable import provider
+def test_a_connection_that_was_closed_while_idle_is_replaced(ask, provider, caplog):
+    provider.says("one")
+    assert ask().text == "one"
+    readers_end()
+    provider.forget()
+    provider.says("two")
+    assert ask().text == "two"
+    assert not caplog.records
+
+
+def test_a_kept_connection_that_ends_as_it_is_used_is_replaced_at_once(ask, provider, caplog):
+    provider.says("one")
+    assert ask().text == "one"
+    readers_end()
+    provider.reply().cuts()
+    provider.says("two")
+    assert ask().text == "two"
+    assert not caplog.records
+
+
+def test_a_list_of_models_that_never_ends_is_given_up(config, bare_app, monkeypatch):
+    monkeypatch.setattr("chattable.provider.client.MODELS_TIMEOUT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        config["OPENAI_BASE_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        engine.init_app(bare_app)
+        pool.submit(drip, listener)
+        with pytest.raises(engine.ProviderError, match="took too long"):
+            engine.list_models()
+
+
+def drip(listener):
+    """Answer one request with a byte now and then, until the other side leaves."""
+    connected, _ = listener.accept()
+    with connected, suppress(OSError):
+        connected.recv(65_536)
+        connected.sendall(wire.http_head(200, {"content-type": "application/json"}))
+        while True:
+            connected.sendall(b" ")
+            time.sleep(0.02)
+
+
+CHUNKED = b"5;name=value\r\none \n\r\n001\r\n2\r\n3\nabc\r\n0\r\nTrailer: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 100])
+def test_chunks_of_a_body_may_be_split_anywhere(size):
+    body = Chunks()
+    pieces = [body.feed(CHUNKED[at : at + size]) for at in range(0, len(CHUNKED), size)]
+    assert (b"".join(pieces), body.over, body.clean, body.broken) == (
+        b"one \n2abc",
+        True,
+        True,
+        False,
+    )
+
+
+@pytest.mark.parametrize("line", [b"x\r\n", b"-5\r\n", b"\r\n", b"1" * 70_000, b""])
+def test_a_chunk_without_a_size_breaks_the_answer_off(line):
+    body = Chunks()
+    assert body.feed(b"3\r\none\r\n" + line) == b"one"
+    if not body.broken:
+        body.feed(b"")
+    assert (body.over, body.broken) == (False, True)
+
+
+# TLS and proxies.
+
+
+@pytest.fixture
+def certificate(tmp_path, monkeypatch):
+    """The certificate of `localhost`, which this process trusts."""
+    if not shutil.which("openssl"):
+        pytest.skip("nothing makes a certificate here: no openssl")
+    path = make_certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    return path
+
+
+@pytest.fixture
+def secure_url(provider, certificate):
+    """The provider's address over TLS."""
+    with Gate(provider.port, certificate) as gate:
+        yield f"https://localhost:{gate.port}/v1"
+
+
+def test_a_provider_is_asked_over_tls_on_a_kept_connection(ask, provider, secure_url):
+    seen = set()
+    for changes in ({"OPENAI_BASE_URL": secure_url}, {}):
+        provider.says("One ", "two")
+        assert ask(**changes).text == "One two"
+        readers_end()
+        seen |= provider.connections
+    assert len(seen) == 1
+
+
+def test_a_provider_whose_certificate_nobody_vouches_for_is_told_nothing(
+    ask, provider, secure_url, monkeypatch
+):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert "could not be reached" in ask(OPENAI_BASE_URL=secure_url).error
+    assert not provider.requests
+
+
+def test_a_silent_reply_over_tls_is_stopped(ask, config, bare_app, provider, secure_url):
+    reply = provider.says("one ").holds()
+    config["OPENAI_BASE_URL"] = secure_url
+    engine.init_app(bare_app)
+    assert stopped(completion(), reply.wait_for_hold, text="one ").text == "one "
+    assert reply.wait_for_disconnect()
+    readers_end()
+
+
+def test_a_proxy_is_asked_for_a_tunnel_and_hears_nothing_of_it(
+    ask, provider, certificate, monkeypatch
+):
+    provider.says("Hi")
+    with Gate(provider.port, certificate) as tls, Gate(tls.port, proxy=True) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://ada:s%40cret@127.0.0.1:{proxy.port}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert ask(OPENAI_BASE_URL="https://localhost:4711/v1").text == "Hi"
+    [asked] = proxy.asked
+    assert asked.startswith("CONNECT localhost:4711 HTTP/1.")
+    assert f"Basic {b64encode(b'ada:s@cret').decode()}" in asked
+    assert KEY not in asked
+
+
+# Threads and greenlets, and the child of a fork.
+
+PATCH = "from gevent.monkey import patch_all; patch_all()"
+PROCESS = """
+import os, sys, threading
+from concurrent.futures import ThreadPoolExecutor
 from flask import Flask
-app = Flask("worker")
-app.config.update(OPENAI_API_KEY="k", OPENAI_BASE_URL=sys.argv[1], READ_TIMEOUT=5)
+from chattable import provider
+
+app = Flask("process")
+app.config.update(OPENAI_API_KEY="k", OPENAI_BASE_URL=sys.argv[1], READ_TIMEOUT=30)
 provider.init_app(app)
 
-def reply(stop):
+def reply(stop_at=None):
     with app.app_context(), provider.Completion("m", [{"role": "user", "content": "x"}]) as asked:
         text = ""
         for more in asked:
             text += more
-            if stop and text:
-                asked.stop()
+            if text == stop_at:
+                threading.Thread(target=asked.stop).start()
         return text
 
-halves = [gevent.spawn(reply, True) for _ in range(50)]
-gevent.joinall(halves, timeout=60)
-print(reply(False))
+def replies(*stops):
+    with ThreadPoolExecutor(len(stops)) as pool:
+        return " ".join(pool.map(reply, stops))
+
+def end():
+    for thread in threading.enumerate():
+        if thread.name == "provider":
+            thread.join(30)
+            assert not thread.is_alive()
 """
+WORLDS = pytest.mark.parametrize("world", [PATCH, ""], ids=["greenlets", "threads"])
 
 
-def test_a_patched_worker_stops_fifty_replies_and_goes_on(provider):
+@pytest.fixture
+def run(provider):
+    """Run lines of Python in a process that may use `reply`, `replies` and `end`; its output."""
+    where = Path(engine.__file__).parent.parent.parent
+
+    def run_lines(world, lines, url=provider.url):
+        command = [sys.executable, "-c", f"{world}\n{PROCESS}\n{lines}", url]
+        done = subprocess.run(
+            command, cwd=where, capture_output=True, text=True, timeout=patient(30)
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split("\n")[:-1]
+
+    return run_lines
+
+
+@WORLDS
+def test_fifty_replies_are_stopped_and_the_process_goes_on(provider, run, world):
     for _ in range(50):
         provider.says("one ").holds()
     provider.says("Still ", "here")
-    command = [sys.executable, "-c", "from gevent.monkey import patch_all; patch_all()" + WORKER]
-    where = Path(engine.__file__).parent.parent.parent
-    done = subprocess.run(
-        [*command, provider.url], cwd=where, capture_output=True, text=True, timeout=patient(30)
-    )
-    assert done.stdout.strip() == "Still here", done.stderr
+    told = run(world, "replies(*['one '] * 50); end(); print(reply()); end()")
+    assert told == ["Still here"]
     for request in provider.requests[:50]:
         assert request.wait_for_disconnect()
 
 
-def test_a_shell_that_is_not_patched_sees_the_answer_grow(ask, provider):
+@WORLDS
+def test_twenty_replies_come_at_once(provider, run, world):
+    held = [provider.says("one ", hold=True).says("two") for _ in range(20)]
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(run, world, "print(replies(*[None] * 20)); end()")
+        for reply in held:
+            reply.wait_for_hold(timeout=20)
+        provider.release()
+        assert told.result() == [" ".join(["one two"] * 20)]
+
+
+@WORLDS
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("text", ["", "one "], ids=["headers", "token"])
+def test_a_silent_reply_is_stopped_from_another_thread(
+    provider, secure_url, run, world, secure, text
+):
+    reply = provider.says(text).holds() if text else provider.hangs()
+    lines = f"print(repr(reply({text!r}))); end()"
+    assert run(world, lines, secure_url if secure else provider.url) == [repr(text)]
+    assert reply.wait_for_disconnect()
+
+
+FORK = """
+print(reply(), flush=True); end()
+if child := os.fork():
+    assert os.waitpid(child, 0)[1] == 0
+    print(reply(), flush=True); end()
+else:
+    print(reply(), flush=True); end(); os._exit(0)
+"""
+
+
+@WORLDS
+def test_a_forked_child_asks_on_a_connection_of_its_own(provider, run, world):
+    provider.says("parent")
+    child, parent = provider.says("child", hold=True), provider.says("parent again", hold=True)
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(run, world, FORK)
+        child.wait_for_hold(timeout=20)
+        assert len(provider.connections) == 2
+        child.release()
+        parent.wait_for_hold()
+        wait_for_connections(provider, 1)
+        parent.release()
+        assert told.result() == ["parent", "child", "parent again"]
+
+
+def test_a_shell_sees_the_answer_grow(ask, provider):
     provider.says("One ").pauses(0.1).says("two ").pauses(0.1).says("three")
     answer = ask(READ_TIMEOUT=1)
     assert [step for step in answer.steps if step][0] == "One "

@@ -6,16 +6,12 @@ import random
 import re
 import time
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from http.client import HTTPException, InvalidURL
+from threading import Timer
 
-import gevent
 from flask import current_app
-from gevent.lock import DummySemaphore
-from geventhttpclient import HTTPClient
-from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 
 from chattable.provider.dialect import decode, fields, plain
 from chattable.provider.errors import (
@@ -27,10 +23,10 @@ from chattable.provider.errors import (
     Refused,
     sentence,
 )
+from chattable.provider.transport import BLOCK, HungUp, Line, Pool
 
 OPENAI = "https://api.openai.com/v1"
 # Seconds.
-CONNECT_TIMEOUT = 10
 MODELS_TIMEOUT = 30
 # Before each time that a busy provider is asked again, if it does not say itself.
 RETRY_DELAYS = (0.5, 1)
@@ -39,10 +35,6 @@ LONGEST_RETRY_DELAY = 60
 BUSY = {408, 409, 429}
 # Silence before the first token is thinking; it may last this many read timeouts.
 THINKING = 5
-# Idle connections that wait for the next request.
-KEPT_CONNECTIONS = 10
-# Bytes.
-BLOCK = 65_536
 
 log = logging.getLogger(__name__)
 
@@ -65,35 +57,53 @@ def list_models():
     """
     other = ("embed", "whisper", "tts", "dall-e", "image", "moderation", "realtime", "transcribe")
     client = current_app.extensions["provider"]
-    with gevent.Timeout(MODELS_TIMEOUT, ProviderError(TOO_LATE)), client.get("/models") as response:
+    line = client.line()
+    with deadline(line, MODELS_TIMEOUT), client.get(line, "/models") as response:
         listed = decode(b"".join(arriving(response)))
     models = fields(listed).get("data") or listed
     ids = {plain(fields(model).get("id")) for model in (models if type(models) is list else ())}
     return sorted(name for name in ids if name and not any(word in name for word in other))
 
 
+@contextmanager
+def deadline(line, seconds):
+    """Hang up when it takes too long. Raises `ProviderError`."""
+    timer = Timer(seconds, line.hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except HungUp as end:
+        raise ProviderError(TOO_LATE) from end
+    finally:
+        timer.cancel()
+
+
 class Client:
     """One provider's address, key and kept connections. `timeout` (s): the longest silence."""
 
     def __init__(self, url, key, timeout):
-        self._url, self._key, self._timeout = urlsplit(url), key, timeout
-        self._http = None
+        self._key, self._pool = key, Pool(url, timeout)
 
-    def get(self, path):
+    def line(self):
+        """Return a `Line` to ask on, which any thread may cut."""
+        return Line(self._pool)
+
+    def get(self, line, path):
         """Return the open response to a request; asks again while the provider is busy.
 
-        Raises `Refused` for an HTTP error, `ProviderError` when nobody answers.
+        Raises `Refused` for an HTTP error, `ProviderError` when nobody answers, `HungUp`.
         """
-        return self._request("GET", path)
+        return self._request(line, "GET", path)
 
-    def post(self, path, data):
+    def post(self, line, path, data):
         """Return the open response to a request with a JSON body; otherwise like `get`."""
-        return self._request("POST", path, json.dumps(data).encode())
+        return self._request(line, "POST", path, json.dumps(data).encode())
 
-    def _request(self, method, path, body=b""):
+    def _request(self, line, *asked):
         for delay in RETRY_DELAYS:
             try:
-                return self._try(method, path, body)
+                return self._try(line, *asked)
             except Refused as refusal:
                 if refusal.status not in BUSY and refusal.status < 500:
                     raise
@@ -101,50 +111,39 @@ class Client:
                     delay = refusal.retry_after
                 if delay > LONGEST_RETRY_DELAY:
                     raise
-            except (OSError, HTTPConnectionClosed) as error:
+            except OSError as error:
                 log.warning("asking the provider again: %s", type(error).__name__)
-            gevent.sleep(delay * random.uniform(1, 1.25))
+            line.wait(delay * random.uniform(1, 1.25))
         try:
-            return self._try(method, path, body)
+            return self._try(line, *asked)
         except TimeoutError as error:
             raise ProviderError(TOO_LATE) from error
-        except (OSError, HTTPConnectionClosed) as error:
+        except OSError as error:
             raise ProviderError(NOT_REACHED) from error
 
-    def _try(self, method, path, body):
-        self._http = self._http or self._connect()
+    def _try(self, line, method, path, body=None):
         try:
-            response = self._http.request(method, self._url.path.rstrip("/") + path, body)
-        except HTTPConnectionClosed:
-            raise
-        except HTTPParseError as error:
-            raise ProviderError(NOT_UNDERSTOOD) from error
-        except (RuntimeError, ValueError) as error:  # a proxy that refuses; an address that is none
+            response = line.request(method, path, self._headers(), body)
+        except (ValueError, InvalidURL) as error:  # an address that is none, a false certificate
             raise ProviderError(NOT_REACHED) from error
-        if response.status_code == 200:
+        except ConnectionError:  # one of them is an HTTPException, too
+            raise
+        except HTTPException as error:
+            raise ProviderError(NOT_UNDERSTOOD) from error
+        if response.status == 200:
             return response
         with response:
             raise refusal(response)
 
-    def _connect(self):
+    def _headers(self):
         if not re.fullmatch("[!-~]+", self._key):
             raise ProviderError(sentence(401, "", None))
-        headers = {
+        return {
             "Authorization": f"Bearer {self._key}",
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": "Chattable",
         }
-        try:
-            return Http.from_url(
-                self._url.geturl(),
-                headers=headers,
-                connection_timeout=CONNECT_TIMEOUT,
-                network_timeout=self._timeout,
-                **proxy_for(self._url),
-            )
-        except ValueError as error:
-            raise ProviderError(NOT_REACHED) from error
 
 
 def refusal(response):
@@ -159,43 +158,12 @@ def refusal(response):
         body = decode(body)
     except ValueError:
         body = body.decode(errors="replace")
-    return Refused(response.status_code, body, retry_after(response))
-
-
-class Http(HTTPClient):
-    """The library's client, but any number of requests at once and few connections kept."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, concurrency=KEPT_CONNECTIONS, **options)
-        pool = self._pool = self._connection_pool
-        # Its permits are lost with readers that are killed; the worker limits itself.
-        pool._semaphore = DummySemaphore()
-        # How often it repeats a GET that got no answer; `Client` does that, and waits in between.
-        pool.size = 0
-        self._keep, pool.return_socket = pool.return_socket, self._keep_or_close
-
-    def _keep_or_close(self, sock):
-        full = self._pool._socket_queue.full()
-        self._pool.release_socket(sock) if full else self._keep(sock)
-
-
-def proxy_for(url):
-    """Return how to reach `url` as the environment says (`HTTPS_PROXY`, `NO_PROXY`)."""
-    proxy = getproxies().get(url.scheme) or getproxies().get("all")
-    if not proxy or proxy_bypass(url.hostname):
-        return {}
-    proxy = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    return {
-        "proxy_host": proxy.hostname,
-        "proxy_port": proxy.port or 80,
-        "proxy_user": proxy.username and unquote(proxy.username),
-        "proxy_password": proxy.password and unquote(proxy.password),
-    }
+    return Refused(response.status, body, retry_after(response))
 
 
 def retry_after(response):
     """Return the seconds after which a busy provider wants to be asked again, or None."""
-    told = str(response.get("retry-after"))
+    told = str(response.headers.get("retry-after"))
     try:
         seconds = float(told)
     except ValueError:
@@ -208,44 +176,11 @@ def retry_after(response):
 
 def arriving(response):
     """Yield the bytes of a body, all that has arrived each time. Raises `ProviderError`."""
-    encoding = response.get("content-encoding", "identity")
-    # Not asked for, but some send it all the same.
-    unpack = zlib.decompressobj(wbits=47).decompress if encoding in ("gzip", "deflate") else bytes
-    failure = None
     try:
-        while not failure:
-            if response._body_buffer:
-                yield unpack(response._body_buffer)
-                response._body_buffer.clear()
-            if response.message_complete:
-                return
-            failure = receive(response)
-        yield unpack(response._body_buffer)
-    except zlib.error:
-        failure = NOT_UNDERSTOOD
-    raise ProviderError(failure)
-
-
-def receive(response):
-    """Wait for more of a body, take all that is there; return what went wrong, or None.
-
-    The library's own `read` waits until a block is full.
-    """
-    sock, patience = response._sock, response._sock.gettimeout()
-    try:
-        data = sock.recv(BLOCK)
-        response.feed(data)
-        if not data and not response.message_complete:
-            return BROKEN_OFF
-        # TLS comes in records. Whatever is wrong, the next wait tells.
-        sock.settimeout(0)
-        with suppress(OSError):
-            while not response.message_complete and (data := sock.recv(BLOCK)):
-                response.feed(data)
-    except TimeoutError:
-        return TOO_LATE
-    except (OSError, HTTPParseError):
-        return BROKEN_OFF
-    finally:
-        sock.settimeout(patience)
-    return None
+        yield from response.arriving()
+    except TimeoutError as error:
+        raise ProviderError(TOO_LATE) from error
+    except zlib.error as error:
+        raise ProviderError(NOT_UNDERSTOOD) from error
+    except (OSError, HTTPException) as error:
+        raise ProviderError(BROKEN_OFF) from error

@@ -1,10 +1,11 @@
 """Read the stream of a completion as it grows: its text, its usage and its end."""
 
+import os
+import threading
 import time
+from collections import deque
 
-import gevent
 from flask import current_app
-from gevent.event import Event
 
 from chattable.provider.client import THINKING, arriving
 from chattable.provider.dialect import (
@@ -36,6 +37,8 @@ MANY = 100
 IDLE = 0.1
 # Once the model has finished, only its usage is still to come.
 LAST_WORDS = 10
+# After its last event a stream may take so long to end, and its connection is kept.
+FAREWELL = 1
 CUT_SHORT = "The answer was cut at the model's length limit."
 FILTERED = "The provider's content filter cut this answer short."
 FINISH_NOTES = {
@@ -48,6 +51,11 @@ FINISH_NOTES = {
 GARBLED = "A part of the answer could not be read."
 LONGEST_REASON = 40
 
+# The completions that are read in this process; adding and discarding needs no lock.
+readers = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=readers.clear)
+
 
 class Completion:
     """One streamed chat completion: a context that asks at once, to iterate over for the text.
@@ -55,11 +63,8 @@ class Completion:
     Each step gives the text (str, maybe empty) that arrived since the last one, at least every
     `IDLE` seconds. Afterwards `usage`, `finish_reason` and `reasoning` tell the rest. Raises
     `ProviderError` when the provider fails, after the last text; `stop()` ends it from another
-    greenlet.
+    thread.
     """
-
-    # In this process.
-    running = 0
 
     def __init__(self, model, messages):
         self.model = model
@@ -71,17 +76,18 @@ class Completion:
         self._text, self._reasoning = TextJoiner(), TextJoiner()
         self._aloud = ThoughtReader()
         self._thoughts = []
-        self._chunks = []
-        self._wake = Event()
-        self._reader = self._error = self._failure = None
+        self._chunks = deque()
+        self._wake = threading.Event()
+        self._error = self._failure = self._farewell = None
         self._ended = self._done = self._spoke = self._usage_is_stale = False
         self._read_timeout = current_app.config["READ_TIMEOUT"]
         self._client = current_app.extensions["provider"]
+        self._line = self._client.line()
 
     def __enter__(self):
         self._heard_at = time.monotonic()
-        self._reader = gevent.spawn(self._read)
-        gevent.sleep(0)  # the request leaves now, while the caller prepares for the answer
+        # The request leaves now, while the caller prepares for the answer.
+        threading.Thread(target=self._read, name="provider", daemon=True).start()
         return self
 
     def __exit__(self, *_):
@@ -122,16 +128,16 @@ class Completion:
         finish = FINISH_NOTES.get((self.finish_reason or "").lower(), "")
         return f"{garbled} {finish}".strip() or None
 
-    # The reader: its own greenlet, so that killing it can never hurt what the caller is doing.
+    # The reader, a thread of its own: what happens to the caller never stops it half-way.
 
     def _read(self):
-        Completion.running += 1
+        readers.add(self)
         try:
             self._ask()
-        except Exception as error:  # the caller's greenlet raises or explains it
+        except Exception as error:  # the caller raises or explains it
             self._error = error
         finally:
-            Completion.running -= 1
+            readers.discard(self)
             self._ended = True
             self._wake.set()
 
@@ -146,7 +152,7 @@ class Completion:
 
     def _receive(self, **options):
         asked = {"model": self.model, "messages": self.messages, "stream": True, **options}
-        with self._client.post("/chat/completions", asked) as response:
+        with self._client.post(self._line, "/chat/completions", asked) as response:
             self._heard_at = time.monotonic()
             self._collect(arriving(response))
 
@@ -157,21 +163,23 @@ class Completion:
             self._heard_at = time.monotonic()
             self._wake.set()
             # Nobody waits a tick for the first word.
-            gevent.sleep(rhythm() if self._spoke or self._thoughts else 0)
+            time.sleep(rhythm() if self._spoke or self._thoughts else 0)
 
     def _hang_up(self):
-        # After [DONE] the body's last bytes are about to come: read them and the connection
-        # can serve the next reply. In any other case closing it is the point.
-        reader, self._reader = self._reader, None
-        if reader and self._done and not self.stopped:
-            gevent.spawn_later(1, reader.kill, block=False)
-        elif reader:
-            reader.kill(block=False)
+        if self.stopped or not self._done:
+            self._line.hang_up()
+        elif not (self._ended or self._farewell):
+            # After [DONE] the body's last bytes are about to come: read them and the connection
+            # can serve the next reply. In any other case closing it is the point.
+            self._farewell = threading.Timer(FAREWELL, self._line.hang_up)
+            self._farewell.daemon = True
+            self._farewell.start()
 
     # The caller's side: from bytes to text, usage and endings.
 
     def _take(self):
-        chunks, self._chunks = self._chunks, []
+        # The reader adds to them meanwhile.
+        chunks = [self._chunks.popleft() for _ in range(len(self._chunks))]
         return self._understand(self._events.feed(b"".join(chunks))) if chunks else ""
 
     def _rest(self):
@@ -266,5 +274,5 @@ class Completion:
 
 def rhythm():
     """Return how long (s) a reply waits before it looks again, while so many run."""
-    running = Completion.running
+    running = len(readers)
     return TICK + TICK_EACH * max(running, 2 * running - MANY)

@@ -1,0 +1,331 @@
+"""HTTP as a stream of a provider needs it: connections that are kept, and that can be cut.
+
+Only `client` comes in here. There is no policy: what goes wrong is raised as it is.
+"""
+
+import os
+import socket
+import ssl
+import zlib
+from base64 import b64encode
+from collections import deque
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
+from threading import Event, Lock
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+# Seconds.
+CONNECT_TIMEOUT = 10
+# Idle connections that wait for the next request.
+KEPT_CONNECTIONS = 10
+# Bytes: what one look at a connection takes at once, and at most.
+BLOCK = 65_536
+MOST_AT_ONCE = 2**20
+
+
+class HungUp(Exception):
+    """Raised in the thread that waits for an answer when another one has hung up."""
+
+
+class Line:
+    """One caller's way to a provider, request after request, until any thread hangs up."""
+
+    def __init__(self, pool):
+        self._pool = pool
+        self._lock, self._over = Lock(), Event()
+        self._sock = None
+
+    def request(self, method, path, headers, body):
+        """Return the `Response` to a request, open. Raises ValueError for an impossible address."""
+        if kept := self._pool.take():
+            # It may end as it is used: that says nothing about the provider.
+            with suppress(ConnectionError):
+                return self._ask(kept, method, path, headers, body)
+        return self._ask(self._pool.open(), method, path, headers, body)
+
+    def _ask(self, connection, method, path, headers, body):
+        target, more = self._pool.address(path)
+        try:
+            with self.listening():
+                sock = self._connect(connection)
+                connection.request(method, target, body, headers | more)
+                return Response(self, connection, sock, connection.getresponse())
+        except BaseException:
+            self.close(connection)
+            raise
+
+    def _connect(self, connection):
+        self.check()
+        if not connection.sock:
+            connection.connect()
+        sock = connection.sock
+        sock.settimeout(self._pool.timeout)
+        with self._lock:
+            self.check()
+            self._sock = sock
+        return sock
+
+    @contextmanager
+    def listening(self):
+        """Let a connection that breaks because it was cut raise `HungUp`."""
+        try:
+            yield
+        except (OSError, HTTPException):
+            self.check()
+            raise
+
+    def check(self):
+        if self._over.is_set():
+            raise HungUp
+
+    def wait(self, seconds):
+        """Wait between two requests. Raises `HungUp`."""
+        self._over.wait(seconds)
+        self.check()
+
+    def hang_up(self):
+        """Cut what goes on, from any thread; who still connects finds out once it is through."""
+        with self._lock:
+            self._over.set()
+            if self._sock:
+                # TLS's own `shutdown` would take the cipher from under whoever is reading.
+                with suppress(OSError):
+                    socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def keep(self, connection):
+        """Leave a connection whose answer is over to the next request."""
+        self._let_go()
+        self._pool.keep(connection)
+
+    def close(self, connection):
+        self._let_go()
+        connection.close()
+
+    def _let_go(self):
+        # Before anything is closed: its number may be another connection's at once.
+        with self._lock:
+            self._sock = None
+
+
+class Pool:
+    """Connections to one address, few of them kept. `timeout` (s): the longest silence."""
+
+    def __init__(self, url, timeout):
+        self._url, self.timeout = urlsplit(url), timeout
+        self._kept, self._process = deque(), os.getpid()
+
+    def take(self):
+        """Return the connection that was kept last, if there is one that still lives, or None."""
+        self._notice_fork()
+        while True:
+            try:
+                connection = self._kept.pop()
+            except IndexError:
+                return None
+            if is_silent(connection.sock):
+                return connection
+            connection.close()
+
+    def keep(self, connection):
+        self._notice_fork()
+        self._kept.append(connection)
+        while len(self._kept) > KEPT_CONNECTIONS:
+            self._kept.popleft().close()
+
+    def _notice_fork(self):
+        if self._process != os.getpid():
+            # Its parent speaks on them.
+            self._kept, self._process = deque(), os.getpid()
+
+    def open(self):
+        """Return a new connection, not connected yet. Raises ValueError if there is no way."""
+        if not self._url.hostname or self._url.scheme not in ("http", "https"):
+            raise ValueError("no address of a provider")
+        if not self._proxy:
+            return self._connection(self._url.hostname, self._port)
+        connection = self._connection(self._proxy.hostname, self._proxy.port or 80)
+        if self._secure:
+            connection.set_tunnel(self._url.hostname, self._port, self._credentials)
+        return connection
+
+    def _connection(self, host, port):
+        if self._secure:
+            return HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=self._tls)
+        return HTTPConnection(host, port, timeout=CONNECT_TIMEOUT)
+
+    def address(self, path):
+        """Return (target, headers) that a request for `path` needs besides its own."""
+        path = self._url.path.rstrip("/") + path
+        if self._secure or not self._proxy:
+            return path, {}
+        host = self._url.netloc.rpartition("@")[2]
+        return f"http://{host}{path}", self._credentials
+
+    @property
+    def _secure(self):
+        return self._url.scheme == "https"
+
+    @property
+    def _port(self):
+        return self._url.port or (443 if self._secure else 80)
+
+    @cached_property
+    def _tls(self):
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    @cached_property
+    def _proxy(self):
+        """The address of the proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`)."""
+        proxy = getproxies().get(self._url.scheme) or getproxies().get("all")
+        if not proxy or proxy_bypass(self._url.hostname):
+            return None
+        return urlsplit(proxy if "//" in proxy else f"//{proxy}")
+
+    @cached_property
+    def _credentials(self):
+        if self._proxy.username is None:
+            return {}
+        name, password = unquote(self._proxy.username), unquote(self._proxy.password or "")
+        encoded = b64encode(f"{name}:{password}".encode()).decode()
+        return {"Proxy-Authorization": f"Basic {encoded}"}
+
+
+def is_silent(sock):
+    """Return whether an idle connection is open and, as it should be, has nothing to read."""
+    sock.settimeout(0)
+    try:
+        sock.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Response:
+    """An answer, its body as it arrives: a context that keeps the connection or closes it."""
+
+    def __init__(self, line, connection, sock, answer):
+        self.status, self.headers = answer.status, answer.headers
+        self._line, self._connection, self._sock = line, connection, sock
+        self._answer, self._timeout = answer, sock.gettimeout()
+        self._body = Chunks() if answer.chunked else Plain(answer.length)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._answer.close()
+        if self._body.clean and not self._answer.will_close:
+            self._line.keep(self._connection)
+        else:
+            self._line.close(self._connection)
+
+    def arriving(self):
+        """Yield the bytes of the body, all that has arrived each time."""
+        # Not asked for, but some send it all the same.
+        packed = self.headers.get("content-encoding") in ("gzip", "deflate")
+        unpack = zlib.decompressobj(wbits=47).decompress if packed else bytes
+        received = self._received()
+        with self._line.listening():
+            while not self._body.over:
+                piece = self._body.feed(next(received))
+                self._line.check()
+                if piece:
+                    yield unpack(piece)
+                if self._body.broken:
+                    raise IncompleteRead(b"")
+
+    def _received(self):
+        """Wait for more and yield all that is there, nothing at the connection's end."""
+        if with_head := self._drain(self._answer.fp.read1):
+            yield with_head
+        secure = hasattr(self._sock, "pending")
+        while True:
+            data = self._sock.recv(BLOCK)
+            # TLS comes in records, and a full block is hardly all.
+            if data and (secure or len(data) == BLOCK):
+                data += self._drain(self._sock.recv)
+            yield data
+
+    def _drain(self, read):
+        """Return what can be read without waiting."""
+        data = bytearray()
+        self._sock.settimeout(0)
+        # Whatever is wrong, the next wait tells.
+        with suppress(OSError):
+            while len(data) < MOST_AT_ONCE and (more := read(BLOCK)):
+                data += more
+        self._sock.settimeout(self._timeout)
+        return data
+
+
+class Plain:
+    """A body of a known `length` (bytes), or up to the end of the connection."""
+
+    broken = False
+
+    def __init__(self, length):
+        self._left = length
+        self.over = self.clean = length == 0
+
+    def feed(self, data):
+        """Return the body's part of what has arrived; of nothing, at the connection's end."""
+        if self._left is None:
+            self.over = not data
+            return data
+        data, surplus = data[: self._left], data[self._left :]
+        self._left -= len(data)
+        self.over, self.broken = not self._left, not data
+        self.clean = self.over and not surplus
+        return data
+
+
+class Chunks:
+    """A body in chunks, each behind a line with its size; `http.client` reads one at a time.
+
+    It would wait for the rest of a chunk, too, with what has arrived of it.
+    """
+
+    over = broken = clean = False
+    LONGEST_LINE = 65_536
+
+    def __init__(self):
+        self._rest = b""
+        self._left = 0  # of a chunk and the end of line after it
+        self._ending = False
+
+    def feed(self, data):
+        """Return the body's part of what has arrived; of nothing, at the connection's end."""
+        self.broken = not data
+        data, at, pieces = self._rest + data, 0, []
+        while at < len(data) and not (self.over or self.broken):
+            if not self._left:
+                end = data.find(b"\n", at)
+                if end < 0:
+                    break
+                self._read_line(data[at:end])
+                at = end + 1
+            piece = data[at : at + self._left]
+            at += len(piece)
+            self._left -= len(piece)
+            pieces.append(piece if self._left > 1 else piece[: self._left - 2])
+        self._rest = data[at:]
+        self.broken = self.broken or len(self._rest) > self.LONGEST_LINE
+        self.clean = self.over and not self._rest
+        return b"".join(pieces)
+
+    def _read_line(self, line):
+        if self._ending:
+            self.over = not line.strip()
+            return
+        try:
+            size = int(line.partition(b";")[0], 16)
+        except ValueError:
+            size = -1
+        self.broken, self._ending = size < 0, not size
+        self._left = size + 2 if size > 0 else 0
