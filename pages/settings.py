@@ -12,6 +12,7 @@ from redis import ConnectionPool
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from chattable import serve
 from chattable.connections import WrongEncoding
 from chattable.setup import LIMITS
 from models import db
@@ -62,16 +63,18 @@ def read_settings(settings, instance):
 
 
 def secret_key(settings, instance):
-    kept = instance / "secret_key"
-    key = settings.get("SECRET_KEY") or (kept.read_text().strip() if kept.exists() else None)
+    """Return the key that is set, else the instance's: made there if the database is there, too."""
+    if settings.get("SECRET_KEY"):
+        return settings["SECRET_KEY"]
+    own = not settings.get("DATABASE_URL")
+    key = serve.secret_key(instance) if own else serve.kept_key(instance)
     return key or refuse("SECRET_KEY is not set. Set it to a long random text and keep it secret.")
 
 
 def database_url(settings, instance):
     """Return the SQLAlchemy URL; platforms still say postgres:// for PostgreSQL."""
-    default = f"sqlite:///{instance}/chattable.db"
     try:
-        url = make_url(settings.get("DATABASE_URL") or default)
+        url = make_url(settings.get("DATABASE_URL") or own_database(instance))
     except (ArgumentError, ValueError):
         refuse(
             "DATABASE_URL is not a database address. An example: postgres://user:password@host/db"
@@ -82,6 +85,10 @@ def database_url(settings, instance):
     if backend != "sqlite":
         refuse("DATABASE_URL must begin with postgres:// or sqlite:///, the databases supported.")
     return url
+
+
+def own_database(instance):
+    return f"sqlite:///{serve.open_folder(instance)}/chattable.db"
 
 
 def redis_url(settings, instance):

@@ -5,6 +5,7 @@ import os
 import re
 import select
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -13,7 +14,8 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from importlib.metadata import PathDistribution, packages_distributions
 from importlib.util import find_spec
@@ -28,9 +30,9 @@ from packaging.utils import canonicalize_name
 from redis import Redis
 
 import jobs
+from chattable import serve
 from chattable.serve import demo_model as demo
 from chattable.serve.home import command, procfile
-from chattable.serve.instance import secret_key
 from tests.patience import patient
 from tests.services import free_port, wait_until
 from tests.session import Session
@@ -306,13 +308,58 @@ def test_a_dotenv_file_configures_it(tmp_path):
         assert_one_sentence(launcher, "WORKER_PROCESSES: 'several'")
 
 
-def test_the_secret_key_is_made_once_and_is_private(tmp_path, monkeypatch):
-    monkeypatch.delenv("SECRET_KEY", raising=False)
-    made = secret_key(tmp_path)
-    assert len(made["SECRET_KEY"]) >= 32
+def test_the_secret_key_is_made_once_and_is_private(tmp_path):
+    with ThreadPoolExecutor(8) as starts:
+        [made] = {*starts.map(serve.secret_key, [tmp_path] * 8)}
+    assert len(made) >= 32
     assert stat.S_IMODE((tmp_path / "secret_key").stat().st_mode) == 0o600
-    assert secret_key(tmp_path) == made
+    assert serve.secret_key(tmp_path) == made
     assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
+
+
+# without the launcher, as Flask's developers start an app
+
+
+class Clone:
+    """A clone of which nothing has been started, where nothing is configured."""
+
+    def __init__(self, folder):
+        # of hidden files a clone may have a .env
+        ignored = shutil.ignore_patterns(".*", "__pycache__", "instance")
+        self.folder = shutil.copytree(ROOT, folder, ignore=ignored)
+        self.log = folder / "flask.log"
+
+    def flask(self, *words, **env):
+        """Start a command of Flask; return its process."""
+        inherited = {name: text for name, text in os.environ.items() if name not in CONFIGURATION}
+        command = [COMMAND.with_name("flask"), "--app", "app", *words]
+        with self.log.open("w") as log:
+            options = {"cwd": self.folder, "env": inherited | env, "stdout": log, "stderr": log}
+            return subprocess.Popen(command, **options)
+
+    @contextmanager
+    def run(self, **env):
+        """Serve by `flask run`; return the address."""
+        port = free_port()
+        process, url = self.flask("run", "--port", str(port), **env), f"http://127.0.0.1:{port}"
+        try:
+            wait_until(lambda: process.poll() is None and answers(f"{url}/login"), 30, "flask run")
+            yield url
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def clone(tmp_path):
+    return Clone(tmp_path / "clone")
+
+
+def test_a_fresh_clone_is_migrated_and_runs_as_any_flask_app(clone, redis_url):
+    assert clone.flask("db", "upgrade").wait(DEADLINE) == 0, clone.log.read_text()
+    with clone.run(REDIS_URL=redis_url) as url:
+        assert get(f"{url}/up") == 200
+        Session(url).signup("Ada", "ada@example.com")
 
 
 # the wheel: the library, for anybody's app

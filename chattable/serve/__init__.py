@@ -1,1 +1,8 @@
-"""`uv run chattable`: the launcher, a room for each thing that it starts or looks after."""
+"""`uv run chattable`: the launcher, a room for each thing that it starts or looks after.
+
+An app comes in for the folder and the key that it has in common with the launcher.
+"""
+
+from chattable.serve.instance import kept_key, open_folder, secret_key
+
+__all__ = ["kept_key", "open_folder", "secret_key"]

@@ -1,33 +1,50 @@
 """The folder in which an install keeps its database, its Redis and its key: for apps, too."""
 
+import fcntl
 import os
 import secrets
-import tempfile
-from pathlib import Path
+from contextlib import contextmanager
 
 from chattable.serve.sentences import CannotStart
 
 
-def open_instance():
-    """Return the folder that holds database, Redis and key, made if it is missing."""
-    instance = Path(os.environ.get("INSTANCE_PATH") or "instance").absolute()
-    try:
-        for folder in (instance, instance / "redis"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotStart(f"INSTANCE_PATH: {instance} cannot be used: {error.strerror}.") from None
-    return instance
+def open_folder(folder):
+    """Return a folder of the instance, made for its owner's eyes if it is missing."""
+    with usable(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def secret_key(instance):
-    """Return SECRET_KEY for those who set none: kept in the instance, for its owner's eyes."""
-    if os.environ.get("SECRET_KEY"):
-        return {}
+    """Return the key that is kept in the instance, made if it is missing."""
+    return kept_key(instance) or make_key(instance)
+
+
+def kept_key(instance):
+    """Return the key in the instance, or "" if there is none."""
     path = instance / "secret_key"
-    if not path.exists():
-        # written aside and moved, so that no half of a key is ever read
-        descriptor, draft = tempfile.mkstemp(dir=instance)
-        with open(descriptor, "w") as file:
+    with usable(instance):
+        return path.read_text().strip() if path.exists() else ""
+
+
+def make_key(instance):
+    """Keep a key in the instance, and return the one of whoever came first."""
+    path = open_folder(instance) / "secret_key"
+    with usable(instance), open(path, "a+", opener=privately) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not kept_key(instance):
             file.write(secrets.token_hex(32))
-        os.replace(draft, path)
-    return {"SECRET_KEY": path.read_text().strip()}
+    return kept_key(instance)
+
+
+def privately(path, flags):
+    return os.open(path, flags, mode=0o600)
+
+
+@contextmanager
+def usable(folder):
+    """Raise CannotStart, with the reason, if what is done in the folder cannot be done."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotStart(f"INSTANCE_PATH: {folder} cannot be used: {error.strerror}.") from None

@@ -13,13 +13,13 @@ from dotenv import load_dotenv
 
 from chattable.serve.demo_model import DEMO_MODEL, demo_model, demo_settings
 from chattable.serve.home import check_files
-from chattable.serve.instance import open_instance, secret_key
+from chattable.serve.instance import open_folder
 from chattable.serve.listener import address_of, open_listener
 from chattable.serve.processes import list_workers, migration, web_process
 from chattable.serve.redis_server import embedded_redis, redis_check, redis_settings
 from chattable.serve.running import RunningFile
 from chattable.serve.sentences import CannotStart, say
-from chattable.serve.settings import prepare_environment
+from chattable.serve.settings import key_settings, prepare_environment
 from chattable.serve.stack import Stack, Stopped
 
 
@@ -38,12 +38,12 @@ def launch():
 def run(stack):
     """Start everything, say where it is, and keep it running."""
     check_files()
-    instance = open_instance()
+    instance = open_folder(Path(os.environ.get("INSTANCE_PATH") or "instance").absolute())
     running = stack.enter(RunningFile(instance / "running.env"))
     listener = stack.enter(open_listener())
     workers = list_workers()
     settings = {"CHATTABLE_URL": address_of(listener), "INSTANCE_PATH": str(instance)}
-    settings |= secret_key(instance) | redis_settings(stack, instance) | demo_settings()
+    settings |= key_settings(instance) | redis_settings(stack, instance) | demo_settings()
     running.write(settings)
     prepare_environment(settings)
     bring_up(stack, listener, embedded_redis(settings))

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from chattable.serve.child import Child, Task, python_module
+from chattable.serve.instance import open_folder
 from chattable.serve.sentences import CannotStart
 
 SOCKET_PATH_LIMIT = 100  # bytes; the kernels' own limits are 104 and 108
@@ -35,7 +36,7 @@ def embedded_redis(settings):
     """Return the embedded server as a list of one, or of none if REDIS_URL was set."""
     if "REDIS_URL" not in settings:
         return []
-    folder = Path(settings["INSTANCE_PATH"]) / "redis"
+    folder = open_folder(Path(settings["INSTANCE_PATH"]) / "redis")
     options = {
         "unixsocket": socket_path(settings["REDIS_URL"]),
         "unixsocketperm": "700",

@@ -9,5 +9,5 @@ def say(sentence):
         print(sentence, flush=True)
 
 
-class CannotStart(Exception):
-    """Carry the one sentence with which a person can set it right."""
+class CannotStart(SystemExit):
+    """Carry the one sentence with which a person can set it right: what nobody catches ends so."""

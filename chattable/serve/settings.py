@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 
+from chattable.serve.instance import secret_key
 from chattable.serve.sentences import CannotStart
 
 OPEN_FILES = 65536
@@ -19,6 +20,11 @@ def whole_number(name, default, allowed):
             f"{name}: {text!r} is not a whole number from {allowed[0]} to {allowed[-1]}."
         )
     return int(text)
+
+
+def key_settings(instance):
+    """Return SECRET_KEY for those who set none: the one that is kept in the instance."""
+    return {} if os.environ.get("SECRET_KEY") else {"SECRET_KEY": secret_key(instance)}
 
 
 def prepare_environment(settings):
