@@ -3,6 +3,7 @@
 A value that is missing or wrong stops the start with one sentence that names the variable.
 """
 
+import logging
 import re
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ from chattable.setup import LIMITS
 from models import db
 
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
+
+log = logging.getLogger(__name__)
 
 
 def read_settings(settings, instance):
@@ -92,7 +95,7 @@ def own_database(instance):
 
 
 def redis_url(settings, instance):
-    url = settings.get("REDIS_URL") or f"unix://{instance}/redis/redis.sock"
+    url = settings.get("REDIS_URL") or own_redis(instance)
     try:
         ConnectionPool.from_url(url)
     except ValueError:
@@ -101,6 +104,18 @@ def redis_url(settings, instance):
         # Platforms sign their Redis certificates themselves; the URL may ask for more.
         url += ("&" if "?" in url else "?") + "ssl_cert_reqs=none"
     return url
+
+
+def own_redis(instance):
+    """Return where a launcher's Redis listens, and tell who does not know that he needs one."""
+    path = instance / "redis" / "redis.sock"
+    if not path.exists():
+        log.warning(
+            "REDIS_URL is not set and no `uv run chattable` runs from %s: "
+            "pages open, but nobody answers. Set it, or start all of it by that command.",
+            instance,
+        )
+    return f"unix://{path}"
 
 
 def redis_prefix(settings):

@@ -286,6 +286,7 @@ def test_every_process_refuses_a_database_that_cannot_hold_every_character(
 ):
     url = postgres_server.database("LATIN1")
     settings = {"DATABASE_URL": url, "SECRET_KEY": "secret", "INSTANCE_PATH": str(tmp_path)}
+    settings["REDIS_URL"] = f"redis://{NOBODY}"
     settings["PATH"] = f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command(name), cwd=ROOT, env=settings, capture_output=True, timeout=DEADLINE
@@ -360,6 +361,17 @@ def test_a_fresh_clone_is_migrated_and_runs_as_any_flask_app(clone, redis_url):
     with clone.run(REDIS_URL=redis_url) as url:
         assert get(f"{url}/up") == 200
         Session(url).signup("Ada", "ada@example.com")
+        assert "REDIS_URL" not in clone.log.read_text()
+
+
+def test_an_app_that_is_run_without_redis_says_so_in_a_sentence(clone):
+    assert clone.flask("db", "upgrade").wait(DEADLINE) == 0, clone.log.read_text()
+    with clone.run() as url:
+        ada = Session(url).signup("Ada", "ada@example.com")
+        assert ada.say(ada.new_chat(), "Is anybody there?").status == 503
+        said = clone.log.read_text()
+        assert said.count("REDIS_URL is not set and no `uv run chattable` runs from ") == 1
+        assert "Traceback" not in said
 
 
 # the wheel: the library, for anybody's app
