@@ -24,6 +24,7 @@ from flask_compress import Compress
 from flask_login import current_user
 from flask_sock import Sock
 from redis.exceptions import RedisError
+from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
@@ -32,7 +33,7 @@ from chattable import connections, init_app, live
 from models import Chat, db
 from pages import accounts, errors, health, security, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
-from pages.settings import read_settings, refuse_other_encodings
+from pages.settings import read_settings, refuse_closed_database, refuse_other_encodings
 from pages.words import one_line
 
 HERE = Path(__file__).resolve().parent
@@ -381,7 +382,10 @@ def migrate(context, arguments):
 
     app = context.ensure_object(ScriptInfo).load_app()
     Migrate(app, db, directory=str(HERE / "migrations"), render_as_batch=True)
-    app.cli.commands["db"].main(arguments, prog_name="flask db", obj=context.obj)
+    try:
+        app.cli.commands["db"].main(arguments, prog_name="flask db", obj=context.obj)
+    except OperationalError as error:
+        refuse_closed_database(error)
 
 
 @click.command("worker")

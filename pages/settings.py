@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chattable import serve
 from chattable.connections import WrongEncoding
+from chattable.database import reason
 from chattable.setup import LIMITS
 from models import db
 
@@ -164,3 +165,11 @@ def refuse_other_encodings(app):
             app.logger.warning("the database is away: %s", error)
         finally:
             db.engine.dispose()
+
+
+def refuse_closed_database(error):
+    """Exit with the reason why a database was not opened; raise what happened in an open one."""
+    if error.statement:
+        raise error
+    said = str(reason(error)).splitlines()[0]
+    refuse(f"DATABASE_URL: the database cannot be opened: {said}")

@@ -374,6 +374,15 @@ def test_an_app_that_is_run_without_redis_says_so_in_a_sentence(clone):
         assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.db", f"postgres://{NOBODY}/chattable"])
+def test_a_migration_that_cannot_open_the_database_says_so_in_a_sentence(clone, url):
+    settings = {"DATABASE_URL": url, "SECRET_KEY": "secret", "REDIS_URL": f"redis://{NOBODY}"}
+    assert clone.flask("db", "upgrade", **settings).wait(DEADLINE) == 1
+    *others, sentence = clone.log.read_text().splitlines()
+    assert sentence.startswith("DATABASE_URL: the database cannot be opened: ")
+    assert "Traceback" not in "".join(others)
+
+
 # the wheel: the library, for anybody's app
 
 

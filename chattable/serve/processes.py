@@ -57,4 +57,4 @@ def why_not_migrated(output):
         return f"DATABASE_URL: the database cannot be opened or migrated: {errors[-1].strip()}"
     if "Traceback" in output:
         return f"the app cannot be loaded:\n{output}"
-    return output.strip().removeprefix("Error: ")
+    return output.strip().rpartition("\n")[2].removeprefix("Error: ")
