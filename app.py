@@ -29,7 +29,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
 import jobs
-from chattable import connections, init_app, live
+from chattable import connections, init_app, keepers, live, queue
 from models import Chat, db
 from pages import accounts, errors, health, security, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
@@ -200,7 +200,7 @@ def rename_chat(chat_id):
 @routes.post("/chats/<int:chat_id>/delete")
 def delete_chat(chat_id):
     current_user.chat_or_404(chat_id).delete()
-    jobs.forget_chat(chat_id)
+    queue.forget_chat(chat_id)
     flash("The chat was deleted.")
     if request.headers.get("HX-Request"):
         return "", 200, {"HX-Redirect": url_for("chats.list_chats")}
@@ -265,22 +265,7 @@ def send_to_worker(chat, draft):
     if session.get("model") != draft["model"]:
         session["model"] = draft["model"]
     job = jobs.create_message_and_stream
-    return enqueue_turn(chat, draft["client_id"], job, *draft.values())
-
-
-def enqueue_turn(chat, token, job, *args):
-    """Enqueue a job as the chat's next turn, unless the turn is taken: one reply at a time."""
-    turn = jobs.take_turn(chat.id, token)
-    if not turn:
-        return False
-    enqueued = False
-    try:
-        enqueued = jobs.enqueue(job, chat, token, *args)
-    finally:
-        # Sent twice at once, the turn is the job's that the other one enqueued.
-        if turn == "taken" and not (enqueued or jobs.to_be_done(chat.id, token)):
-            live.end_turn(chat.id, token)
-    return True
+    return queue.enqueue_turn(chat, draft["client_id"], job, *draft.values())
 
 
 @routes.get("/messages/<int:message_id>")
@@ -308,7 +293,7 @@ def retry_message(message_id):
     if model not in available_models():
         return problem("That model is not available any more. Pick another one.", 422)
     token = jobs.retry_token(message.id)
-    if not enqueue_turn(message.chat, token, jobs.retry_reply, message.id, model):
+    if not queue.enqueue_turn(message.chat, token, jobs.retry_reply, message.id, model):
         return problem(BUSY, 409)
     return "", 204
 
@@ -342,7 +327,7 @@ def may_watch(chat_id):
             return False
     finally:
         db.session.remove()  # what is read next is to be as it is then
-    jobs.sweeper(current_app._get_current_object())
+    keepers.sweeper(current_app._get_current_object())
     return True
 
 

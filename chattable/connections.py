@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError, SQLAlchemyError
 
 from chattable.database import MISPLACED, PARTING_IN_SQLITE, db, diagnosis
+from chattable.shredder import also_shred
 
 IDLE = 5.0
 # Seconds in which a server takes a connection.
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 def tune(app):
     """Have the databases of an app connected to as hundreds of replies at once need it."""
+    also_shred(app, empty_sqlite_log)
     with app.app_context():
         for engine in db.engines.values():
             event.listen(engine, "do_connect", connect)

@@ -141,13 +141,13 @@ def app(make_app):
 @pytest.fixture
 def run_jobs(app):
     """Do what is queued, in this process, with RQ's own worker; returns when nothing is left."""
-    import jobs
+    from chattable.queue import queue
 
     def run():
         kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with app.app_context():
-            queue = jobs.queue()
-            SimpleWorker([queue], connection=queue.connection).work(
+            books = queue()
+            SimpleWorker([books], connection=books.connection).work(
                 burst=True, logging_level="ERROR"
             )
         for number, handler in kept.items():

@@ -7,7 +7,7 @@ import pytest
 from rq.job import Job
 from sqlalchemy import event, insert
 
-import jobs
+from chattable import shredder
 from chattable.chat import PAGE
 from models import NEW_CHAT, Chat, Message, User, db
 from tests.page import Page, parse
@@ -471,7 +471,7 @@ def test_a_redis_that_is_somebody_elses_is_not_told_to_rewrite_its_file(
     with redis_server.client() as client:
         rewritten = client.info("persistence")["aof_rewrites"]
         ada.delete(f"/chats/{new_chat()}")
-        jobs.shred(app)
+        shredder.shred(app, shredder.rewrite_redis_log)
         assert client.info("persistence")["aof_rewrites"] == rewritten
         assert not client.info("persistence")["aof_rewrite_in_progress"]
 

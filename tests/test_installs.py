@@ -6,8 +6,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-import jobs
-from chattable import install, live
+from chattable import install, live, queue
 from models import Chat, db
 from tests.services import Redis, wait_until
 from tests.stack import Stack
@@ -107,7 +106,7 @@ def test_each_install_names_its_queue_so_that_dashboards_tell_them_apart(two_app
     names = []
     for app in two_apps:
         with app.app_context():
-            names.append(jobs.queue().name)
+            names.append(queue.queue().name)
             assert names[-1] == f"chattable:{install.own_name()}:replies"
     assert len(set(names)) == 2
 

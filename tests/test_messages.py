@@ -12,7 +12,7 @@ from rq import Queue
 from rq.registry import FailedJobRegistry
 
 import jobs
-from chattable import live
+from chattable import live, queue
 from models import Chat, Message, db
 from tests.page import parse
 from tests.patience import patient
@@ -63,7 +63,7 @@ def queued(app):
 
     def read():
         with app.app_context():
-            return jobs.queue().get_jobs()
+            return queue.queue().get_jobs()
 
     return read
 
@@ -129,7 +129,7 @@ def test_a_price_nobody_knows_is_said_so(make_app, provider, redis_url):
     provider.says("Hello!").uses(8, 2)
     ada.post("/chats", data={"content": "Hi"})
     with app.app_context():
-        jobs.create_message_and_stream(*jobs.queue().get_jobs()[0].args)
+        jobs.create_message_and_stream(*queue.queue().get_jobs()[0].args)
     usage = parse(ada.get("/chats/1").text).select_one(".message__usage").get_text()
     assert usage == "8 input tokens [price unknown] / 2 output tokens [price unknown]"
 
@@ -334,7 +334,7 @@ def test_a_job_that_runs_twice_stores_and_bills_once(
     run_jobs()
     before = [(message.id, message.content, message.status) for message in messages()]
     with app.app_context():
-        jobs.queue().enqueue(jobs.create_message_and_stream, *args)
+        queue.queue().enqueue(jobs.create_message_and_stream, *args)
     run_jobs()
     assert [(message.id, message.content, message.status) for message in messages()] == before
     assert len(provider.requests) == 1
@@ -390,7 +390,7 @@ def test_what_two_webs_enqueue_at_once_keeps_its_turn(send, monkeypatch):
     assert send("Hello", client_id=client_id).status_code == 204
     with monkeypatch.context() as late:
         # it took the turn first, and is the second to enqueue
-        late.setattr(jobs, "take_turn", lambda *_: "taken")
+        late.setattr(queue, "take_turn", lambda *_: "taken")
         assert send("Hello", client_id=client_id).status_code == 204
     assert send("And?").status_code == 409
 

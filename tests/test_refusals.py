@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ResponseError
 
-import jobs
-from chattable import live
+from chattable import keepers, live
 from models import Chat, Message, User, db
 from tests.page import parse
 from tests.services import wait_until
@@ -96,10 +95,10 @@ def test_nobody_is_declared_dead_while_no_lease_can_be_renewed(app, reply, redis
     with app.app_context():
         with refusing(redis_server):
             with pytest.raises(ResponseError):
-                jobs.interrupt_orphans({reply: 0})
+                keepers.interrupt_orphans({reply: 0})
             with pytest.raises(ResponseError):
                 Message.interrupt(reply)
-        assert reply in jobs.interrupt_orphans({})
+        assert reply in keepers.interrupt_orphans({})
         assert Message.running_ids() == [reply]
 
 

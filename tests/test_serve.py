@@ -29,10 +29,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from redis import Redis
 
-import jobs
 from chattable import serve
 from chattable.serve import demo_model as demo
 from chattable.serve.home import command, procfile
+from chattable.shredder import SHRED
 from tests.patience import patient
 from tests.services import free_port, wait_until
 from tests.session import Session
@@ -208,7 +208,7 @@ def test_what_was_deleted_leaves_the_files_too(tmp_path, provider):
             assert ada.post(f"/chats/{chat_id}/delete").status == 303
         wait_until(lambda: not launcher.kept("worth forgetting"), DEADLINE, "it to be forgotten")
         often = launcher.redis().info("persistence")["aof_rewrites"] - rewritten
-        assert often <= (time.monotonic() - began) / jobs.SHRED + 1
+        assert often <= (time.monotonic() - began) / SHRED + 1
         assert launcher.redis().slowlog_len() == 0
 
 

@@ -1,0 +1,100 @@
+"""Answer a message in the background, once, however often its job has to run.
+
+For jobs: an app enqueues `say_and_answer`, or writes a job of its own with the parts.
+"""
+
+import logging
+import time
+
+from flask import g
+
+from chattable import live, provider
+from chattable.chat import ReplyInProgress
+from chattable.database import db, id_of, persistent
+from chattable.family import family
+from chattable.queue import TURN_POLL, turn
+
+log = logging.getLogger(__name__)
+
+
+def say_and_answer(chat_id, content, model, client_id):
+    """Save what a person said, then stream the reply to everyone watching. A job.
+
+    `client_id` is a UUID that whoever wrote it has made: what comes twice is answered once.
+    """
+    with turn(chat_id, client_id) as begun:
+        answer_message(begun, chat_id, content, model, client_id)
+
+
+@persistent
+def answer_message(begun, chat_id, content, model, client_id):
+    chat = family().chat.with_owner(chat_id)
+    if chat is None:
+        return note_deletion(chat_id)
+    completion = chat.ask(model, content, client_id)
+    # A job that runs again must not have the answer billed again.
+    first = completion and live.claim(f"{chat_id}-{client_id}")
+    if not (first and answer(chat, completion, content, client_id, begun)):
+        begun()
+        go_on(chat_id, content, model, client_id, asked=completion and not first)
+
+
+def answer(chat, completion, content, client_id, begun):
+    """Stream the reply, asked for while the database writes; return whether it was ours."""
+    with completion:
+        messages = chat.exchange(content, client_id, completion.model)
+        begun()
+        if messages:
+            messages[1].receive(completion)
+    if not messages:
+        chat.book(completion.model, completion.settle_usage(""))
+    return bool(messages)
+
+
+def go_on(chat_id, content, model, client_id, asked):
+    """Do what another run of the same job, which may have died, has left to do.
+
+    `asked` says that it may have asked the provider, which no row tells until the message is saved.
+    """
+    chat = db.session.get(family().chat, chat_id)
+    if chat is None:
+        return note_deletion(chat_id)
+    message = family().message.said(chat_id, client_id)
+    if message:
+        # Who saved it may have died before telling.
+        chat.chattable.on_message_create(message)
+    else:
+        if asked:
+            asked_for = [*chat.history(), {"role": "user", "content": content}]
+            chat.book(model, provider.estimate_usage(asked_for))
+        message = chat.say("user", content, client_id=client_id)
+    if message:
+        answer_once(chat, model, after=id_of(message))
+
+
+def note_deletion(chat_id):
+    """End a job in silence: its chat is gone."""
+    g.chat_in_doubt = True
+    log.info("chat %s was deleted before its job was done", chat_id)
+
+
+def answer_once(chat, model, after):
+    """Run the reply to a message; tell its end again if there was one: its writer may have died."""
+    answer = chat.answer_to(after)
+    if answer is None:
+        reply(chat, model, after)
+    elif not answer.running:
+        chat.chattable.on_message_update(answer)
+
+
+def reply(chat, model, after):
+    """Run the reply to a message, unless another run of the same job does."""
+    chat_id = id_of(chat)
+    try:
+        chat.run(model)
+    except ReplyInProgress:
+        if db.session.get(family().chat, chat_id) is None:
+            return None  # deleted meanwhile
+        while family().chat.has_running_reply(chat_id):
+            time.sleep(TURN_POLL)
+        return None if chat.answer_to(after) else reply(chat, model, after)

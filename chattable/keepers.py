@@ -1,0 +1,94 @@
+"""Threads that run beside the work, one of a kind in a process: for workers and for sockets."""
+
+import logging
+import os
+import threading
+import time
+
+from redis.exceptions import RedisError
+
+from chattable import live, provider
+from chattable.database import db, reason, transient
+from chattable.family import family
+
+# Seconds. `LEASE - RENEW + ORPHANED` is the longest pause that no reply minds: over 10.
+SWEEP = 2.5
+ORPHANED = 5.2
+SECOND_LOOK = 0.3
+MODELS_REFRESH = 600
+MODELS_RETRY = 15
+TRY_AGAIN = 1
+
+log = logging.getLogger(__name__)
+
+
+def sweeper(app):
+    """Start (once in a process) to look for replies whose writer died."""
+    keeper(app, "sweeper", keep_sweeping)
+
+
+def keeper(app, name, work):
+    """Start a thread that does `work(app)`, once in a process: no thread comes over a fork."""
+    thread = threading.Thread(target=work, args=[app], name=f"chattable {name}", daemon=True)
+    if app.extensions.setdefault(f"{name} of {os.getpid()}", thread) is thread:
+        thread.start()
+
+
+def keep_sweeping(app):
+    missing = {}
+
+    def sweep():
+        nonlocal missing
+        # Whatever goes wrong, who is missing is counted anew.
+        before, missing = missing, {}
+        with app.app_context():
+            missing = interrupt_orphans(before)
+        time.sleep(SECOND_LOOK if missing else SWEEP)
+
+    keep_doing("sweeping", sweep)
+
+
+def interrupt_orphans(missing):
+    """End replies without a lease; `missing` and the result say since when ({id: monotonic s}).
+
+    Not at first sight: after a restart of Redis, every writer needs a moment to renew its lease.
+    """
+    running = family().message.running_ids()
+    db.session.commit()
+    alive, moment = live.leased(running), time.monotonic()
+    missing = {id: missing.get(id, moment) for id in running if id not in alive}
+    for message_id, since in missing.items():
+        if moment - since >= ORPHANED:
+            log.warning("message %s: its writer is gone", message_id)
+            family().message.interrupt(message_id)
+    return missing
+
+
+def keep_models(app):
+    """Fetch the provider's list of models now and then; pages read it from Redis."""
+    if app.config.get("MODELS"):
+        return
+
+    def fetch():
+        with app.app_context():
+            live.keep_models(provider.list_models())
+        time.sleep(MODELS_REFRESH)
+
+    keep_doing("listing the provider's models", fetch, MODELS_RETRY)
+
+
+def keep_doing(what, step, pause=TRY_AGAIN):
+    """Do a step for ever; say once, not every time, that it fails and that it works again."""
+    trouble = None
+    while True:
+        try:
+            step()
+            if trouble:
+                log.warning("%s: all is well again", what)
+            trouble = None
+        except Exception as error:  # whatever Redis, a database or a bug says, we go on
+            if type(error) is not trouble:
+                known = isinstance(error, RedisError) or transient(error)
+                log.warning("%s: trying again: %s", what, reason(error), exc_info=not known)
+            trouble = type(error)
+            time.sleep(pause)

@@ -1,0 +1,189 @@
+"""The queue of this install: jobs that are enqueued once, and each chat's turns.
+
+For the web, which enqueues, and for the jobs.
+"""
+
+import logging
+import re
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+
+from flask import current_app
+from redis.exceptions import RedisError
+from rq import Queue, Retry
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
+from rq.job import Job, JobStatus
+
+from chattable import live
+from chattable.family import family
+from chattable.shredder import shredder
+
+QUEUE = "replies"
+BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
+TO_BE_DONE = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
+# Seconds.
+KEPT_WHEN_DONE = 60
+KEPT_WHEN_FAILED = 300
+TURN_POLL = 0.2
+ENQUEUED_WITHIN = 3
+# Jobs that begin at the same time.
+BEGINNING = threading.Semaphore(4)
+
+log = logging.getLogger(__name__)
+
+
+def queue():
+    return Queue(queue_name(), connection=live.redis())
+
+
+def queue_name():
+    """Return the name of this install's queue: the same Redis may hold those of others."""
+    return f"{live.prefix()}:{QUEUE}"
+
+
+def enqueue_turn(chat, token, job, *args):
+    """Enqueue `job(chat.id, *args)` as the chat's next turn; return False if it is taken.
+
+    What was sent before with this token (a str) is done once. Raises `RedisError` when there is no
+    Redis to take it.
+    """
+    turn = take_turn(chat.id, token)
+    if not turn:
+        return False
+    enqueued = False
+    try:
+        enqueued = enqueue(job, chat, token, *args)
+    finally:
+        # Sent twice at once, the turn is the job's that the other one enqueued.
+        if turn == "taken" and not (enqueued or to_be_done(chat.id, token)):
+            live.end_turn(chat.id, token)
+    return True
+
+
+def enqueue(job, chat, token, *args):
+    """Hand a job to a worker; return False if it was sent before: then once is enough.
+
+    Raises `RedisError` when there is no Redis to take it. A job whose worker was killed runs
+    again: each of them is safe to run twice.
+    """
+    options = {
+        "job_id": job_id(chat.id, token),
+        "job_timeout": current_app.config["JOB_TIMEOUT"],
+        # Workers may be killed again and again: a deploy that fails is tried again.
+        "retry": Retry(max=20),
+        # A job holds what a person wrote: RQ would keep one that failed for a year.
+        "result_ttl": KEPT_WHEN_DONE,
+        "failure_ttl": KEPT_WHEN_FAILED,
+        # The default description would show what people write to whoever looks at the queue.
+        "description": f"{job.__name__} in chat {chat.id}",
+    }
+    try:
+        # RQ's list of queues can wait, a worker has the job meanwhile.
+        with live.redis().pipeline() as later:
+            queue().enqueue(job, chat.id, *args, unique=True, pipeline=later, **options)
+            later.execute()
+    except DuplicateJobError:
+        if not broken_off(options["job_id"]):
+            return False
+        queue().enqueue(job, chat.id, *args, **options)
+    return True
+
+
+def job_id(chat_id, token):
+    return f"{own_jobs()}{chat_id}-{token}"
+
+
+def own_jobs():
+    """Return what the id of each job begins with that was enqueued here, and no other's."""
+    # RQ takes nothing but letters, digits and these two signs there.
+    prefix = re.sub("[.:]", "_", current_app.config["REDIS_PREFIX"] or "chattable")
+    return f"{prefix}_{live.install()}-"
+
+
+def broken_off(job_id):
+    """Return whether a job has ended without doing its work."""
+    return status(job_id) in BROKEN_OFF
+
+
+def to_be_done(chat_id, token):
+    """Return whether RQ knows of a job that waits or runs."""
+    return status(job_id(chat_id, token)) in TO_BE_DONE
+
+
+def status(job_id):
+    """Return what RQ knows of a job, None if nothing."""
+    try:
+        return Job.fetch(job_id, connection=live.redis()).get_status()
+    except NoSuchJobError:
+        return None
+
+
+@contextmanager
+def turn(chat_id, token):
+    """Wait for a turn in the chat, so that replies never interleave, and for a place to begin.
+
+    Gives a function to call once the reply has begun, or may have to wait: a few begin at a time,
+    or those that stream would wait for a hundred others at the database.
+    """
+    while not take_turn(chat_id, token):
+        time.sleep(TURN_POLL)
+    try:
+        with ExitStack() as place:
+            place.enter_context(BEGINNING)
+            yield place.close
+    finally:
+        live.end_turn(chat_id, token)
+
+
+def take_turn(chat_id, token):
+    """Take the chat's next turn; return "taken", "held" if it was before, None if it is another's.
+
+    One that belongs to no job and no reply, because Redis lost the job or a worker could not end
+    it, is taken over; but not at once, for a job is enqueued after its turn was taken.
+    """
+    turn = live.take_turn(chat_id, token)
+    if turn:
+        return turn
+    holder, age = live.turn_holder(chat_id)
+    lost = age > ENQUEUED_WITHIN and not to_be_done(chat_id, holder)
+    if lost and not family().chat.has_running_reply(chat_id):
+        return "taken" if live.take_over_turn(chat_id, token, holder) else None
+    return None
+
+
+def forget_chat(chat_id):
+    """Take the words of a deleted chat out of Redis; its jobs are not run any more."""
+    try:
+        delete_jobs(id for id in known_job_ids() if id.startswith(job_id(chat_id, "")))
+    except RedisError as error:
+        # Whoever runs them later finds no chat; those that ended are not kept for long.
+        log.warning("chat %s: jobs not deleted, Redis is away: %s", chat_id, error)
+    shredder(current_app._get_current_object())
+
+
+def known_job_ids():
+    """Return the ids of all jobs, wherever RQ keeps them."""
+    books = queue()
+    waiting = [books, books.intermediate_queue]
+    ended = [books.finished_job_registry, books.failed_job_registry, books.canceled_job_registry]
+    running = [books.started_job_registry, books.scheduled_job_registry]
+    ids = {id for place in waiting for id in place.get_job_ids()}
+    return ids.union(*(place.get_job_ids(cleanup=False) for place in ended + running))
+
+
+def delete_jobs(ids):
+    for id in ids:
+        # It may end, and be forgotten, at any moment.
+        with suppress(NoSuchJobError, InvalidJobOperation):
+            Job.fetch(id, connection=live.redis()).delete()
+
+
+def delete_cancelled_jobs():
+    """Delete what RQ would keep for ever, and what earlier versions had it keep for a year."""
+    books, late = queue(), time.time() + 2 * KEPT_WHEN_FAILED
+    failed = live.redis().zrangebyscore(books.failed_job_registry.key, late, "+inf")
+    cancelled = books.canceled_job_registry
+    delete_jobs([*cancelled.get_job_ids(), *(id.decode() for id in failed)])
+    for id in cancelled.get_job_ids():
+        cancelled.remove(id)
