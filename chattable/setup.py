@@ -2,7 +2,7 @@
 
 import os
 
-from chattable import install, live, provider
+from chattable import command, install, live, provider
 
 # Seconds, but the replies that one worker writes at once.
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
@@ -23,3 +23,4 @@ def init_app(app, db):
         app.config.setdefault(name, value)
     live.init_app(app, install.own_name)
     provider.init_app(app)
+    command.init_app(app)
