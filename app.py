@@ -1,6 +1,5 @@
 """The Flask app: its parts, the routes of chats and messages, the socket, the command line."""
 
-import hashlib
 import os
 import uuid
 from pathlib import Path
@@ -30,6 +29,7 @@ from werkzeug.routing import IntegerConverter
 
 import jobs
 from chattable import connections, init_app, keepers, live, queue
+from chattable.templating import digest
 from models import Chat, db
 from pages import accounts, errors, health, security, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
@@ -76,12 +76,6 @@ def create_app(config=None):
     app.cli.add_command(work)
     refuse_other_encodings(app)
     return app
-
-
-def digest(folder):
-    """Return a short hash of all files in a folder: browsers may keep what lies under it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 class IdConverter(IntegerConverter):

@@ -17,7 +17,14 @@ from pages.words import one_line
 PASSWORD_LENGTH = 8
 INVITATION_DAYS = 7
 # Endpoints that need no login; the socket asks for itself, in its own language.
-OPEN = {"static", "accounts.sign_up", "accounts.log_in", "health.up", "__flask_sock.updates"}
+OPEN = {
+    "static",
+    "chattable.static",
+    "accounts.sign_up",
+    "accounts.log_in",
+    "health.up",
+    "__flask_sock.updates",
+}
 
 routes = Blueprint("accounts", __name__, cli_group=None)
 login_manager = LoginManager()

@@ -31,6 +31,6 @@ class SecureWhenEncrypted(SecureCookieSessionInterface):
 def add_security_headers(response):
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    if "_user_id" in session and request.endpoint != "static":
+    if "_user_id" in session and not (request.endpoint or "").endswith("static"):
         response.headers.setdefault("Cache-Control", "no-store")
     return response

@@ -1,7 +1,6 @@
 """How things are put into words, and how words are cleaned; for templates and for forms."""
 
 from datetime import UTC, datetime
-from decimal import Decimal
 
 import humanize
 
@@ -9,23 +8,13 @@ import humanize
 def init_app(app):
     """Give the templates their filters."""
     app.jinja_env.globals["dom_id"] = dom_id
-    app.jinja_env.filters |= {"dollars": dollars, "time_in_words": time_in_words}
+    app.jinja_env.filters["time_in_words"] = time_in_words
 
 
 def dom_id(thing, part=None):
     """Return the id of a record's element: "message-9", or of a part of it: "message-9-body"."""
     name = f"{type(thing).__name__.lower()}-{thing.id}"
     return f"{name}-{part}" if part else name
-
-
-def dollars(amount):
-    """Return a sum for people, with enough digits to be non-zero: "$0.0010", "$0.00002"."""
-    if amount is None:
-        return "price unknown"
-    places = 4
-    while amount and places < 12 and amount < Decimal(1).scaleb(-places):
-        places += 1
-    return f"${amount:,.{places}f}"
 
 
 def time_in_words(moment):

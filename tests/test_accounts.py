@@ -15,7 +15,7 @@ from tests.page import parse
 from tests.services import Postgres
 
 ADA = {"name": "Ada Lovelace", "email": "ada@example.com", "password": "correct horse battery"}
-OPEN = {"static", "accounts.sign_up", "accounts.log_in", "health.up"}
+OPEN = {"static", "chattable.static", "accounts.sign_up", "accounts.log_in", "health.up"}
 FOREIGN = [
     "https://evil.example/",
     "//evil.example",
@@ -348,6 +348,14 @@ def test_pages_of_a_person_are_not_kept_by_caches(sign_up):
     assert sign_up().get("/chats").headers["Cache-Control"] == "no-store"
 
 
+def test_what_every_page_loads_is_kept_by_browsers(sign_up):
+    ada = sign_up()
+    page = parse(ada.get("/chats").text)
+    for tag in page.select("script[src], link[href]"):
+        path = tag.get("src") or tag["href"]
+        assert ada.get(path).cache_control.max_age > 10_000_000, path
+
+
 # cross-site requests
 
 
@@ -441,7 +449,8 @@ def test_no_page_has_inline_script_or_style_or_loads_from_elsewhere(every_page):
             assert not inline, f"{path}: <{tag.name} {inline}>"
             assert not str(tag.get("href", "")).lower().startswith(("javascript:", "data:")), path
         for loaded in page.select("script[src], link[href]"):
-            assert (loaded.get("src") or loaded.get("href")).startswith("/static/"), path
+            ours = ("/static/", "/chattable/static/")
+            assert (loaded.get("src") or loaded.get("href")).startswith(ours), path
 
 
 def test_ids_are_unique_and_labels_and_targets_exist_on_every_page(every_page):

@@ -788,7 +788,7 @@ def test_a_key_the_provider_quotes_reaches_no_page_and_no_log(chat, provider, ca
     provider.fails(401, error, headers={"x-key": KEY})
     message = chat.run(MODEL)
     with current_app.test_request_context():
-        page = render_template("messages/_message.html", message=message, body=message.body)
+        page = render_template("chattable/_message.html", message=message, body=message.body)
     assert message.status == "failed"
     assert "refused the API key" in page
     assert KEY not in page + caplog.text + repr(message.error)

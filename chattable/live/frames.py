@@ -18,7 +18,7 @@ def article_frame(*articles):
 def article(message, body=None):
     """Return the HTML of one message; `body` if it shows something else than `message.body`."""
     body = message.body if body is None else Markup(body)
-    return render("messages/_message.html", message=message, body=body)
+    return render("chattable/_message.html", message=message, body=body)
 
 
 def removal(message):

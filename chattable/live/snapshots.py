@@ -41,7 +41,7 @@ class Snapshot:
     def list_frames(self, chat, messages, older):
         """Return the frames after which a page shows `messages` alone, as a fresh load does."""
         articles = [Markup(self._article(message)) for message in messages]
-        frame = render("chats/_list.html", chat=chat, articles=articles, older=older)
+        frame = render("chattable/_list.html", chat=chat, articles=articles, older=older)
         return [frame, *self._news(messages)]
 
     def _news(self, messages):

@@ -15,7 +15,7 @@ function onChange(records) {
   if (busy) line.textContent = "";
 }
 
-if (messages) {
+if (messages && line) {
   new MutationObserver(onChange).observe(messages, { childList: true });
   onChange([]);
 }

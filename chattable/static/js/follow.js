@@ -3,14 +3,14 @@ const NEAR = 80; // px
 const page = document.scrollingElement;
 const messages = document.getElementById("messages");
 const jump = document.getElementById("jump");
-const dock = document.querySelector(".dock");
+const dock = document.querySelector(".dock"); // what stands before the end of the page, if anything does
 let following = true;
 let last = 0; // where the page was scrolled to, px
 
 const gap = () => page.scrollHeight - page.scrollTop - page.clientHeight;
 
 function show() {
-  jump.hidden = following || gap() < NEAR;
+  if (jump) jump.hidden = following || gap() < NEAR;
 }
 
 function toEnd() {
@@ -27,7 +27,7 @@ function onScroll() {
 }
 
 function onResize() {
-  page.style.setProperty("--dock", `${dock.offsetHeight}px`);
+  if (dock) page.style.setProperty("--dock", `${dock.offsetHeight}px`);
   if (following) toEnd();
   else show();
 }
@@ -35,9 +35,9 @@ function onResize() {
 if (messages) {
   history.scrollRestoration = "manual";
   addEventListener("scroll", onScroll, { passive: true });
-  jump.addEventListener("click", toEnd);
+  jump?.addEventListener("click", toEnd);
   document.addEventListener("chattable:sent", toEnd);
   const sizes = new ResizeObserver(onResize);
-  [messages, dock].forEach((element) => sizes.observe(element));
+  [messages, dock].forEach((element) => element && sizes.observe(element));
   addEventListener("resize", onResize);
 }

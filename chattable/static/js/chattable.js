@@ -1,0 +1,7 @@
+// All that a live chat needs in the browser, beside htmx.
+import "./live.js";
+import "./follow.js";
+import "./older.js";
+import "./announce.js";
+import "./copy.js";
+import "./formulas.js";
