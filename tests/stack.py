@@ -78,10 +78,10 @@ class Stack:
         if self._run("release").wait(patient(20)):
             raise RuntimeError(f"release failed:\n{self.log('release')}")
 
-    def start_web(self, port=None, **env):
+    def start_web(self, port=None, command=None, **env):
         """Start a web process, on a port of its own unless one is given; return the process."""
         port = port or free_port()
-        web = self._run("web", PORT=str(port), **env)
+        web = self._run("web", command, PORT=str(port), **env)
         web.url = f"http://127.0.0.1:{port}"
         self.webs.append(web)
         wait_until(lambda: self._is_up(web), 30, f"the web to answer:\n{self.log('web')}")
