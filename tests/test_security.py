@@ -1,0 +1,114 @@
+"""No other site can act in a person's name, or look in: forms, headers, markup."""
+
+import re
+
+import pytest
+
+from tests.page import parse
+from tests.test_accounts import ADA, rules, values
+
+# cross-site requests
+
+
+def test_every_change_needs_a_csrf_token(make_app):
+    app = make_app(WTF_CSRF_ENABLED=True)
+    visitor = app.test_client()
+    changes = [rule for rule in rules(app) if rule[0] != "GET"]
+    changes += [("POST", "/signup", "accounts.sign_up"), ("POST", "/login", "accounts.log_in")]
+    assert len(changes) > 9
+    for method, path, endpoint in changes:
+        for headers in ({}, {"HX-Request": "true"}):
+            answer = visitor.open(path, method=method, data=ADA, headers=headers)
+            assert answer.status_code == 400, endpoint
+            assert "Reload" in answer.text, endpoint
+
+
+def test_the_token_of_a_form_and_the_one_htmx_sends_are_accepted(make_app):
+    ada = make_app(WTF_CSRF_ENABLED=True).test_client()
+    token = values(ada.get("/signup"))["csrf_token"]
+    assert ada.post("/signup", data=ADA | {"csrf_token": token}).status_code == 302
+    body = parse(ada.get("/chats/new").text).body
+    header = re.search(r'"X-CSRFToken": "([^"]+)"', body["hx-headers:inherited"])[1]
+    assert ada.post("/chats", headers={"X-CSRFToken": header}).status_code == 303
+    assert ada.delete("/chats/1", headers={"X-CSRFToken": header}).status_code == 303
+    assert ada.post("/chats", headers={"X-CSRFToken": header + "x"}).status_code == 400
+
+
+def test_the_token_of_another_session_is_not_accepted(make_app):
+    app = make_app(WTF_CSRF_ENABLED=True)
+    token = values(app.test_client().get("/signup"))["csrf_token"]
+    visitor = app.test_client()
+    visitor.get("/signup")
+    assert visitor.post("/signup", data=ADA | {"csrf_token": token}).status_code == 400
+
+
+def test_every_form_that_changes_something_carries_a_token(app, sign_up):
+    ada = sign_up()
+    ada.post("/chats")
+    for path in ("/chats", "/chats/new", "/chats/1", "/chats/1/edit"):
+        forms = parse(ada.get(path).text).select("form[method=post]")
+        assert forms, path
+        assert all(form.select_one("input[name=csrf_token]") for form in forms), path
+
+
+# headers and markup
+
+
+MARKDOWN = """# Head\n\n```python\nprint("hi")\n```\n\n$x^2$ ==marked== <b onclick="x()">bold</b>
+
+- [x] done\n\n| a | b |\n|:-:|--:|\n| 1 | 2 |\n\n[link](https://example.com) ![image](https://example.com/x.png)
+[bad](javascript:alert(1)) <script>alert(1)</script> <style>p{}</style>"""
+
+
+@pytest.fixture
+def every_page(app, client, sign_up, provider, run_jobs):
+    """Return the answers of all pages: open ones, with errors, and with a rich reply."""
+    open_pages = [client.get(path) for path in ("/login", "/signup", "/nowhere")]
+    wrong = [client.post(path, data={}) for path in ("/login", "/signup")]
+    ada = sign_up()
+    empty = [ada.get("/chats")]
+    provider.says(MARKDOWN)
+    ada.post("/chats", data={"content": "Hello <script>alert(1)</script>"})
+    run_jobs()
+    paths = ("/chats", "/chats/new", "/chats/1", "/chats/1/edit", "/chats/99", "/nowhere")
+    wrong += [ada.post("/chats/1", data={"title": ""})]
+    return [*open_pages, *wrong, *empty, *map(ada.get, paths)]
+
+
+def test_every_answer_has_a_strict_content_security_policy(every_page, client):
+    for answer in [
+        *every_page,
+        client.get(f"{client.application.static_url_path}/app.css"),
+        client.get("/up"),
+    ]:
+        policy = answer.headers["Content-Security-Policy"]
+        assert re.search(r"default-src 'self'(;|$)", policy)
+        assert "unsafe" not in policy
+        assert not re.search(r"\*|https?:|data:", policy)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_no_page_has_inline_script_or_style_or_loads_from_elsewhere(every_page):
+    for answer in every_page:
+        page = parse(answer.text)
+        path = answer.request.path
+        assert all(script.get("src") for script in page.find_all("script")), path
+        assert not page.find_all("style"), path
+        assert not page.select("iframe, object, embed, base, img[src*='//']"), path
+        for tag in page.find_all(True):
+            inline = [name for name in tag.attrs if re.match(r"style$|on|hx-on", name)]
+            assert not inline, f"{path}: <{tag.name} {inline}>"
+            assert not str(tag.get("href", "")).lower().startswith(("javascript:", "data:")), path
+        for loaded in page.select("script[src], link[href]"):
+            ours = ("/static/", "/chattable/static/")
+            assert (loaded.get("src") or loaded.get("href")).startswith(ours), path
+
+
+def test_ids_are_unique_and_labels_and_targets_exist_on_every_page(every_page):
+    for answer in every_page:
+        page = parse(answer.text)
+        ids = [tag["id"] for tag in page.select("[id]")]
+        assert len(ids) == len(set(ids)), answer.request.path
+        refers = ("for", "aria-describedby", "aria-labelledby", "popovertarget")
+        named = {tag[name] for name in refers for tag in page.select(f"[{name}]")}
+        assert named <= set(ids), answer.request.path

@@ -1,0 +1,100 @@
+"""What the environment asks for, and what is said when it is wrong."""
+
+import os
+
+import pytest
+
+from app import create_app
+from models import db
+from tests.page import parse
+from tests.test_accounts import ADA
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """The least that the app starts with; its folder holds no key."""
+    return {
+        "SECRET_KEY": "a secret for tests only",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/chattable.db",
+        "REDIS_URL": "redis://127.0.0.1:9/0",
+        "INSTANCE_PATH": str(tmp_path),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", ""),
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "mysql://localhost/chattable"),
+        ("DATABASE_URL", "postgres://localhost:port/chattable"),
+        ("REDIS_URL", "nonsense"),
+        ("REDIS_URL", "http://localhost:6379"),
+        ("REDIS_URL", "redis://localhost:port/0"),
+        ("REDIS_PREFIX", "two words"),
+        ("REDIS_PREFIX", "chattable:*"),
+        ("REDIS_PREFIX", "ünderbar"),
+        ("REDIS_PREFIX", "c" * 61),
+        ("SIGNUP", "maybe"),
+        ("MAX_MESSAGE_LENGTH", "long"),
+        ("MAX_MESSAGE_LENGTH", "0"),
+        ("READ_TIMEOUT", "-1"),
+        ("JOB_TIMEOUT", "1.5"),
+        ("WORKER_CONCURRENCY", "many"),
+        ("SHUTDOWN_GRACE", "soon"),
+    ],
+)
+def test_a_wrong_value_stops_the_start_with_a_sentence_that_names_it(settings, name, value):
+    with pytest.raises(SystemExit) as stopped:
+        create_app(settings | {name: value})
+    sentence = str(stopped.value)
+    assert name in sentence
+    assert sentence.endswith(".") or sentence.endswith("/db")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
+def test_postgres_addresses_of_every_spelling_are_accepted(make_app, postgres_url, scheme):
+    app = make_app(DATABASE_URL=postgres_url.replace("postgresql", scheme))
+    answer = app.test_client().post("/signup", data=ADA)
+    assert answer.status_code == 302
+    with app.app_context():
+        assert db.engine.dialect.name == "postgresql"
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_character_stops_the_start(
+    settings, postgres_server, encoding
+):
+    with pytest.raises(SystemExit, match=f"^DATABASE_URL .* UTF8; this one has {encoding}.$"):
+        create_app(settings | {"DATABASE_URL": postgres_server.database(encoding)})
+
+
+def test_a_database_that_is_away_does_not_stop_the_start(settings):
+    away = {"DATABASE_URL": "postgres://127.0.0.1:9/chattable"}
+    assert create_app(settings | away).test_client().get("/login").status_code == 200
+
+
+def test_every_character_is_kept_whatever_the_clients_locale_is(
+    make_app, postgres_url, monkeypatch
+):
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    ada = make_app(DATABASE_URL=postgres_url).test_client()
+    ada.post("/signup", data=ADA)
+    ada.post("/chats")
+    assert ada.post("/chats/1", data={"title": "naïve 😀 中文"}).status_code == 303
+    assert parse(ada.get("/chats/1").text).h1.get_text() == "naïve 😀 中文"
+
+
+def test_an_empty_value_counts_as_unset(settings):
+    app = create_app(settings | {"SIGNUP": "", "READ_TIMEOUT": "", "MODELS": " , "})
+    assert app.config["SIGNUP"] == "open"
+    assert app.config["READ_TIMEOUT"] == 60
+    assert app.config["MODELS"] == []
+
+
+def test_the_key_kept_in_the_instance_folder_is_used(settings, tmp_path):
+    (tmp_path / "secret_key").write_text("kept\n")
+    assert create_app(settings | {"SECRET_KEY": ""}).config["SECRET_KEY"] == "kept"
+    assert os.environ.get("SECRET_KEY") is None
