@@ -1,0 +1,321 @@
+"""The mixins in an app of somebody else's, with its own `db`, as Flask-SQLAlchemy sets it up."""
+
+import threading
+
+import pytest
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import (
+    Index,
+    UniqueConstraint,
+    event,
+    inspect,
+)
+from sqlalchemy.exc import IntegrityError
+
+from chattable import Chattable, init_app
+from tests.services import wait_until
+from tests.stranger import Stranger
+
+NAMES = {
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "ix": "ix_%(column_0_label)s",
+    "pk": "pk_%(table_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+}
+
+
+@pytest.fixture
+def config(sqlite_url, redis_url, provider):
+    return {
+        "SQLALCHEMY_DATABASE_URI": sqlite_url,
+        "REDIS_URL": redis_url,
+        "OPENAI_API_KEY": "sk-test",
+        "OPENAI_BASE_URL": provider.url,
+        "READ_TIMEOUT": 5,
+    }
+
+
+@pytest.fixture
+def make(config):
+    """Make a stranger's app with its tables; `config` adds to the configuration."""
+    made = []
+
+    def make(order="member chat message", config=config, **options):
+        made.append(Stranger(config, order, **options))
+        made[-1].db.create_all()
+        return made[-1]
+
+    yield make
+    for stranger in reversed(made):
+        stranger.close()
+
+
+@pytest.fixture
+def stranger(make):
+    return make()
+
+
+@pytest.fixture
+def chat(stranger):
+    return stranger.new_chat()
+
+
+ORDERS = [
+    "member chat message",
+    "member message chat",
+    "chat member message",
+    "chat message member",
+    "message member chat",
+    "message chat member",
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_models_may_come_in_any_order(make, order, provider):
+    stranger = make(order)
+    chat = stranger.new_chat()
+    provider.says("Hel", "lo").uses(8, 2)
+    assert chat.say("user", "Hi").author == "Ada"
+    reply = chat.run("gpt-4o")
+    assert stranger.db.engine.pool.checkedout() == 0
+    assert [message.content for message in chat.messages] == ["Hi", "Hello"]
+    assert (reply.prompt_token_usage, reply.completion_token_usage) == (8, 2)
+    assert chat.cost == reply.input_cost + reply.output_cost > 0
+
+
+def test_models_keep_what_is_their_own(make):
+    own = {"__table_args__": (UniqueConstraint("subject", "chattable_id"), {"comment": "ours"})}
+    stars = {"__table_args__": (Index("by_stars", "stars"),)}
+    stranger = make(chat=own, message=stars)
+    reply = stranger.new_chat().run("gpt-4o")
+    reply.stars = 5
+    stranger.db.session.commit()
+    assert stranger.db.session.query(stranger.AiMessage).filter_by(stars=5).one() is reply
+    indexes = inspect(stranger.db.engine).get_indexes("ai_message")
+    assert {"by_stars", "ai_message_by_chat"} < {index["name"] for index in indexes}
+
+
+def test_two_apps_in_one_process_share_nothing(make, config, tmp_path):
+    one = make()
+    two = make(config=config | {"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path / 'two.db'}"})
+    assert two.new_chat().run("gpt-4o").status == "complete"
+    with one.app.app_context():
+        assert one.db.session.query(one.AiMessage).count() == 0
+        assert one.new_chat().run("gpt-4o").status == "complete"
+
+
+def test_one_db_may_serve_two_apps(make, config, tmp_path):
+    stranger = make()
+    other = Flask("other")
+    other.config.from_mapping(config)
+    other.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path / 'other.db'}"
+    stranger.db.init_app(other)
+    init_app(other, stranger.db)
+    with other.app_context():
+        stranger.db.create_all()
+        assert stranger.new_chat().run("gpt-4o").status == "complete"
+        stranger.db.engine.dispose()
+    assert stranger.db.session.query(stranger.AiMessage).count() == 0
+
+
+def test_a_wrong_order_says_what_to_do(config):
+    with pytest.raises(RuntimeError, match=r"db\.init_app\(app\) first"):
+        init_app(Flask("wrong"), SQLAlchemy())
+
+
+def test_a_mixin_that_nobody_mixed_in_is_named(config):
+    for order, missing in (("member", "ChatMixin"), ("member chat", "MessageMixin")):
+        stranger = Stranger(config, order)
+        with pytest.raises(LookupError, match=missing):
+            stranger.Member()
+        stranger.close()
+
+
+def test_an_owner_may_have_subclasses(stranger):
+    db = stranger.db
+
+    class Person(Chattable, db.Model):
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}
+
+        id = db.Column(db.Integer, primary_key=True)
+        kind = db.Column(db.String(20))
+
+    class Admin(Person):
+        __mapper_args__ = {"polymorphic_identity": "admin"}
+
+        id = db.Column(db.ForeignKey("person.id"), primary_key=True)
+
+    db.create_all()
+    admin = Admin(chats=[stranger.AiChat()])
+    db.session.add(admin)
+    db.session.commit()
+    (chat,) = admin.chats
+    assert chat.run("gpt-4o").status == "complete"
+    db.session.remove()
+    admin = db.session.get(Person, 1)
+    chat = admin.chat_or_404(1)
+    assert (chat.chattable, chat.chattable_type) == (admin, "Person")
+    db.session.delete(admin)
+    db.session.commit()
+    assert db.session.query(stranger.AiMessage).count() == 0
+
+
+# Where the tables are.
+
+
+def test_a_database_in_memory_will_do(make, config, provider):
+    stranger = make(config=config | {"SQLALCHEMY_DATABASE_URI": "sqlite://"})
+    chat = stranger.new_chat()
+    provider.says("one ").pauses(1.1).says("two ").pauses(1.1).says("three")
+    assert chat.run("gpt-4o").content == "one two three"
+
+
+# Hooks.
+
+
+def commits(stranger, member, message):
+    stranger.db.session.commit()
+
+
+def commits_and_looks(stranger, member, message):
+    stranger.db.session.commit()
+    assert (member.name, message.role, message.chat.chattable) == ("Ada", message.role, member)
+
+
+def adds(stranger, member, message):
+    stranger.db.session.add(stranger.Note(text=f"{len(stranger.heard)} {message.content}"))
+
+
+def adds_in_a_savepoint(stranger, member, message):
+    with stranger.db.session.begin_nested():
+        adds(stranger, member, message)
+
+
+def adds_and_fails(stranger, member, message):
+    stranger.db.session.add(stranger.Note(text="the same"))
+    try:
+        stranger.db.session.commit()
+    except IntegrityError:
+        stranger.db.session.rollback()
+
+
+def rolls_back(stranger, member, message):
+    stranger.db.session.rollback()
+
+
+def asks(stranger, member, message):
+    assert message in stranger.db.session.query(stranger.AiMessage).all()
+
+
+def forgets(stranger, member, message):
+    stranger.db.session.expire_all()
+
+
+def closes(stranger, member, message):
+    stranger.db.session.remove()
+
+
+def changes(stranger, member, message):
+    message.stars = 5
+
+
+HOOKS = [
+    *(commits, commits_and_looks, adds, adds_in_a_savepoint, adds_and_fails),
+    *(rolls_back, asks, forgets, closes, changes),
+]
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.__name__)
+def test_a_hook_may_do_anything_and_nothing_is_lost_or_held(stranger, chat, provider, hook):
+    stranger.hook = lambda kind, *args: hook(stranger, *args)
+    pool, free = stranger.db.engine.pool, []
+    script = provider.says("one ", hold=True).says("two ").holds().says("three").uses(8, 2)
+
+    def look():
+        for shown in (["one "], ["one ", "one two "]):
+            wait_until(lambda shown=shown: updates(stranger) == shown, 5, "the update")
+            wait_until(lambda: pool.checkedout() == 0, 5, "the connection to come back")
+            free.append(shown)
+            script.release()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    chat.say("user", "count")
+    reply = chat.run("gpt-4o")
+    looking.join()
+    assert len(free) == 2
+    assert pool.checkedout() == 0
+    assert (reply.status, reply.content, reply.completion_token_usage) == COUNTED
+    assert updates(stranger) == ["one ", "one two ", "one two three"]
+    stranger.db.session.remove()
+    stored = stranger.db.session.get(stranger.AiMessage, 2)
+    assert (stored.status, stored.content, stored.completion_token_usage) == COUNTED
+    kept = {adds: len(stranger.heard), adds_in_a_savepoint: len(stranger.heard), adds_and_fails: 1}
+    assert stranger.db.session.query(stranger.Note).count() == kept.get(hook, 0)
+    assert stored.stars == (5 if hook is changes else None)
+
+
+COUNTED = "complete", "one two three", 2
+
+
+def updates(stranger):
+    """Return what the hook was shown of the reply, each once."""
+    return list(dict.fromkeys(content for kind, *_, content in stranger.heard if kind == "update"))
+
+
+# The session of the app.
+
+
+def test_what_the_app_itself_did_wrong_is_said_as_it_is(stranger, chat):
+    stranger.db.session.add(stranger.Note(text="mine"))
+    stranger.db.session.commit()
+    for go_on in (lambda: chat.say("user", "Hi"), lambda: chat.run("gpt-4o")):
+        stranger.db.session.add(stranger.Note(text="mine"))
+        with pytest.raises(IntegrityError, match="note"):
+            go_on()
+        stranger.db.session.rollback()
+    assert chat.messages == []
+
+
+# The end.
+
+
+@pytest.fixture(params=["ignored", "kept"])
+def foreign_keys(request, make):
+    """A stranger whose SQLite minds foreign keys, or does not."""
+    stranger = make()
+    if request.param == "kept":
+
+        def enforce(connection, _):
+            connection.execute("PRAGMA foreign_keys=ON")
+
+        event.listen(stranger.db.engine, "connect", enforce)
+        stranger.db.engine.dispose()
+    return stranger
+
+
+ENDS = {
+    "the member": lambda db, chat: db.session.delete(chat.chattable),
+    "the chat": lambda db, chat: db.session.delete(chat),
+    "the chat, by itself": lambda db, chat: chat.delete(),
+    "the chat of the member": lambda db, chat: chat.chattable.chats.remove(chat),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_who_goes_leaves_nothing_behind(foreign_keys, end):
+    stranger = foreign_keys
+    chat, other = stranger.new_chat(), stranger.new_chat()
+    for each in (chat, other):
+        each.say("user", "Hi")
+        each.run("gpt-4o")
+        each.messages[-1].supersede()
+        each.run("gpt-4o")
+    end(stranger.db, chat)
+    stranger.db.session.commit()
+    assert stranger.db.session.query(stranger.AiChat).all() == [other]
+    left = stranger.db.session.query(stranger.AiMessage).all()
+    assert {message.chat_id for message in left} == {other.id}
+    assert len(left) == 3
