@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import (
     DateTime,
     Index,
+    Integer,
     String,
     and_,
     bindparam,
@@ -61,11 +62,12 @@ class ChatMixin:
     # The table that names this install, see `install`.
     __installs__ = "chattable_installs"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    # Types are said: an app's own base may take others for `int` and `bool`.
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
     chattable_type: Mapped[str] = mapped_column(String(80))
-    chattable_id: Mapped[int]
+    chattable_id: Mapped[int] = mapped_column(Integer)
     # Counts the changes of this chat's messages; a page that knows its number can catch up.
-    revision: Mapped[int] = mapped_column(default=0)
+    revision: Mapped[int] = mapped_column(Integer, default=0)
     _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
     _updated_at: Mapped[datetime] = mapped_column("updated_at", DateTime(True), default=now)
 

@@ -6,9 +6,11 @@ from datetime import datetime
 from markupsafe import Markup, escape
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     Index,
+    Integer,
     String,
     Text,
     UniqueConstraint,
@@ -44,8 +46,9 @@ class MessageMixin:
     Mix it into one model of an app, of any name and with any columns of its own.
     """
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    chat_id: Mapped[int]
+    # Types are said: an app's own base may take others for `int` and `bool`.
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    chat_id: Mapped[int] = mapped_column(Integer)
     role: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16))
     content: Mapped[str] = mapped_column(Text, default="")
@@ -55,15 +58,15 @@ class MessageMixin:
     error: Mapped[str | None] = mapped_column(Text)
     note: Mapped[str | None] = mapped_column(Text)
     finish_reason: Mapped[str | None] = mapped_column(String(40))
-    prompt_token_usage: Mapped[int | None]
-    completion_token_usage: Mapped[int | None]
-    cached_token_usage: Mapped[int | None]
-    usage_estimated: Mapped[bool] = mapped_column(default=False)
+    prompt_token_usage: Mapped[int | None] = mapped_column(Integer)
+    completion_token_usage: Mapped[int | None] = mapped_column(Integer)
+    cached_token_usage: Mapped[int | None] = mapped_column(Integer)
+    usage_estimated: Mapped[bool] = mapped_column(Boolean, default=False)
     input_picodollars: Mapped[int | None] = mapped_column("input_cost", BigInteger)
     output_picodollars: Mapped[int | None] = mapped_column("output_cost", BigInteger)
     # A retried reply: no longer shown or sent, but what it cost still counts.
-    superseded: Mapped[bool] = mapped_column(default=False)
-    revision: Mapped[int] = mapped_column(default=0)
+    superseded: Mapped[bool] = mapped_column(Boolean, default=False)
+    revision: Mapped[int] = mapped_column(Integer, default=0)
     _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
     _finished_at: Mapped[datetime | None] = mapped_column("finished_at", DateTime(True))
 

@@ -6,12 +6,14 @@ import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
+    BigInteger,
     Index,
     UniqueConstraint,
     event,
     inspect,
 )
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, registry
 
 from chattable import Chattable, init_app
 from tests.services import wait_until
@@ -163,6 +165,15 @@ def test_an_owner_may_have_subclasses(stranger):
 
 
 # Where the tables are.
+
+
+def test_the_types_of_an_apps_own_base_do_not_matter(make):
+    types = {int: BigInteger, str: BigInteger, bool: BigInteger}
+
+    class Base(DeclarativeBase):
+        registry = registry(type_annotation_map=types)
+
+    assert make(model_class=Base).new_chat().run("gpt-4o").status == "complete"
 
 
 def test_a_database_in_memory_will_do(make, config, provider):
