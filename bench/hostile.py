@@ -38,6 +38,7 @@ TEXTS = {
     "addresses": "https://a.b/!!!",
     "dollars": "$a ",
     "brackets of math": "\\[",
+    "half displays with gaps": "\\[\n\nx\n\n",
     "formulas": "$x^2$ ",
     "half environments": "\\begin{align}",
     "cells": "|a",
