@@ -183,7 +183,8 @@ def delete_cancelled_jobs():
     """Delete what RQ would keep for ever, and what earlier versions had it keep for a year."""
     books, late = queue(), time.time() + 2 * KEPT_WHEN_FAILED
     failed = live.redis().zrangebyscore(books.failed_job_registry.key, late, "+inf")
-    cancelled = books.canceled_job_registry
-    delete_jobs([*cancelled.get_job_ids(), *(id.decode() for id in failed)])
-    for id in cancelled.get_job_ids():
-        cancelled.remove(id)
+    # Read once: what is cancelled meanwhile is deleted the next time.
+    cancelled = books.canceled_job_registry.get_job_ids()
+    delete_jobs([*cancelled, *(id.decode() for id in failed)])
+    for id in cancelled:
+        books.canceled_job_registry.remove(id)
