@@ -1068,6 +1068,16 @@ def test_a_connection_that_was_closed_while_idle_is_replaced(ask, provider, capl
     assert not caplog.records
 
 
+def test_what_a_provider_says_while_nobody_asks_answers_nobody(ask, provider):
+    provider.says("one")
+    assert ask().text == "one"
+    readers_end()
+    [connection] = provider.connections
+    connection.send(wire.http_head(400, {"content-length": 0}))
+    provider.says("two")
+    assert ask().text == "two"
+
+
 def test_a_kept_connection_that_ends_as_it_is_used_is_replaced_at_once(ask, provider, caplog):
     provider.says("one")
     assert ask().text == "one"

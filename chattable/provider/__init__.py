@@ -1,4 +1,8 @@
-"""Ask an OpenAI-compatible provider for a completion and read its stream, whatever its dialect."""
+"""Ask an OpenAI-compatible provider for a completion and read its stream, whatever its dialect.
+
+Whoever wants something of a provider comes in here. Behind it `stream` asks by `client`, which asks
+by `transport`; `thoughts`, `prices`, `errors` and `usage` help, and `dialect` is below them all.
+"""
 
 from chattable.provider.client import init_app, list_models
 from chattable.provider.errors import ProviderError, Refused

@@ -90,7 +90,7 @@ class Line:
         with self._lock:
             self._over.set()
             if self._sock:
-                # TLS's own `shutdown` would take the cipher from under whoever is reading.
+                # `SSLSocket.shutdown` forgets the encryption, by which a thread is reading.
                 with suppress(OSError):
                     socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
