@@ -31,6 +31,7 @@ class SecureWhenEncrypted(SecureCookieSessionInterface):
 def add_security_headers(response):
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    if "_user_id" in session and not (request.endpoint or "").endswith("static"):
+    # Files say themselves how long they may be kept.
+    if "_user_id" in session:
         response.headers.setdefault("Cache-Control", "no-store")
     return response
