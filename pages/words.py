@@ -6,13 +6,13 @@ import humanize
 
 
 def init_app(app):
-    """Give the templates their filters."""
+    """Give the templates what puts things into words."""
     app.jinja_env.globals["dom_id"] = dom_id
     app.jinja_env.filters["time_in_words"] = time_in_words
 
 
 def dom_id(thing, part=None):
-    """Return the id of a record's element: "message-9", or of a part of it: "message-9-body"."""
+    """Return the id of a record's element: "chat-7", or of a part of it: "chat-7-title"."""
     name = f"{type(thing).__name__.lower()}-{thing.id}"
     return f"{name}-{part}" if part else name
 
