@@ -134,7 +134,9 @@ def test_the_librarys_own_page_is_live(plain, provider):
     plain.question("Tell me <everything>")
     for number in range(len(RICH)):
         script.wait_for_hold(number + 1)
-        if number == 3:
+        if number == 2:
+            expect(plain.body).to_contain_text("nested")
+            plain.wait_for("streaming")
             plain.page.reload()
         script.release()
     plain.wait_for("complete")
