@@ -2,7 +2,7 @@
 
 import os
 
-from chattable import command, install, live, provider, templating
+from chattable import command, forks, install, live, provider, templating
 
 # Seconds, but the replies that one worker writes at once.
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
@@ -24,4 +24,5 @@ def init_app(app, db):
     live.init_app(app, install.own_name)
     provider.init_app(app)
     command.init_app(app)
+    forks.init_app(app)
     templating.init_app(app)

@@ -1,6 +1,7 @@
 """Jobs of somebody else's app, on its own queues: in RQ's own worker, which forks, and in ours."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -78,6 +79,10 @@ def wait_for_word(number):
     while not (word := redis.lpop("word")):
         time.sleep(0.05)
     return word.decode()
+
+
+def connection():
+    return db.session.scalar(db.text("SELECT pg_backend_pid()"))
 """
 
 # What people write whose worker knows nothing of Flask.
@@ -201,6 +206,31 @@ def test_a_stock_worker_answers_in_a_chat(any_office, provider):
     ]
 
 
+BUSY_PARENT = """
+from chores import *
+from planner import create_app
+from rq import Worker
+
+with create_app().app_context():
+    print("before:", connection())
+    Worker(["default"], connection=Redis.from_url(os.environ["REDIS_URL"])).work(burst=True)
+    print("after:", connection())
+"""
+
+
+def test_a_worker_that_used_the_database_before_it_forks_shares_no_connection(
+    make_office, postgres_url
+):
+    office = make_office(postgres_url)
+    jobs = [office.queue().enqueue("chores.connection") for _ in range(2)]
+    jobs += [office.queue().enqueue("chores.answer", 1, "What is left?")]
+    said = office.run(["-"], BUSY_PARENT)
+    *children, _ = [result_of(job) for job in jobs]
+    (before,), (after,) = re.findall(r"before: (\d+)", said), re.findall(r"after: (\d+)", said)
+    assert before == after
+    assert len({int(before), *children}) == 3
+
+
 # The library's worker.
 
 
@@ -209,13 +239,16 @@ def test_the_worker_does_an_apps_own_jobs_the_first_queues_first(office, provide
     provider.says("at once", when="high")
     low = office.queue("low").enqueue("chores.answer", 1, "low")
     high = office.queue("high").enqueue("tasks.answer", 1, "high")
-    office.start_worker("high", "low", WORKER_CONCURRENCY="1")
+    worker = office.start_worker("high", "low", WORKER_CONCURRENCY="1")
     assert result_of(low) == "later"
     assert result_of(high) == "at once"
     assert [request.prompt for request in provider.requests] == ["high", "low"]
     for queue in (office.queue("low"), office.queue("high")):
         wait_until(lambda queue=queue: not queue.started_job_registry.get_job_ids(), 5, "its books")
         assert queue.intermediate_queue.get_job_ids() == []
+    worker.send_signal(signal.SIGTERM)
+    said, _ = worker.communicate(timeout=patient(15))
+    assert "app context" not in said, said
 
 
 def test_an_own_job_that_fails_is_kept_and_tried_again_as_its_queue_says(office):
