@@ -92,9 +92,13 @@ def note_owner(mapper, owner):
 
 @event.listens_for(Chattable, "mapper_configured", propagate=True)
 def sign_chats(mapper, owner):
-    """Have each chat that joins an owner's chats say what kind of owner that is."""
+    """Have each chat that joins an owner's chats know it, before anybody has saved the two."""
     kind = kind_of(owner)
-    event.listen(owner.chats, "append", lambda _, chat, __: setattr(chat, "chattable_type", kind))
+
+    def sign(thing, chat, _):
+        chat.chattable_type, chat.chattable = kind, thing
+
+    event.listen(owner.chats, "append", sign)
 
 
 # Queries that every page asks are built once: to build one takes SQLAlchemy as long as a database

@@ -164,6 +164,14 @@ def test_an_owner_may_have_subclasses(stranger):
     assert db.session.query(stranger.AiMessage).count() == 0
 
 
+def test_a_chat_knows_its_owner_before_anybody_saved_them(stranger):
+    member, chat = stranger.Member(name="Ada"), stranger.AiChat()
+    member.chats.append(chat)
+    assert chat.chattable is member
+    stranger.db.session.add(member)
+    assert chat.say("user", "Hi").author == "Ada"
+
+
 # Where the tables are.
 
 
