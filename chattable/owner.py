@@ -3,7 +3,7 @@
 import functools
 
 from flask import abort
-from sqlalchemy import and_, bindparam, event, func, select, type_coerce
+from sqlalchemy import String, Uuid, and_, bindparam, event, func, select, type_coerce
 from sqlalchemy.orm import declared_attr, foreign, relationship, remote
 
 from chattable.database import Dollars, db
@@ -86,8 +86,12 @@ def root_of(mapper):
 @event.listens_for(Chattable, "after_mapper_constructed", propagate=True)
 def note_owner(mapper, owner):
     """Know `owner` as soon as its class is there."""
-    if root_of(mapper) is owner:
-        family_of(owner).owners[owner.__name__] = owner
+    if root_of(mapper) is not owner:
+        return
+    id = mapper.columns.get("id")
+    if id is None or isinstance(id.type, String | Uuid):
+        raise TypeError(f"{owner.__name__} needs an integer id to have chats.")
+    family_of(owner).owners[owner.__name__] = owner
 
 
 @event.listens_for(Chattable, "mapper_configured", propagate=True)

@@ -135,6 +135,14 @@ def test_a_mixin_that_nobody_mixed_in_is_named(config):
         stranger.close()
 
 
+def test_an_owner_needs_an_integer_id():
+    db = SQLAlchemy()
+    with pytest.raises(TypeError, match="Account needs an integer id"):
+
+        class Account(Chattable, db.Model):
+            id = db.Column(db.Uuid, primary_key=True)
+
+
 def test_an_owner_may_have_subclasses(stranger):
     db = stranger.db
 
