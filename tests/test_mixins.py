@@ -180,6 +180,13 @@ def test_a_chat_knows_its_owner_before_anybody_saved_them(stranger):
     assert chat.say("user", "Hi").author == "Ada"
 
 
+def test_what_an_app_adds_to_a_chat_by_itself_was_said(chat, stranger, provider):
+    chat.messages.append(stranger.AiMessage(role="user", content="Hi"))
+    stranger.db.session.commit()
+    chat.run("gpt-4o")
+    assert provider.wait_for_request().json["messages"] == [{"role": "user", "content": "Hi"}]
+
+
 # Where the tables are.
 
 
