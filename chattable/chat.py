@@ -110,14 +110,17 @@ class ChatMixin:
 
         Raises LookupError for a chat whose owner is not here, or is of a class nobody imported.
         """
-        for owner in family_of(cls).owners.values():
+        # The others are in another database.
+        beside = (each for each in family_of(cls).owners.values() if each.metadata is cls.metadata)
+        for owner in beside:
             found = db.session.execute(with_chat(cls, owner), {"chat_id": chat_id})
             for chat, chattable in found:
                 chat.chattable = chattable
                 return chat
-        if orphan := db.session.get(cls, chat_id):
-            raise LookupError(f"no {orphan.chattable_type} {orphan.chattable_id} owns {chat_id}")
-        return None
+        chat = db.session.get(cls, chat_id)
+        if chat and not chat.chattable:
+            raise LookupError(f"no {chat.chattable_type} {chat.chattable_id} owns chat {chat_id}")
+        return chat
 
     @classmethod
     def exists(cls, chat_id):
@@ -125,8 +128,14 @@ class ChatMixin:
 
     @functools.cached_property
     def chattable(self):
-        """The user (or other `Chattable`) this chat belongs to."""
-        return db.session.get(family_of(type(self)).owners[self.chattable_type], self.chattable_id)
+        """The user (or other `Chattable`) this chat belongs to; None if it is gone.
+
+        Raises LookupError for one of a class that nobody imported.
+        """
+        owner = family_of(type(self)).owners.get(self.chattable_type)
+        if owner is None:
+            raise LookupError(f"no model called {self.chattable_type} has chats; import its module")
+        return db.session.get(owner, self.chattable_id)
 
     @property
     def channel(self):

@@ -180,6 +180,15 @@ def test_a_chat_knows_its_owner_before_anybody_saved_them(stranger):
     assert chat.say("user", "Hi").author == "Ada"
 
 
+def test_a_chat_whose_owner_nobody_imported_says_so(make):
+    stranger = make("chat message")
+    chat = stranger.AiChat(chattable_type="Member", chattable_id=1)
+    stranger.db.session.add(chat)
+    stranger.db.session.commit()
+    with pytest.raises(LookupError, match="Member"):
+        chat.say("user", "Hi")
+
+
 def test_what_an_app_adds_to_a_chat_by_itself_was_said(chat, stranger, provider):
     chat.messages.append(stranger.AiMessage(role="user", content="Hi"))
     stranger.db.session.commit()
@@ -197,6 +206,23 @@ def test_the_types_of_an_apps_own_base_do_not_matter(make):
         registry = registry(type_annotation_map=types)
 
     assert make(model_class=Base).new_chat().run("gpt-4o").status == "complete"
+
+
+def test_chats_may_have_a_database_of_their_own(make, config, tmp_path):
+    binds = {"SQLALCHEMY_BINDS": {"ai": f"sqlite:///{tmp_path / 'ai.db'}"}}
+    attributes = {"__bind_key__": "ai"}
+    stranger = make(config=config | binds, chat=attributes, message=attributes)
+    chat = stranger.new_chat()
+    chat.say("user", "Hi")
+    assert chat.run("gpt-4o").status == "complete"
+    stranger.db.session.remove()
+    chat = stranger.AiChat.with_owner(1)
+    member = chat.chattable
+    assert member.chats_by_recency() == [chat]
+    assert member.message_or_404(1).content == "Hi"
+    stranger.db.session.delete(member)
+    stranger.db.session.commit()
+    assert stranger.db.session.query(stranger.AiMessage).count() == 0
 
 
 def test_a_database_in_memory_will_do(make, config, provider):
