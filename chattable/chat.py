@@ -379,7 +379,7 @@ def furnish(mapper, chat):
     columns = table.c.chattable_type, table.c.chattable_id, table.c.updated_at
     Index(f"{table.name}_by_recency", *columns)
     never_reuse_ids(table)
-    chat.installs = install.add_table(table.metadata, chat.__installs__)
+    chat.installs = install.add_table(table, chat.__installs__)
     family_of(chat).add_chat(chat)
 
 

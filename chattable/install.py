@@ -8,14 +8,15 @@ from chattable.database import db
 from chattable.family import family
 
 
-def add_table(metadata, name):
-    """Add the table that holds the name to an app's own tables, for its migrations to find."""
+def add_table(chats, name):
+    """Add the table that holds the name beside an app's own, for its migrations to find."""
     return Table(
         name,
-        metadata,
+        chats.metadata,
         Column("id", Integer, primary_key=True, autoincrement=False),
         Column("name", String(20), nullable=False),
         CheckConstraint("id = 1", name="one_install"),
+        schema=chats.schema,
     )
 
 

@@ -8,14 +8,17 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
     BigInteger,
     Index,
+    MetaData,
     UniqueConstraint,
+    create_engine,
     event,
     inspect,
+    text,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, registry
 
-from chattable import Chattable, init_app
+from chattable import Chattable, init_app, live
 from tests.services import wait_until
 from tests.stranger import Stranger
 
@@ -223,6 +226,25 @@ def test_chats_may_have_a_database_of_their_own(make, config, tmp_path):
     stranger.db.session.delete(member)
     stranger.db.session.commit()
     assert stranger.db.session.query(stranger.AiMessage).count() == 0
+
+
+def test_chats_may_have_a_schema_of_their_own(make, config, postgres_url):
+    url = postgres_url.replace("postgresql:", "postgresql+psycopg:")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA ai"))
+    attributes = {"__table_args__": {"schema": "ai"}}
+    stranger = make(
+        config=config | {"SQLALCHEMY_DATABASE_URI": url},
+        chat=attributes,
+        message=attributes,
+        metadata=MetaData(naming_convention=NAMES),
+    )
+    assert stranger.new_chat().run("gpt-4o").status == "complete"
+    assert len(live.install()) == 10
+    tables = set(inspect(engine).get_table_names("ai"))
+    engine.dispose()
+    assert tables == {"ai_chat", "ai_message", "chattable_installs"}
 
 
 def test_a_database_in_memory_will_do(make, config, provider):
