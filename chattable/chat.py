@@ -242,6 +242,7 @@ class ChatMixin:
 
         None if the chat has been deleted meanwhile.
         """
+        self._save_waiting()
         said = {"role": role, "content": content, "client_id": client_id, "status": "complete"}
         added = self._add(said)
         return added[0] if added else self._message.said(id_of(self), client_id)
@@ -262,7 +263,7 @@ class ChatMixin:
         Raises `ReplyInProgress` if a reply is being written already. A provider that fails
         raises nothing: the message ends as "failed" and says why in `error`.
         """
-        self._flush()
+        self._save_waiting()
         history = self.history()
         # Before the provider is asked: who may not write the reply must not have it billed.
         message = self.begin_reply(model)
@@ -326,6 +327,12 @@ class ChatMixin:
         for name, value in changes.items():
             set_committed_value(self, name, value)
         return messages
+
+    def _save_waiting(self):
+        """Save what the app has in its session: what fails later must not take it along."""
+        if not inspect(self).has_identity:
+            db.session.add(self)
+        release()
 
     def _flush(self):
         """Have an id, also if I am new and nobody has saved me yet."""

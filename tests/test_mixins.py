@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, registry
 
-from chattable import Chattable, init_app, live
+from chattable import Chattable, ReplyInProgress, init_app, live
 from tests.services import wait_until
 from tests.stranger import Stranger
 
@@ -348,6 +348,28 @@ def updates(stranger):
 
 
 # The session of the app.
+
+
+def test_what_the_app_has_in_its_session_is_saved_along(stranger, chat):
+    stranger.db.session.add(stranger.Note(text="mine"))
+    chat.say("user", "Hi")
+    stranger.db.session.rollback()
+    assert stranger.db.session.query(stranger.Note).count() == 1
+
+
+def test_what_was_said_before_takes_nothing_of_the_app_along(stranger, chat):
+    said = chat.say("user", "Hi", client_id="one id")
+    stranger.db.session.add(stranger.Note(text="mine"))
+    assert chat.say("user", "Hi", client_id="one id") is said
+    assert stranger.db.session.query(stranger.Note).count() == 1
+
+
+def test_a_running_reply_takes_nothing_of_the_app_along(stranger, chat):
+    chat.begin_reply("gpt-4o")
+    stranger.db.session.add(stranger.Note(text="mine"))
+    with live.lease(chat.running_reply.id, print), pytest.raises(ReplyInProgress):
+        chat.run("gpt-4o")
+    assert stranger.db.session.query(stranger.Note).count() == 1
 
 
 def test_what_the_app_itself_did_wrong_is_said_as_it_is(stranger, chat):
