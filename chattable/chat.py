@@ -42,7 +42,7 @@ from chattable.database import (
 from chattable.family import family_of
 from chattable.message import UNSEEN
 from chattable.owner import kind_of, spent
-from chattable.writing import INTERRUPTED, RUNNING
+from chattable.writing import INTERRUPTED, RUNNING, give_up
 
 PAGE = 30
 # Above any id.
@@ -299,10 +299,16 @@ class ChatMixin:
         release()
 
     def begin_reply(self, model):
-        added = self._add({"role": "assistant", "model": model, "status": "pending"})
-        if not added:
+        """Save a new reply, for its writer, and return it. Raises `ReplyInProgress`."""
+        begun = self._save(now(), [{"role": "assistant", "model": model, "status": "pending"}])
+        if not begun:
             raise ReplyInProgress
-        return added[0]
+        try:
+            self._tell(begun)
+        except BaseException:
+            give_up(begun[0])
+            raise
+        return begun[0]
 
     def _add(self, *new):
         """Save new messages and tell the hook; return them, or None if a unique index says no."""

@@ -38,6 +38,13 @@ EMPTY = "The model gave an empty answer. Try again."
 log = logging.getLogger(__name__)
 
 
+def give_up(message):
+    """End a reply that nobody will write."""
+    # Whatever a hook has left broken.
+    release_connection()
+    Writing(message).fail(provider.Usage(), "")
+
+
 class Writing:
     """One reply while it is written, or ended for a writer that is gone."""
 
@@ -70,11 +77,12 @@ class Writing:
         # Redis may know a second more than the last checkpoint.
         live.snapshot(chat_id).refresh(self.message)
         content = self.message.content
-        usage = provider.estimate_usage(self.chat.history(self.id), content)
-        if self.settle(
-            usage, _finished_at=now(), content=content, status="failed", error=INTERRUPTED
-        ):
+        if self.fail(provider.estimate_usage(self.chat.history(self.id), content), content):
             live.end_turn(chat_id)
+
+    def fail(self, usage, content):
+        end = {"_finished_at": now(), "status": "failed", "error": INTERRUPTED}
+        return persistent(self.settle)(usage, content=content, **end)
 
     def _show_on(self, broadcast):
         self.broadcast = self.message.broadcast = broadcast

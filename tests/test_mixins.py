@@ -347,6 +347,41 @@ def updates(stranger):
     return list(dict.fromkeys(content for kind, *_, content in stranger.heard if kind == "update"))
 
 
+def raises(stranger, when):
+    """Have a hook raise `ZeroDivisionError` at a (kind, role, status), and never again."""
+
+    def hook(kind, member, message):
+        if when == (kind, message.role, message.status):
+            stranger.hook = lambda *args: None
+            raise ZeroDivisionError
+
+    stranger.hook = hook
+
+
+@pytest.mark.parametrize(
+    ("when", "ended"),
+    [
+        (("create", "assistant", "pending"), "failed"),
+        (("update", "assistant", "streaming"), "failed"),
+        (("update", "assistant", "complete"), "complete"),
+    ],
+)
+def test_a_reply_ends_though_a_hook_raises(stranger, chat, when, ended):
+    raises(stranger, when)
+    chat.say("user", "Hi")
+    with pytest.raises(ZeroDivisionError):
+        chat.run("gpt-4o")
+    assert chat.messages[-1].status == stranger.heard[-1][2] == ended
+    assert chat.run("gpt-4o").status == "complete"
+
+
+def test_what_was_said_is_kept_though_a_hook_raises(stranger, chat):
+    raises(stranger, ("create", "user", "complete"))
+    with pytest.raises(ZeroDivisionError):
+        chat.say("user", "Hi")
+    assert [message.content for message in chat.messages] == ["Hi"]
+
+
 # The session of the app.
 
 
