@@ -111,8 +111,15 @@ class Writing:
     def _tell(self):
         """Call the hook; what it may have left open is saved."""
         self.message.show(self.text)
-        self.owner.on_message_update(self.message)
-        release()
+        try:
+            self.owner.on_message_update(self.message)
+            release()
+        except SQLAlchemyError as error:
+            if not transient(error):
+                raise
+            # It is told again, of all that there is, with the next words.
+            log.warning("message %s: not told: %s", self.id, reason(error))
+            release_connection()
 
     def _still_mine(self, saved):
         """Return whether the reply is still written here; then pages may be shown the whole."""

@@ -1,5 +1,6 @@
 """The mixins in an app of somebody else's, with its own `db`, as Flask-SQLAlchemy sets it up."""
 
+import sqlite3
 import threading
 
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry
 
 from chattable import Chattable, ReplyInProgress, init_app, live
@@ -380,6 +381,25 @@ def test_what_was_said_is_kept_though_a_hook_raises(stranger, chat):
     with pytest.raises(ZeroDivisionError):
         chat.say("user", "Hi")
     assert [message.content for message in chat.messages] == ["Hi"]
+
+
+def test_a_hook_that_finds_the_database_locked_costs_no_reply(stranger, chat, provider):
+    provider.says("one ", hold=True).says("two")
+
+    def hook(kind, member, message):
+        if message.status == "streaming" and message.content == "one ":
+            provider.release()
+            raise OperationalError("INSERT", {}, sqlite_busy())
+
+    stranger.hook = hook
+    reply = chat.run("gpt-4o")
+    assert (reply.status, reply.content) == ("complete", "one two")
+
+
+def sqlite_busy():
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
 
 
 # The session of the app.
