@@ -300,7 +300,8 @@ class ChatMixin:
 
     def begin_reply(self, model):
         """Save a new reply, for its writer, and return it. Raises `ReplyInProgress`."""
-        begun = self._save(now(), [{"role": "assistant", "model": model, "status": "pending"}])
+        new = [{"role": "assistant", "model": model, "status": "pending"}]
+        begun = self._save(now(), new) or (self._make_way() and self._save(now(), new))
         if not begun:
             raise ReplyInProgress
         try:
@@ -333,6 +334,12 @@ class ChatMixin:
         for name, value in changes.items():
             set_committed_value(self, name, value)
         return messages
+
+    def _make_way(self):
+        """End a running reply whose writer is gone; return whether none is running now."""
+        if reply := self.running_reply:
+            reply.make_way()
+        return not self.has_running_reply(id_of(self))
 
     def _save_waiting(self):
         """Save what the app has in its session: what fails later must not take it along."""

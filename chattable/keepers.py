@@ -10,10 +10,10 @@ from redis.exceptions import RedisError
 from chattable import live, provider
 from chattable.database import db, reason, transient
 from chattable.family import family
+from chattable.writing import ORPHANED
 
-# Seconds. `LEASE - RENEW + ORPHANED` is the longest pause that no reply minds: over 10.
+# Seconds.
 SWEEP = 2.5
-ORPHANED = 5.2
 SECOND_LOOK = 0.3
 MODELS_REFRESH = 600
 MODELS_RETRY = 15

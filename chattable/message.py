@@ -137,6 +137,10 @@ class MessageMixin:
         """
         Writing(self).receive(completion)
 
+    def make_way(self):
+        """End if my writer was killed, which takes seconds to see; not if it lives."""
+        Writing(self).make_way()
+
     @classmethod
     def interrupt(cls, message_id):
         """Declare a reply dead whose writer is gone; what it had saved is kept."""

@@ -6,8 +6,10 @@ streams is kept here, and each hook is shown the whole text again.
 
 import logging
 import time
+from datetime import timedelta
 
-from flask import g
+from flask import current_app, g
+from redis.exceptions import RedisError
 from rq.timeouts import JobTimeoutException
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,6 +33,8 @@ from chattable.database import (
 RUNNING = ("pending", "streaming")
 # Seconds between two checkpoints.
 CHECKPOINT = 1.0
+# Seconds. `LEASE - RENEW + ORPHANED` is the longest pause that no reply minds: over 10.
+ORPHANED = 5.2
 OUT_OF_TIME = "The reply took too long and was ended. Try again, or ask for less at once."
 INTERRUPTED = "The reply was interrupted. What had arrived is kept; try again to get a new one."
 EMPTY = "The model gave an empty answer. Try again."
@@ -50,6 +54,7 @@ class Writing:
 
     def __init__(self, message):
         self.message, self.id, self.model = message, id_of(message), message.model
+        self.begun = message.created_at
         self.chat = message.chat
         self.owner = self.chat.chattable
         self.text = ""
@@ -69,6 +74,25 @@ class Writing:
                 raise
             finally:
                 self._finish(completion, **outcome)
+
+    def make_way(self):
+        """End the reply if its writer was killed: no lease is seen for so long."""
+        try:
+            if self._unleased():
+                self.interrupt()
+        except RedisError:
+            # Nobody can tell whether it is written; but no job lasts longer.
+            if now() - self.begun > timedelta(seconds=current_app.config["JOB_TIMEOUT"]):
+                self.fail(provider.Usage(), self.message.content)
+
+    def _unleased(self):
+        release_connection()
+        end = time.monotonic() + ORPHANED
+        while time.monotonic() < end:
+            if live.leased([self.id]):
+                return False
+            time.sleep(live.RENEW / 2)
+        return True
 
     def interrupt(self):
         """Declare the reply dead; what its writer had saved is kept."""

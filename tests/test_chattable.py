@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Mapped, mapped_column
 
-from chattable import Chattable, ReplyInProgress, init_app
+from chattable import Chattable, ReplyInProgress, init_app, live
 from models import Chat, Message, User, db
 from tests.patience import patient
 
@@ -134,7 +134,7 @@ def test_a_provider_that_fails_raises_nothing_and_is_told_to_the_hook(robot, pro
 def test_a_chat_has_one_running_reply(robot):
     chat = new_chat(robot)
     chat.say("user", "Hi")
-    chat.begin_reply("gpt-4o")
+    live.redis().set(live.lease_key(chat.begin_reply("gpt-4o").id), 1)
     with pytest.raises(ReplyInProgress):
         chat.run("gpt-4o")
     assert chat.ask("gpt-4o", "And you?", "some id") is None

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry
 
 from chattable import Chattable, ReplyInProgress, init_app, live
+from chattable.writing import INTERRUPTED
 from tests.services import wait_until
 from tests.stranger import Stranger
 
@@ -422,7 +423,8 @@ def test_what_was_said_before_takes_nothing_of_the_app_along(stranger, chat):
 def test_a_running_reply_takes_nothing_of_the_app_along(stranger, chat):
     chat.begin_reply("gpt-4o")
     stranger.db.session.add(stranger.Note(text="mine"))
-    with live.lease(chat.running_reply.id, print), pytest.raises(ReplyInProgress):
+    live.redis().set(live.lease_key(chat.running_reply.id), 1)
+    with pytest.raises(ReplyInProgress):
         chat.run("gpt-4o")
     assert stranger.db.session.query(stranger.Note).count() == 1
 
@@ -478,3 +480,11 @@ def test_who_goes_leaves_nothing_behind(foreign_keys, end):
     left = stranger.db.session.query(stranger.AiMessage).all()
     assert {message.chat_id for message in left} == {other.id}
     assert len(left) == 3
+
+
+def test_a_reply_whose_writer_was_killed_makes_way_for_the_next(stranger, chat):
+    chat.say("user", "Hi")
+    dead = chat.begin_reply("gpt-4o")
+    assert chat.run("gpt-4o").status == "complete"
+    stranger.db.session.refresh(dead)
+    assert (dead.status, dead.error) == ("failed", INTERRUPTED)

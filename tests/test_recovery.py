@@ -12,8 +12,9 @@ import psutil
 import pytest
 from rq import Queue
 
-from chattable.keepers import ORPHANED, SECOND_LOOK, SWEEP
+from chattable.keepers import SECOND_LOOK, SWEEP
 from chattable.live import BACKLOG_BYTES, LEASE, PING, RENEW
+from chattable.writing import ORPHANED
 from tests.services import wait_until
 from tests.stack import PREFIX, QUEUE, Stack
 from tests.tab import Tab, numbered, paced, prose, send, words
