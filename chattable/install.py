@@ -4,7 +4,7 @@ import secrets
 
 from sqlalchemy import CheckConstraint, Column, Integer, String, Table, select, text
 
-from chattable.database import db
+from chattable.database import commit, db
 from chattable.family import family
 
 
@@ -31,10 +31,11 @@ def own_name():
 
 
 def make_name(table):
+    # In the session: SQLite has one writer, which a hook may have made it.
     engine = db.session.get_bind(clause=table)
     name = engine.dialect.identifier_preparer.format_table(table)
     insert = f"INSERT INTO {name} (id, name) VALUES (1, :name) ON CONFLICT DO NOTHING"
-    with engine.begin() as connection:
-        connection.execute(text(insert), {"name": secrets.token_hex(5)})
-    with engine.connect() as connection:
-        return connection.scalar(select(table.c.name))
+    values, where = {"name": secrets.token_hex(5)}, {"bind": engine}
+    db.session.execute(text(insert), values, bind_arguments=where)
+    commit()
+    return db.session.scalar(select(table.c.name))

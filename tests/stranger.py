@@ -17,7 +17,7 @@ class Stranger:
         self.heard = []
         self.hook = lambda kind, member, message: None
         self.db = SQLAlchemy(**options)
-        self.app = Flask("stranger")
+        self.app = Flask(__name__)
         self.app.config.from_mapping(config)
         self.db.init_app(self.app)
         init_app(self.app, self.db)

@@ -349,6 +349,17 @@ def updates(stranger):
     return list(dict.fromkeys(content for kind, *_, content in stranger.heard if kind == "update"))
 
 
+def test_a_hook_may_broadcast_what_it_has_not_saved_yet(stranger, chat):
+    def hook(kind, member, message):
+        stranger.db.session.add(stranger.Note(text="mine"))
+        stranger.db.session.flush()
+        live.broadcast_message(message)
+
+    stranger.hook = hook
+    chat.say("user", "Hi")
+    assert stranger.db.session.query(stranger.Note).count() == 1
+
+
 def raises(stranger, when):
     """Have a hook raise `ZeroDivisionError` at a (kind, role, status), and never again."""
 
