@@ -2,16 +2,14 @@
 
 import random
 import re
+import socket
 import threading
 import time
 import uuid
 from itertools import pairwise
-from socket import socketpair
 from types import SimpleNamespace
 
-import gevent
 import pytest
-from gevent.event import Event
 from simple_websocket import Server
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request, TextMessage
@@ -424,19 +422,21 @@ UPGRADE = {
 
 def connected():
     """Return both ends of a WebSocket: the page's plain one, and the server's."""
-    page, ours = socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        page = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
     environ = UPGRADE | {"werkzeug.socket": ours}
-    return page, Server(environ, event_class=Event, thread_class=Idle)
+    return page, Server(environ, thread_class=Idle)
 
 
 @pytest.fixture
 def open_page(app):
     """Open a page's socket and serve it: `open_page()`; what is asked for it is in `asked`."""
-    spawned, asked, gate = [], [], Event()
+    handlers, asked, gate = [], [], threading.Event()
 
     def admits():
         asked.append(1)
-        return gate.wait(10) and False
+        return gate.wait(patient(10)) and False
 
     def handle(server):
         with app.app_context():
@@ -446,12 +446,19 @@ def open_page(app):
         page, server = connected()
         if left:
             page.close()
-        spawned.append(gevent.spawn(handle, server))
-        return SimpleNamespace(page=page, server=server, handler=spawned[-1])
+        handlers.append(threading.Thread(target=handle, args=[server]))
+        handlers[-1].start()
+        return SimpleNamespace(page=page, server=server, handler=handlers[-1])
 
     yield SimpleNamespace(open=open_one, asked=asked, gate=gate)
     gate.set()
-    gevent.joinall(spawned)
+    join(handlers)
+
+
+def join(threads):
+    for thread in threads:
+        thread.join(patient(10))
+        assert not thread.is_alive()
 
 
 class Idle:
@@ -467,24 +474,22 @@ class Idle:
 
 
 def test_for_pages_that_left_at_once_nothing_is_asked(open_page):
-    left = [open_page.open(left=True) for _ in range(200)]
-    gevent.joinall([each.handler for each in left], timeout=patient(10))
-    assert not any(each.handler for each in left)
+    join([open_page.open(left=True).handler for _ in range(200)])
     assert open_page.asked == []
 
 
 def test_a_few_pages_are_let_in_at_a_time_and_who_leaves_the_line_is_forgotten(open_page):
     inside = [open_page.open() for _ in range(live.CATCHING_UP)]
+    wait_until(lambda: len(open_page.asked) == live.CATCHING_UP, 5, "them to be let in")
     waiting = [open_page.open() for _ in range(50)]
-    gevent.sleep(0)
     for each in waiting[:-1]:
         each.server.event.set()  # as who reads the socket does at its end
-    gevent.joinall([each.handler for each in waiting[:-1]], timeout=patient(10))
-    assert [bool(each.handler) for each in waiting] == [False] * 49 + [True]
-    assert all(each.handler for each in inside)
+    join([each.handler for each in waiting[:-1]])
+    assert waiting[-1].handler.is_alive()
+    assert all(each.handler.is_alive() for each in inside)
     assert len(open_page.asked) == live.CATCHING_UP
     open_page.gate.set()
-    gevent.joinall([waiting[-1].handler], timeout=patient(10))
+    join([waiting[-1].handler])
     assert len(open_page.asked) == live.CATCHING_UP + 1
 
 

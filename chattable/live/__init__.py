@@ -12,7 +12,7 @@ from chattable.live.keys import channel, install, lease_key, own, prefix, stops_
 from chattable.live.outbox import ANNOUNCE, announce
 from chattable.live.relay import BACKLOG_BYTES, SILENCE, Watcher
 from chattable.live.snapshots import Snapshot, snapshot
-from chattable.live.socket import CATCHING_UP, PING, follow, rest, serve
+from chattable.live.socket import CATCHING_UP, PING, follow, relay_chat, rest, same_origin, serve
 from chattable.live.start import init_app
 from chattable.live.turns import (
     LEASE,
@@ -61,8 +61,10 @@ __all__ = [
     "prefix",
     "redis",
     "render",
+    "relay_chat",
     "request_stop",
     "rest",
+    "same_origin",
     "serve",
     "silence",
     "snapshot",

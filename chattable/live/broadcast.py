@@ -7,7 +7,7 @@ import time
 from flask import current_app
 from redis.exceptions import RedisError, ResponseError
 
-from chattable.live.connection import redis
+from chattable.live.connection import redis, severity
 from chattable.live.frames import (
     article,
     article_frame,
@@ -90,13 +90,16 @@ class Broadcast:
 
         It is for whoever finds the reply still theirs from now on.
         """
-        self._retry_at = time.monotonic() + RETRY
+        began = time.monotonic()
         try:
             token = secrets.token_hex(8)
             redis().set(pass_key(message.id), token, ex=PASS)
             self._pass = token
         except RedisError as error:
             self._excuse(message, error)
+        # A Redis that is slow to say no must not take the time of the reply.
+        pause = min(max(RETRY, 4 * (time.monotonic() - began)), NUDGE)
+        self._retry_at = time.monotonic() + pause
         return bool(self._pass)
 
     def drop_pass(self):
@@ -113,6 +116,8 @@ class Broadcast:
         try:
             self._show(message, patches)
         except RedisError as error:
+            if not self._lost:
+                log.log(severity(error), "message %s: not shown: %s", message.id, error)
             self._lose()
             self._excuse(message, error)
 
@@ -135,7 +140,6 @@ class Broadcast:
         return self._since_key_frame > max(KEY_FRAME, len(message.content))
 
     def _excuse(self, message, error):
-        log.warning("message %s: not shown: %s", message.id, error)
         # Where Redis is away, the pages' sockets break with it; where it refuses, they hold.
         if isinstance(error, ResponseError) and time.monotonic() >= self._nudge_at:
             self._nudge_at = time.monotonic() + NUDGE

@@ -1,18 +1,19 @@
 """The connections to Redis that everybody shares, but for the relay's."""
 
-import select
-from weakref import WeakSet
+import logging
 
 from flask import current_app
-from gevent.monkey import get_original
-from gevent.queue import LifoQueue
 from redis import BlockingConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chattable.live.keys import LIFETIME, prefix
 
 # In each process, besides the relay's: small Redis plans allow twenty in all.
 CONNECTIONS = 5
+
+log = logging.getLogger(__name__)
 
 
 def connect(url):
@@ -24,35 +25,48 @@ def connect(url):
         "health_check_interval": 30,
         # Hundreds of replies may want a word with Redis at once: they wait for each other.
         "max_connections": CONNECTIONS,
-        "queue_class": LifoQueue,
         "timeout": 10,
     }
     pool = BlockingConnectionPool.from_url(url, **options)
-    pool.connection_class = swift(pool.connection_class)
+    pool.connection_class = watchful(pool.connection_class)
     return Redis(connection_pool=pool)
 
 
-def swift(connection_class):
-    """Return the class with a quicker look, before each command, whether Redis is still there.
+def watchful(connection_class):
+    """Return the class with an eye on Redis: it notices a failover, and says once that it is away.
 
     After a failover the old primary may keep its connections, and refuse every write: then all of
     them are made anew. What was refused is not sent again.
-
-    gevent's poll takes a turn around the hub, behind everybody else, also when it need not wait.
-    (Nothing is left over in its buffer: redis-py drops a connection whose answer was not read.)
     """
 
-    class SwiftConnection(connection_class):
-        known = WeakSet()
+    class WatchfulConnection(connection_class):
+        failovers = 0
+        away = False
 
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
-            self.outdated = False
-            self.known.add(self)
+            self.made_after = self.failovers
+
+        def connect(self):
+            try:
+                super().connect()
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                self.note_away(error)
+                raise
+            if self.away:
+                self.note_away(None)
+
+        @classmethod
+        def note_away(cls, error):
+            if error and not cls.away:
+                log.warning("Redis is away, no page shows what is new until it is back: %s", error)
+            elif not error:
+                log.warning("Redis is back")
+            cls.away = bool(error)
 
         def disconnect(self, *args, **options):
             super().disconnect(*args, **options)
-            self.outdated = False
+            self.made_after = self.failovers
 
         def read_response(self, *args, **options):
             try:
@@ -60,20 +74,14 @@ def swift(connection_class):
             except ResponseError as error:
                 # Up to Redis 6, a script's error has the word inside.
                 if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
-                    for each in list(self.known):
-                        each.outdated = True
+                    type(self).failovers += 1
                 raise
 
         def can_read(self, timeout=0):
-            if self.outdated:
-                return True  # the pool takes it for one that was closed
-            if timeout or not self._sock:
-                return super().can_read(timeout)
-            poll = get_original("select", "poll")()
-            poll.register(self._sock, select.POLLIN)
-            return bool(poll.poll(0))
+            # The pool takes a connection that has something to read for one that was closed.
+            return self.made_after < self.failovers or super().can_read(timeout)
 
-    return SwiftConnection
+    return WatchfulConnection
 
 
 def redis():
@@ -84,3 +92,12 @@ def redis():
 def check_writing():
     """Raise `RedisError` unless Redis is there and keeps what it is told."""
     redis().set(f"{prefix()}:written", 1, ex=LIFETIME)
+
+
+def severity(error):
+    """Return how loud (a level of `logging`) to say that Redis did not take something.
+
+    That it is away is said once, by whoever fails to connect to it.
+    """
+    away = isinstance(error, RedisConnectionError | RedisTimeoutError)
+    return logging.DEBUG if away else logging.WARNING

@@ -2,16 +2,18 @@
 
 import functools
 import logging
+import queue
+import threading
 import time
+from contextlib import suppress
 
-import gevent
-from flask import current_app
-from gevent.event import AsyncResult
-from gevent.monkey import is_module_patched
-from redis.exceptions import NoScriptError, RedisError
+from flask import current_app, g
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from chattable.live.connection import severity
 from chattable.live.keys import LIFETIME, channel, install, lease_key, over_key, seq_key
-from chattable.live.turns import lease_lifetime
+from chattable.live.threads import Keeper
+from chattable.live.turns import LEASE
 
 RETRY = 1
 # In the place of a frame's number: not a frame follows, but how long ago (s) one was missed. Who
@@ -88,21 +90,25 @@ def announce(chat_id, frame, forget=(), wait=False, begins=None):
     keys = [seq_key(chat_id), *forget]
     values = [install(), channel(chat_id), frame, LIFETIME]
     if begins:
-        values += [begins, over_key(begins), lease_key(begins), lease_lifetime()]
-    sent = current_app.extensions["outbox"].post(ANNOUNCE, keys, values)
+        values += [begins, over_key(begins), lease_key(begins), LEASE]
     nudges = current_app.extensions["nudges"]
     missed = channel(chat_id), install(), time.monotonic()
-    sent.rawlink(functools.partial(make_up_for, nudges, missed))
-    # Without monkey patching, nothing is sent while nobody waits.
-    if wait or not is_module_patched("socket"):
-        sent.wait()
-        nudges.wait()
+    failed = functools.partial(make_up_for, nudges, missed)
+    g.last_announced = current_app.extensions["outbox"].post(ANNOUNCE, keys, values, failed)
+    if wait:
+        see_off(patience=None)
 
 
-def make_up_for(nudges, missed, sent):
-    if sent.exception:
-        log.warning("%s: not announced: %s", missed[0], sent.exception)
-        nudges.owe(*missed)
+def see_off(_error=None, patience=RETRY):
+    """Wait (s) until what was announced in this app context is out: the process may end with it."""
+    last = g.pop("last_announced", None)
+    if last and last.wait(patience) and isinstance(last.error, ResponseError):
+        current_app.extensions["nudges"].wait()
+
+
+def make_up_for(nudges, missed, error):
+    log.log(severity(error), "%s: not announced: %s", missed[0], error)
+    nudges.owe(*missed)
 
 
 class Nudges:
@@ -113,67 +119,78 @@ class Nudges:
 
     def __init__(self, connection):
         self._connection = connection
-        self._owed = {}
-        self._keeper = None
+        self._keeper = Keeper(self._pay, self._reset)
+
+    def _reset(self):
+        self._owed, self._changed = {}, threading.Condition()
 
     def owe(self, channel, install, missed_at):
         """Have the pages that watched `channel` at a (monotonic) time connect anew, once told."""
-        self._owed[channel] = install, missed_at
-        if not self._keeper:
-            self._keeper = gevent.spawn(self._pay)
+        self._keeper.begin()
+        with self._changed:
+            self._owed[channel] = install, missed_at
+            self._changed.notify_all()
 
     def wait(self):
         """Wait until all is paid, or for a moment where that cannot be now."""
-        if self._keeper:
-            self._keeper.join(RETRY)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._owed, RETRY)
 
     def _pay(self):
-        while self._owed:
-            try:
-                for channel, owed in list(self._owed.items()):
-                    install, missed_at = owed
-                    age = time.monotonic() - missed_at
-                    self._connection.publish(channel, f"{install} {CATCH_UP} {age}")
-                    if self._owed[channel] == owed:
-                        del self._owed[channel]
-            except RedisError as error:
-                log.warning("pages not told to catch up, Redis is away: %s", error)
-                gevent.sleep(RETRY)
+        with self._changed:
+            self._changed.wait_for(lambda: self._owed)
+            all_owed = dict(self._owed)
+        try:
+            for channel, owed in all_owed.items():
+                self._pay_one(channel, *owed)
+        except RedisError as error:
+            log.log(severity(error), "pages not told to catch up: %s", error)
+            time.sleep(RETRY)
+
+    def _pay_one(self, channel, install, missed_at):
+        age = time.monotonic() - missed_at
+        self._connection.publish(channel, f"{install} {CATCH_UP} {age}")
+        with self._changed:
+            if self._owed[channel] == (install, missed_at):
+                del self._owed[channel]
+                self._changed.notify_all()
 
 
 class Outbox:
-    """Run scripts for many greenlets in one round trip: at a hundred replies, half the CPU."""
+    """Run scripts for many threads in one round trip: at a hundred replies, half the CPU."""
 
     def __init__(self, connection):
         self._connection = connection
-        self._waiting = []
-        self._sending = False
         self._loaded = {}
+        self._keeper = Keeper(self._send_next, self._reset)
+
+    def _reset(self):
+        self._waiting = queue.SimpleQueue()
 
     def send(self, script, keys, values):
         """Run a script and return its answer. Raises `RedisError`."""
         return self.post(script, keys, values).get()
 
-    def post(self, script, keys, values):
-        """Have a script run, after those that were posted before; return an `AsyncResult`."""
-        answer = AsyncResult()
+    def post(self, script, keys, values, failed=None):
+        """Have a script run, after those that were posted before; return its `Answer` to be.
+
+        `failed(error)` is called if it could not be.
+        """
+        answer = Answer(failed)
         # Here, for what cannot be encoded to be nobody else's failure.
         values = [value.encode() if isinstance(value, str) else value for value in values]
-        self._waiting.append((script, keys, values, answer))
-        if not self._sending:
-            self._sending = True
-            gevent.spawn(self._send_all)
+        self._keeper.begin()
+        self._waiting.put((script, keys, values, answer))
         return answer
 
-    def _send_all(self):
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                for (*_, answer), result in zip(batch, self._results(batch), strict=True):
-                    failed = isinstance(result, Exception)
-                    answer.set_exception(result) if failed else answer.set(result)
-        finally:
-            self._sending = False
+    def _send_next(self):
+        """Send whatever waits, as soon as anything does."""
+        batch = [self._waiting.get()]
+        with suppress(queue.Empty):
+            while True:
+                batch.append(self._waiting.get_nowait())
+        for (*_, answer), result in zip(batch, self._results(batch), strict=True):
+            answer.settle(result)
 
     def _results(self, batch):
         results = self._run(batch)
@@ -198,3 +215,32 @@ class Outbox:
         if script not in self._loaded:
             self._loaded[script] = self._connection.script_load(script)
         return self._loaded[script]
+
+
+class Answer:
+    """What Redis has answered to a script, once it has."""
+
+    def __init__(self, failed=None):
+        self.error = self._result = None
+        self._failed = failed
+        self._there = threading.Event()
+
+    def settle(self, result):
+        """Take the result, or the exception that came instead."""
+        if isinstance(result, Exception):
+            self.error = result
+            if self._failed:
+                self._failed(result)
+        self._result = result
+        self._there.set()
+
+    def wait(self, timeout=None):
+        """Wait for so many seconds at most; return whether the answer is there."""
+        return self._there.wait(timeout)
+
+    def get(self):
+        """Return the answer once it is there, or raise the error."""
+        self._there.wait()
+        if self.error:
+            raise self.error
+        return self._result

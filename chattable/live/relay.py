@@ -2,13 +2,11 @@
 
 import logging
 import math
+import threading
 import time
 from collections import defaultdict, deque
 from contextlib import contextmanager
 
-import gevent
-from gevent.event import Event
-from gevent.lock import RLock
 from redis import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -33,10 +31,11 @@ log = logging.getLogger(__name__)
 class Relay:
     """Hand each frame of a chat to every socket that watches it."""
 
-    def __init__(self, url):
-        self._url = url
-        self._pool = self._connection = self._install = None
-        self._connecting = RLock()
+    def __init__(self, url, connection_class):
+        self._url, self._connection_class = url, connection_class
+        self._pool = self._connection = self._reader = self._install = None
+        # For what both the reader and those who watch change, and for writing to the connection.
+        self._changing = threading.RLock()
         self._watchers = defaultdict(set)
         self._subscribed = {}
         self._last = {}
@@ -46,42 +45,49 @@ class Relay:
     def watch(self, name):
         """Subscribe to a channel; once this has given a `Watcher`, no frame is missed."""
         watcher = Watcher()
-        self._watchers[name].add(watcher)
         try:
-            self._subscribe(name)
+            self._subscribe(name, watcher)
             yield watcher
         finally:
-            self._watchers[name].discard(watcher)
+            with self._changing:
+                self._watchers[name].discard(watcher)
 
-    def _subscribe(self, name):
-        with self._connecting:
-            if self._connection is None:
+    def _subscribe(self, name, watcher):
+        with self._changing:
+            self._watchers[name].add(watcher)
+            # A process that forks has not its parent's reader.
+            if self._connection is None or not self._reader.is_alive():
                 self._connect()
-        if name not in self._subscribed:
-            self._subscribed[name] = Event()
-            self._send("SUBSCRIBE", name)
-        answered = self._subscribed.get(name)
-        if not (answered and answered.wait(SILENCE)):
+            if name not in self._subscribed:
+                self._subscribed[name] = threading.Event()
+                self._send("SUBSCRIBE", name)
+            answered = self._subscribed[name]
+        if not answered.wait(SILENCE):
             raise TimeoutError(f"no answer to SUBSCRIBE {name}")
 
     def _connect(self):
         self._install = install()
         # A bare connection: redis-py's PubSub would reconnect in silence, and frames be missed.
-        # A break must close the sockets instead. One greenlet reads it, any may write.
+        # A break must close the sockets instead. One thread reads it, any may write.
         # The pool closes its connections when it is collected: it is kept.
         self._pool = ConnectionPool.from_url(self._url, protocol=2, socket_connect_timeout=2)
+        self._pool.connection_class = self._connection_class
         connection = self._pool.make_connection()
         connection.connect()
         # One subscription that always holds: PING has another answer where there is none.
         connection.send_command("SUBSCRIBE", stops_channel(), check_health=False)
         self._connection = connection
-        gevent.spawn(self._listen, connection)
+        self._subscribed.clear()
+        self._reader = threading.Thread(
+            target=self._listen, args=[connection], name="chattable relay", daemon=True
+        )
+        self._reader.start()
 
     def _send(self, *command):
-        connection = self._connection
-        if connection is None:
-            raise RedisConnectionError("the relay has no connection")
-        connection.send_command(*command, check_health=False)
+        with self._changing:
+            if self._connection is None:
+                raise RedisConnectionError("the relay has no connection")
+            self._connection.send_command(*command, check_health=False)
 
     def _listen(self, connection):
         try:
@@ -91,6 +97,8 @@ class Relay:
                     self._unsubscribe_idle()
         except (RedisError, OSError) as error:
             log.warning("the relay lost Redis: %s", error)
+        except Exception:  # whatever the bug is, sockets must not wait for frames in vain
+            log.exception("the relay broke")
         finally:
             self._break(connection)
 
@@ -98,16 +106,19 @@ class Relay:
         try:
             return connection.read_response(timeout=SILENCE, disconnect_on_error=False)
         except RedisTimeoutError:
-            connection.send_command("PING", check_health=False)
+            self._send("PING")
             return connection.read_response(timeout=SILENCE)
 
     def _break(self, connection):
         """Close every socket: each reconnects, and catches up, by itself."""
-        self._connection = None
-        self._subscribed.clear()
-        self._last.clear()
-        for name in list(self._watchers):
-            self._close(name, TRY_AGAIN)
+        with self._changing:
+            self._connection = None
+            self._last.clear()
+            for name in self._watchers:
+                self._close(name, TRY_AGAIN)
+            for answered in self._subscribed.values():
+                answered.set()
+            self._subscribed.clear()
         connection.disconnect()
 
     def _receive(self, kind, name, data=None):
@@ -128,23 +139,28 @@ class Relay:
             self._close(name, TRY_AGAIN)  # Redis has lost frames, or its memory
         elif not frame:
             self._close(name, NOT_YOURS)
-        for watcher in self._watchers[name]:
+        for watcher in self._watching(name):
             watcher.offer(seq, frame)
 
     def _close(self, name, code, before=math.inf):
-        for watcher in self._watchers[name]:
+        for watcher in self._watching(name):
             if watcher.since <= before:
                 watcher.close(code)
+
+    def _watching(self, name):
+        return list(self._watchers.get(name, ()))
 
     def _unsubscribe_idle(self):
         # Lazily: a page that reloads comes back at once.
         self._tidy_at = time.monotonic() + SILENCE
-        idle = [name for name in self._subscribed if not self._watchers[name]]
-        for name in idle:
-            del self._subscribed[name], self._watchers[name]
-            self._last.pop(name, None)
-        if idle:
-            self._send("UNSUBSCRIBE", *idle)
+        with self._changing:
+            idle = [name for name, watchers in self._watchers.items() if not watchers]
+            for name in idle:
+                del self._watchers[name]
+                self._subscribed.pop(name, None)
+                self._last.pop(name, None)
+            if idle:
+                self._send("UNSUBSCRIBE", *idle)
 
 
 class Watcher:
@@ -154,16 +170,18 @@ class Watcher:
         self.code = None
         self.since = time.monotonic()
         self._frames = deque()
-        self._bytes = 0
-        self._news = Event()
+        # Two counts, for each is written by one thread.
+        self._offered = self._taken = 0
+        self._news = threading.Event()
 
     def offer(self, seq, frame):
         """Queue a frame; too many of them close the socket, which then catches up."""
         if self.code:
             return
         self._frames.append((seq, frame))
-        self._bytes += len(frame)
-        if len(self._frames) > BACKLOG_FRAMES or self._bytes > BACKLOG_BYTES:
+        self._offered += len(frame)
+        waiting = self._offered - self._taken
+        if len(self._frames) > BACKLOG_FRAMES or waiting > BACKLOG_BYTES:
             self.close(TRY_AGAIN)
         self._news.set()
 
@@ -175,11 +193,14 @@ class Watcher:
 
     def next(self, timeout):
         """Return the next (seq, frame), or None after `timeout` seconds or when it is closed."""
-        if not self._frames and not self.code:
-            self._news.clear()
-            self._news.wait(timeout)
         if not self._frames:
+            self._news.clear()
+            # Only now: what is offered from here on is heard of.
+            if not self._frames and not self.code:
+                self._news.wait(timeout)
+        try:
+            seq, frame = self._frames.popleft()
+        except IndexError:
             return None
-        seq, frame = self._frames.popleft()
-        self._bytes -= len(frame)
+        self._taken += len(frame)
         return seq, frame

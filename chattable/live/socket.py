@@ -1,31 +1,63 @@
 """A page's socket: let it in, catch it up, send it what comes until either side ends."""
 
 import logging
-import select
+import socket as system
+import threading
 from collections import OrderedDict
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from urllib.parse import urlsplit
 
-import gevent
-from flask import current_app
-from gevent.event import Event
-from gevent.monkey import get_original
+from flask import current_app, request
 from redis.exceptions import RedisError
+from simple_websocket import ConnectionClosed
 from sqlalchemy.exc import SQLAlchemyError
 from wsproto.events import Ping, TextMessage
 from wsproto.utilities import LocalProtocolError
 
+from chattable.database import db
+from chattable.live.connection import severity
 from chattable.live.keys import channel
 from chattable.live.relay import NOT_YOURS, TRY_AGAIN
 
 PING = 25
 # Pages of a process that catch up at the same time: fewer than it has connections to the database.
 CATCHING_UP = 4
-# Linux tells at once that the other side has closed.
-HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
-SEND_TIMEOUT = 60
-FAREWELL = 1
+# A reader that takes nothing for so long is cut off.
+STUCK = 60
+# Pages listen: what they might say is not worth more memory.
+MOST_SAID = 1000
+# Linux has these two. TCP_ESTABLISHED is the state while both ends are there (tcp_states.h).
+TCP_INFO = getattr(system, "TCP_INFO", None)
+TCP_USER_TIMEOUT = getattr(system, "TCP_USER_TIMEOUT", None)
+TCP_ESTABLISHED = 1
 
 log = logging.getLogger(__name__)
+
+
+def relay_chat(socket, chat, since=0):
+    """Relay a chat to one socket of Flask-Sock until either side ends.
+
+    `chat` is what the socket's reader may see, None if nothing; `since` is the chat's `revision`
+    when the page was made: what has changed meanwhile comes first.
+    """
+    kind, chat_id = type(chat), chat and chat.id
+    admitted = chat is not None and same_origin()
+    # A socket must not hold a database connection while it waits.
+    db.session.remove()
+
+    def catch_up():
+        try:
+            return db.session.get_one(kind, chat_id).catch_up(since)
+        finally:
+            db.session.remove()
+
+    serve(socket, chat_id, lambda: admitted, catch_up)
+
+
+def same_origin():
+    """Return whether the page that opened the socket is ours (a program may send no Origin)."""
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc == request.host
 
 
 def serve(socket, chat_id, admits, catch_up):
@@ -47,16 +79,13 @@ def serve(socket, chat_id, admits, catch_up):
         log.debug("chat %s: the socket was closed from outside", chat_id)
     except (RedisError, SQLAlchemyError, OSError) as error:
         code = TRY_AGAIN
-        log.warning("chat %s: socket closed: %s", chat_id, error)
+        log.log(severity(error), "chat %s: socket closed: %s", chat_id, error)
     except Exception:
         # An upgraded socket must not be answered in HTTP, whatever the bug is.
         code = TRY_AGAIN
         log.exception("chat %s: socket closed", chat_id)
     finally:
-        # To a reader that is stuck, not even this can be said.
-        with gevent.Timeout(FAREWELL, False):
-            if socket.connected:
-                socket.close(code)
+        say_farewell(socket, code)
 
 
 def let_in(socket, chat_id, admits, catch_up, stay):
@@ -64,23 +93,69 @@ def let_in(socket, chat_id, admits, catch_up, stay):
 
     It goes on watching until `stay`, an `ExitStack`, ends.
     """
-    with current_app.extensions["line"].place(socket.event) as entered:
+    leaving = Leaving.of(socket)
+    set_limits(socket)
+    with current_app.extensions["line"].place(leaving) as entered:
         if not entered or gone(socket) or not admits() or gone(socket):
             return None
         # Subscribe before reading, or a frame can fall between the two.
         watcher = stay.enter_context(current_app.extensions["relay"].watch(channel(chat_id)))
         # The page has left, or has spoken: no page of ours does.
-        socket.event.rawlink(lambda _: watcher.close(NOT_YOURS))
+        leaving.tell(lambda: watcher.close(NOT_YOURS))
         return None if gone(socket) else (watcher, *catch_up())
+
+
+class Leaving:
+    """What a socket's reader sets when the page has left, or has spoken; it tells who asks."""
+
+    def __init__(self):
+        self._set = False
+        self._listeners = []
+
+    @classmethod
+    def of(cls, socket):
+        """Take the place of a socket's event, on which one can only wait."""
+        event, socket.event = socket.event, cls()
+        if event.is_set():
+            socket.event.set()
+        return socket.event
+
+    def is_set(self):
+        return self._set
+
+    def set(self):
+        self._set = True
+        for listener in list(self._listeners):
+            listener()
+
+    def tell(self, listener):
+        """Call `listener` when the page leaves, at once if it has; maybe twice."""
+        self._listeners.append(listener)
+        if self._set:
+            listener()
+
+
+def set_limits(socket):
+    socket.max_message_size = MOST_SAID
+    # The kernel cuts off: nobody else can interrupt a thread that sends.
+    if TCP_USER_TIMEOUT:
+        with suppress(OSError):  # a socket file: who listens there has limits of its own
+            socket.sock.setsockopt(system.IPPROTO_TCP, TCP_USER_TIMEOUT, STUCK * 1000)
 
 
 def gone(socket):
     """Return whether a page has left, though nobody may have read so yet, or has spoken."""
-    if socket.event.is_set() or not socket.connected:
-        return True
-    poll = get_original("select", "poll")()
-    poll.register(socket.sock, HUNG_UP)
-    return bool(poll.poll(0))
+    return socket.event.is_set() or not socket.connected or hung_up(socket.sock)
+
+
+def hung_up(sock):
+    """Return whether the other side has closed, if the system tells at once."""
+    try:
+        return bool(TCP_INFO) and (
+            sock.getsockopt(system.IPPROTO_TCP, TCP_INFO, 1)[0] != TCP_ESTABLISHED
+        )
+    except OSError:
+        return False  # a socket file
 
 
 def follow(socket, watcher, seq):
@@ -106,13 +181,19 @@ def rest(socket):
 
 
 def send(socket, event):
-    """Send one WebSocket event whole; a reader that takes nothing for a minute is cut off.
+    """Send one WebSocket event whole.
 
     `socket.send` may write a part of a large frame only, and its own pings would come from
-    another greenlet, maybe in the middle of a frame; so both are done here.
+    another thread, maybe in the middle of a frame; so both are done here.
     """
-    with gevent.Timeout(SEND_TIMEOUT, TimeoutError("the reader is stuck")):
-        socket.sock.sendall(socket.ws.send(event))
+    socket.sock.sendall(socket.ws.send(event))
+
+
+def say_farewell(socket, code):
+    with suppress(OSError, ConnectionClosed, LocalProtocolError):
+        socket.close(code)
+        # The last word: a server for development would still answer the upgrade in HTTP.
+        socket.sock.shutdown(system.SHUT_WR)
 
 
 class Line:
@@ -121,10 +202,11 @@ class Line:
     def __init__(self, places):
         self._free = places
         self._waiting = OrderedDict()
+        self._changing = threading.Lock()
 
     @contextmanager
     def place(self, leaving):
-        """Wait for a place; give False if the event `leaving` was set before there was one."""
+        """Wait for a place; give False if there was none until `leaving` (a `Leaving`) was set."""
         entered = self._enter(leaving)
         try:
             yield entered
@@ -133,16 +215,20 @@ class Line:
                 self._leave()
 
     def _enter(self, leaving):
-        if self._free:
-            self._free -= 1
-            return True
-        turn = Event()
-        self._waiting[turn] = True
-        gevent.wait([turn, leaving], count=1)
-        return self._waiting.pop(turn, False) is False
+        with self._changing:
+            if self._free:
+                self._free -= 1
+                return True
+            turn = threading.Event()
+            self._waiting[turn] = True
+        leaving.tell(turn.set)
+        turn.wait()
+        with self._changing:
+            return self._waiting.pop(turn, False) is False
 
     def _leave(self):
-        if self._waiting:
-            self._waiting.popitem(last=False)[0].set()
-        else:
-            self._free += 1
+        with self._changing:
+            if self._waiting:
+                self._waiting.popitem(last=False)[0].set()
+            else:
+                self._free += 1

@@ -1,7 +1,7 @@
 """The start: an app gets its connections to Redis and what stands on them."""
 
 from chattable.live.connection import connect
-from chattable.live.outbox import Nudges, Outbox
+from chattable.live.outbox import Nudges, Outbox, see_off
 from chattable.live.relay import Relay
 from chattable.live.socket import CATCHING_UP, Line
 from chattable.live.turns import Leases
@@ -15,8 +15,9 @@ def init_app(app, find_name):
     url = app.config["REDIS_URL"]
     app.extensions["redis"] = connection = connect(url)
     app.extensions["find_name"] = find_name
-    app.extensions["relay"] = Relay(url)
+    app.extensions["relay"] = Relay(url, connection.connection_pool.connection_class)
     app.extensions["line"] = Line(CATCHING_UP)
     app.extensions["outbox"] = Outbox(connection)
     app.extensions["nudges"] = Nudges(connection)
     app.extensions["leases"] = Leases(app, connection)
+    app.teardown_appcontext(see_off)

@@ -1,15 +1,15 @@
 """Turns, leases, stops: who may write a chat's next reply, who is writing it, who ends it."""
 
 import logging
+import threading
+import time
 from contextlib import contextmanager
 
-import gevent
 from flask import current_app
-from gevent.monkey import is_module_patched
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 
-from chattable.live.connection import check_writing, redis
+from chattable.live.connection import check_writing, redis, severity
 from chattable.live.keys import (
     LIFETIME,
     claim_key,
@@ -20,11 +20,11 @@ from chattable.live.keys import (
     stops_channel,
     turn_key,
 )
+from chattable.live.threads import Keeper
 
 # Seconds. A living worker renews the lease of the reply it writes long before it ends.
 LEASE = 6
 RENEW = 1
-PATIENT_LEASE = 600
 # A turn outlasts this only while its reply is running; the database knows that.
 TURN = 900
 
@@ -47,15 +47,19 @@ class Leases:
     def __init__(self, app, connection):
         self._app = app
         self._connection = connection
-        self._stops = {}
-        self._keeper = None
+        self._trouble = None
+        # For all of them, or many replies would want many connections at the same moment.
+        self._keeper = Keeper(self._keep, self._reset)
+
+    def _reset(self):
+        self._stops, self._news = {}, threading.Event()
 
     @contextmanager
     def hold(self, message_id, stop):
         """Hold the lease of a reply; `stop` is called when somebody asks for its end."""
+        self._keeper.begin()
         self._stops[message_id] = stop
-        # For all of them, or many replies would want many connections at the same moment.
-        self._keeper = self._keeper or gevent.spawn(self._keep)
+        self._news.set()
         try:
             yield
         finally:
@@ -73,30 +77,32 @@ class Leases:
                 stop()
 
     def _keep(self):
-        while self._stops:
+        self._news.wait()
+        self._news.clear()
+        while message_ids := list(self._stops):
             try:
                 with self._app.app_context():
-                    self._renew(list(self._stops))
+                    self._renew(message_ids)
+                self._trouble = None
             except (RedisError, SQLAlchemyError) as error:
-                log.warning("leases not renewed, Redis is away: %s", error)
-            gevent.sleep(RENEW)
+                self._note(error)
+            time.sleep(RENEW)
+
+    def _note(self, error):
+        if type(error) is not self._trouble:
+            log.log(severity(error), "leases are not renewed: %s", error)
+        self._trouble = type(error)
 
     def _renew(self, message_ids):
         """Say that they live; stop what was to stop while nobody heard (Redis was restarted)."""
-        lifetime = lease_lifetime()
         with self._connection.pipeline(transaction=False) as pipeline:
             for id in message_ids:
-                pipeline.set(lease_key(id), 1, ex=lifetime)
+                pipeline.set(lease_key(id), 1, ex=LEASE)
             pipeline.mget([stop_key(id) for id in message_ids])
             *_, told = pipeline.execute()
         for id, stop in zip(message_ids, told, strict=True):
             if stop:
                 self.stop(id)
-
-
-def lease_lifetime():
-    # Without monkey patching, a greenlet does not run while another one waits.
-    return LEASE if is_module_patched("socket") else PATIENT_LEASE
 
 
 def lease(message_id, stop):
@@ -162,7 +168,7 @@ def end_turn(chat_id, token=None):
         else:
             redis().eval(GIVE_UP, 1, turn_key(chat_id), token)
     except RedisError as error:
-        log.warning("chat %s: turn not ended, Redis is away: %s", chat_id, error)
+        log.log(severity(error), "chat %s: turn not ended: %s", chat_id, error)
 
 
 def request_stop(message_id):
