@@ -188,6 +188,8 @@ class ChatMixin:
         A page that has missed more than it shows at first is given what a fresh load shows.
         """
         snapshot = live.Snapshot(id_of(self))
+        # Redis first: what was read of me before may be older.
+        db.session.refresh(self)
         changed = self._changed_since(since)
         if len(changed) > PAGE:
             frames = snapshot.list_frames(self, *self.page(snapshot=snapshot))

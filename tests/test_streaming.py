@@ -17,6 +17,7 @@ from wsproto.extensions import PerMessageDeflate
 
 from chattable import live
 from chattable.provider import TICK
+from models import Chat, db
 from tests.page import Page
 from tests.patience import patient
 from tests.services import wait_until
@@ -515,6 +516,16 @@ def test_a_socket_that_rested_goes_on():
     heard = [event.data for event in page.events() if isinstance(event, TextMessage)]
     assert heard == [frame] * 3
     assert len(sent[1]) < len(sent[2]) == len(sent[0])
+
+
+def test_a_page_that_catches_up_is_told_what_changed_while_it_was_let_in(app, user):
+    chat = Chat()
+    user.chats.append(chat)
+    db.session.commit()
+    with app.app_context():
+        db.session.get(Chat, chat.id).rename("Called otherwise")
+    _, frames = chat.catch_up(since=0)
+    assert "Called otherwise" in "".join(frames)
 
 
 def test_an_open_page_hears_what_comes_after_redis_forgot_its_chat(stack, ada, provider):
