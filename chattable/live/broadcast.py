@@ -79,6 +79,7 @@ class Broadcast:
         self._lost = False
         self._pass = ""
         self._retry_at = self._nudge_at = 0.0
+        self._keys, self._sender = [], []  # the same for every frame
 
     @property
     def lost(self):
@@ -150,11 +151,13 @@ class Broadcast:
         """Send a frame; with `html` it is a key frame, which a late page begins with."""
         id, whole = message.id, "" if html is None else message.content
         key_frame = "" if html is None else f"{id} {html}"
-        keys = [seq_key(message.chat_id), *reply_keys(message.chat_id)]
-        keys += [stop_key(id), over_key(id), pass_key(id)]
-        values = [install(), channel(message.chat_id), frame, self._unsent, self._kept, LIFETIME]
+        if not self._keys:
+            self._keys = [seq_key(message.chat_id), *reply_keys(message.chat_id)]
+            self._keys += [stop_key(id), over_key(id), pass_key(id)]
+            self._sender = [install(), channel(message.chat_id)]
+        values = [*self._sender, frame, self._unsent, self._kept, LIFETIME]
         values += [key_frame, whole, id, self._pass]
-        answer = current_app.extensions["outbox"].send(GROW, keys, values)
+        answer = current_app.extensions["outbox"].send(GROW, self._keys, values)
         if answer == 2:
             return self._lose()
         self.stop_requested = answer == 1
