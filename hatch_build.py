@@ -1,4 +1,4 @@
-"""Fill the vendor folders with the HTMX files when the project is installed."""
+"""Fill chattable/static/vendor/ with the HTMX files when the project is installed."""
 
 import filecmp
 import shutil
@@ -12,7 +12,6 @@ FILES = {
     "ext/hx-ws-4.min.js": "hx-ws.min.js",
     "ext/hx-upsert-4.min.js": "hx-upsert.min.js",
 }
-FOLDERS = ("chattable/static/vendor", "static/vendor")
 
 
 class VendorHook(BuildHookInterface):
@@ -22,11 +21,10 @@ class VendorHook(BuildHookInterface):
         """Copy what is missing or different before any wheel, editable or not, is built."""
         package = Path(find_spec("django_htmx").origin).parent
         source = package / "static" / "django_htmx"
-        for folder in FOLDERS:
-            vendor = Path(self.root) / folder
-            vendor.mkdir(parents=True, exist_ok=True)
-            for theirs, ours in FILES.items():
-                copy_if_changed(source / theirs, vendor / ours)
+        vendor = Path(self.root) / "chattable" / "static" / "vendor"
+        vendor.mkdir(parents=True, exist_ok=True)
+        for theirs, ours in FILES.items():
+            copy_if_changed(source / theirs, vendor / ours)
 
 
 def copy_if_changed(source, target):
