@@ -130,7 +130,7 @@ class Worker(BaseWorker):
     def __init__(self, app, queue_names, concurrency, grace):
         super().__init__(
             queue_names,
-            connection=app.extensions["redis"],
+            connection=app.extensions["chattable_redis"],
             job_monitoring_interval=BEAT,
             log_job_description=False,
             # It would ask Redis, which may be away.
@@ -306,7 +306,7 @@ class Worker(BaseWorker):
     def _stop_reply(self, message):
         message_id = live.own(self.install, message["data"])
         if message_id:
-            self.app.extensions["leases"].stop(int(message_id))
+            self.app.extensions["chattable_leases"].stop(int(message_id))
 
     def handle_payload(self, message):
         """Obey RQ's commands; its own "stop-job" knows one job at a time only."""
@@ -335,7 +335,7 @@ class Worker(BaseWorker):
 
     def let_finish(self):
         """Let replies finish, stop the rest with their text kept, give back what only waits."""
-        leases = self.app.extensions["leases"]
+        leases = self.app.extensions["chattable_leases"]
         while self.pool:
             grace = self.grace if leases.running or self._does_others() else GIVE_BACK
             if time.monotonic() - self._told_at > min(grace, self.grace):

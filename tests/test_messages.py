@@ -137,14 +137,14 @@ def test_a_price_nobody_knows_is_said_so(make_app, provider, redis_url):
 @pytest.fixture
 def frames(app, chat):
     """Return the frames that open pages of the chat have got since the last call: `frames()`."""
-    watching = app.extensions["redis"].pubsub(ignore_subscribe_messages=True)
+    watching = app.extensions["chattable_redis"].pubsub(ignore_subscribe_messages=True)
     watching.subscribe(f"{PREFIX}:chat:{chat}")
     (name,) = watching.channels
     watching.get_message(timeout=patient(2))
 
     def read():
         # Redis keeps the order: what was sent before the last word is here before it
-        app.extensions["redis"].publish(name, "the last word")
+        app.extensions["chattable_redis"].publish(name, "the last word")
         messages = (message["data"].decode() for message in watching.listen())
         return list(itertools.takewhile("the last word".__ne__, messages))
 
@@ -453,7 +453,7 @@ def test_a_job_that_runs_again_forgets_nothing_of_the_reply_its_worker_left(
     reply = Message(chat_id=chat, role="assistant", status="streaming", content="saved ", model="m")
     client_id = left_by_a_dead_worker(app, chat, reply)
     reply_id = messages()[-1].id
-    redis = app.extensions["redis"]
+    redis = app.extensions["chattable_redis"]
     redis.set(f"{PREFIX}:chat:{chat}:text", "saved and shown")
     redis.set(f"{PREFIX}:chat:{chat}:key", f"{reply_id} <p>saved and shown</p>")
     send("Hello", client_id=client_id)

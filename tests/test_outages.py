@@ -184,10 +184,10 @@ def test_after_a_failover_one_refusal_has_every_connection_made_anew(pair, make_
 def test_after_a_failover_scripts_find_the_new_primary(pair, make_app):
     app = make_app(REDIS_URL=pair.shared.url)
     with app.app_context():
-        outbox = app.extensions["outbox"]
+        outbox = app.extensions["chattable_outbox"]
         frame = live.ANNOUNCE, ["number"], ["install", "channel", "frame", 60]
         outbox.send(*frame)
-        before = int(app.extensions["redis"].get("number"))
+        before = int(app.extensions["chattable_redis"].get("number"))
         pair.fail_over()
         with pytest.raises(ReadOnlyError):
             outbox.send(*frame)

@@ -12,7 +12,7 @@ from tests.tab import Tab, numbered, prose, send, step_by_step, words
 SERVERS = {
     "flask run": "flask --app tests.own_socket run --port $PORT",
     "flask run --debug": "flask --app tests.own_socket run --port $PORT --debug",
-    "gthread": 'gunicorn --worker-class gthread --threads 12 --no-control-socket "{app}"',
+    "gthread": 'gunicorn --worker-class gthread --threads 24 --no-control-socket "{app}"',
     "gevent": 'gunicorn --worker-class gevent --no-control-socket "{app}"',
 }
 

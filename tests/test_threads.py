@@ -31,7 +31,9 @@ def heard(app):
                 frames.append(message["data"].decode().split(" ", 2)[2])
         return frames
 
-    with closing(app.extensions["redis"].pubsub(ignore_subscribe_messages=True)) as pubsub:
+    with closing(
+        app.extensions["chattable_redis"].pubsub(ignore_subscribe_messages=True)
+    ) as pubsub:
         pubsub.subscribe(name)
         pubsub.get_message(timeout=patient(5))
         yield wait_for

@@ -145,7 +145,7 @@ class Broadcast:
         if isinstance(error, ResponseError) and time.monotonic() >= self._nudge_at:
             self._nudge_at = time.monotonic() + NUDGE
             missed = channel(message.chat_id), install(), time.monotonic()
-            current_app.extensions["nudges"].owe(*missed)
+            current_app.extensions["chattable_nudges"].owe(*missed)
 
     def _grow(self, message, frame, html):
         """Send a frame; with `html` it is a key frame, which a late page begins with."""
@@ -157,7 +157,7 @@ class Broadcast:
             self._sender = [install(), channel(message.chat_id)]
         values = [*self._sender, frame, self._unsent, self._kept, LIFETIME]
         values += [key_frame, whole, id, self._pass]
-        answer = current_app.extensions["outbox"].send(GROW, self._keys, values)
+        answer = current_app.extensions["chattable_outbox"].send(GROW, self._keys, values)
         if answer == 2:
             return self._lose()
         self.stop_requested = answer == 1

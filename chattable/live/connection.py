@@ -86,7 +86,7 @@ def watchful(connection_class):
 
 def redis():
     """Return the app's Redis connection pool (byte responses, as RQ needs them)."""
-    return current_app.extensions["redis"]
+    return current_app.extensions["chattable_redis"]
 
 
 def check_writing():

@@ -16,9 +16,9 @@ def install():
     Raises `SQLAlchemyError` when that is not there.
     """
     extensions = current_app.extensions
-    if "install" not in extensions:
-        extensions["install"] = extensions["find_name"]()
-    return extensions["install"]
+    if "chattable_install" not in extensions:
+        extensions["chattable_install"] = extensions["chattable_find_name"]()
+    return extensions["chattable_install"]
 
 
 def prefix():

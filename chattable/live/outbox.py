@@ -91,19 +91,21 @@ def announce(chat_id, frame, forget=(), wait=False, begins=None):
     values = [install(), channel(chat_id), frame, LIFETIME]
     if begins:
         values += [begins, over_key(begins), lease_key(begins), LEASE]
-    nudges = current_app.extensions["nudges"]
+    nudges = current_app.extensions["chattable_nudges"]
     missed = channel(chat_id), install(), time.monotonic()
     failed = functools.partial(make_up_for, nudges, missed)
-    g.last_announced = current_app.extensions["outbox"].post(ANNOUNCE, keys, values, failed)
+    g.chattable_announced = current_app.extensions["chattable_outbox"].post(
+        ANNOUNCE, keys, values, failed
+    )
     if wait:
         see_off(patience=None)
 
 
 def see_off(_error=None, patience=RETRY):
     """Wait (s) until what was announced in this app context is out: the process may end with it."""
-    last = g.pop("last_announced", None)
+    last = g.pop("chattable_announced", None)
     if last and last.wait(patience) and isinstance(last.error, ResponseError):
-        current_app.extensions["nudges"].wait()
+        current_app.extensions["chattable_nudges"].wait()
 
 
 def make_up_for(nudges, missed, error):

@@ -95,11 +95,13 @@ def let_in(socket, chat_id, admits, catch_up, stay):
     """
     leaving = Leaving.of(socket)
     set_limits(socket)
-    with current_app.extensions["line"].place(leaving) as entered:
+    with current_app.extensions["chattable_line"].place(leaving) as entered:
         if not entered or gone(socket) or not admits() or gone(socket):
             return None
         # Subscribe before reading, or a frame can fall between the two.
-        watcher = stay.enter_context(current_app.extensions["relay"].watch(channel(chat_id)))
+        watcher = stay.enter_context(
+            current_app.extensions["chattable_relay"].watch(channel(chat_id))
+        )
         # The page has left, or has spoken: no page of ours does.
         leaving.tell(lambda: watcher.close(NOT_YOURS))
         return None if gone(socket) else (watcher, *catch_up())

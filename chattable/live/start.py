@@ -13,11 +13,11 @@ def init_app(app, find_name):
     `find_name()` asks the database for the name of this install, see `install`.
     """
     url = app.config["REDIS_URL"]
-    app.extensions["redis"] = connection = connect(url)
-    app.extensions["find_name"] = find_name
-    app.extensions["relay"] = Relay(url, connection.connection_pool.connection_class)
-    app.extensions["line"] = Line(CATCHING_UP)
-    app.extensions["outbox"] = Outbox(connection)
-    app.extensions["nudges"] = Nudges(connection)
-    app.extensions["leases"] = Leases(app, connection)
+    app.extensions["chattable_redis"] = connection = connect(url)
+    app.extensions["chattable_find_name"] = find_name
+    app.extensions["chattable_relay"] = Relay(url, connection.connection_pool.connection_class)
+    app.extensions["chattable_line"] = Line(CATCHING_UP)
+    app.extensions["chattable_outbox"] = Outbox(connection)
+    app.extensions["chattable_nudges"] = Nudges(connection)
+    app.extensions["chattable_leases"] = Leases(app, connection)
     app.teardown_appcontext(see_off)

@@ -107,7 +107,7 @@ class Leases:
 
 def lease(message_id, stop):
     """Return the context in which a reply is written; `stop` ends it from outside."""
-    return current_app.extensions["leases"].hold(message_id, stop)
+    return current_app.extensions["chattable_leases"].hold(message_id, stop)
 
 
 def leased(message_ids):

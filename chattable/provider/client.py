@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 def init_app(app):
     """Keep one client per app: a kept connection saves a TLS handshake for each reply."""
     config = app.config
-    app.extensions["provider"] = Client(
+    app.extensions["chattable_provider"] = Client(
         config.get("OPENAI_BASE_URL") or OPENAI,
         (config.get("OPENAI_API_KEY") or "").strip() or "none",
         # Longer than a completion waits.
@@ -56,7 +56,7 @@ def list_models():
     Raises `ProviderError`, `Refused` or ValueError when the provider does not tell.
     """
     other = ("embed", "whisper", "tts", "dall-e", "image", "moderation", "realtime", "transcribe")
-    client = current_app.extensions["provider"]
+    client = current_app.extensions["chattable_provider"]
     line = client.line()
     with deadline(line, MODELS_TIMEOUT), client.get(line, "/models") as response:
         listed = decode(b"".join(arriving(response)))

@@ -81,7 +81,7 @@ class Completion:
         self._error = self._failure = self._farewell = None
         self._ended = self._done = self._spoke = self._usage_is_stale = False
         self._read_timeout = current_app.config["READ_TIMEOUT"]
-        self._client = current_app.extensions["provider"]
+        self._client = current_app.extensions["chattable_provider"]
         self._line = self._client.line()
 
     def __enter__(self):
