@@ -3,7 +3,6 @@
 import os
 import uuid
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 from dotenv import dotenv_values
@@ -28,7 +27,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
 import jobs
-from chattable import connections, init_app, keepers, live, queue
+from chattable import connections, init_app, live, queue
 from chattable.templating import digest
 from models import Chat, db
 from pages import accounts, errors, health, security, words
@@ -317,18 +316,11 @@ def updates(socket, chat_id):
 def may_watch(chat_id):
     """Return whether the page that opened the socket is ours, and the chat its reader's."""
     try:
-        if not (same_origin() and current_user.is_authenticated and owns(chat_id)):
+        if not (live.same_origin() and current_user.is_authenticated and owns(chat_id)):
             return False
     finally:
         db.session.remove()  # what is read next is to be as it is then
-    keepers.sweeper(current_app._get_current_object())
     return True
-
-
-def same_origin():
-    """Return whether the page that opened the socket is ours (a program may send no Origin)."""
-    origin = request.headers.get("Origin")
-    return origin is None or urlsplit(origin).netloc == request.host
 
 
 def owns(chat_id):

@@ -2,7 +2,7 @@
 
 import os
 
-from chattable import command, forks, install, live, provider, templating
+from chattable import command, forks, install, keepers, live, provider, templating
 
 # Seconds, but the replies that one worker writes at once.
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
@@ -21,7 +21,7 @@ def init_app(app, db):
     app.config.setdefault("REDIS_URL", os.environ.get("REDIS_URL", "redis://localhost:6379"))
     for name, value in LIMITS.items():
         app.config.setdefault(name, value)
-    live.init_app(app, install.own_name)
+    live.init_app(app, install.own_name, on_watch=keepers.sweeper)
     provider.init_app(app)
     command.init_app(app)
     forks.init_app(app)

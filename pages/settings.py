@@ -8,7 +8,6 @@ import re
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from gevent.event import Event
 from redis import ConnectionPool
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -50,8 +49,6 @@ def read_settings(settings, instance):
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         **{name: whole_number(settings, name, usual) for name, usual in LIMITS.items()},
-        # Pages listen; `live.serve` closes the socket of one that speaks.
-        "SOCK_SERVER_OPTIONS": {"event_class": Event, "max_message_size": 1000},
         "SEND_FILE_MAX_AGE_DEFAULT": timedelta(days=365),
         "COMPRESS_ALGORITHM": ["br", "gzip"],
         "MAX_CONTENT_LENGTH": 8_000_000,

@@ -9,7 +9,6 @@ from chattable import live
 from models import Chat, db
 
 app = create_app()
-del app.config["SOCK_SERVER_OPTIONS"]
 sock = Sock(app)
 
 

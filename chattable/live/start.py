@@ -7,14 +7,16 @@ from chattable.live.socket import CATCHING_UP, Line
 from chattable.live.turns import Leases
 
 
-def init_app(app, find_name):
+def init_app(app, find_name, on_watch):
     """Connect the app to Redis; no command is sent before it is needed.
 
-    `find_name()` asks the database for the name of this install, see `install`.
+    `find_name()` asks the database for the name of this install, see `install`; `on_watch(app)`
+    is called whenever a page begins to watch a chat.
     """
     url = app.config["REDIS_URL"]
     app.extensions["chattable_redis"] = connection = connect(url)
     app.extensions["chattable_find_name"] = find_name
+    app.extensions["chattable_on_watch"] = on_watch
     app.extensions["chattable_relay"] = Relay(url, connection.connection_pool.connection_class)
     app.extensions["chattable_line"] = Line(CATCHING_UP)
     app.extensions["chattable_outbox"] = Outbox(connection)
