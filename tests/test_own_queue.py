@@ -305,9 +305,13 @@ def test_the_librarys_own_job_answers_what_is_sent_twice_once(office, provider):
     office.start_worker()
     script.wait_for_hold()
     script.release()
-    wait_until(lambda: office.messages()[-1][1] == "complete", 30, "the reply")
+    wait_until(lambda: statuses(office) == ["complete"] * 2, 30, "the reply")
     assert [content for *_, content in office.messages()] == ["What is left?", "All done."]
     assert len(provider.requests) == 1
+
+
+def statuses(office):
+    return [status for _, status, _ in office.messages()]
 
 
 def test_a_worker_that_nobody_patched_says_how_to_start_it(office):
@@ -316,3 +320,57 @@ def test_a_worker_that_nobody_patched_says_how_to_start_it(office):
     assert worker.returncode == 1
     assert "python -m gevent.monkey --module flask" in said
     assert "Traceback" not in said
+
+
+# Keepers, in plain threads.
+
+SWEEPERS = """
+import os
+import threading
+
+from chattable.keepers import sweeper
+from planner import create_app
+
+app = create_app()
+
+
+def start_and_count():
+    sweeper(app)
+    sweeper(app)
+    names = [thread.name for thread in threading.enumerate() if thread.is_alive()]
+    print(names.count("chattable sweeper"), flush=True)
+
+
+start_and_count()
+if os.fork() == 0:
+    start_and_count()
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_each_process_has_one_sweeper_a_forked_one_its_own(office):
+    assert office.run(["-"], SWEEPERS) == "1\n1\n"
+
+
+LEAVE = """
+from planner import AiChat, create_app, db
+with create_app().app_context():
+    db.session.get(AiChat, 1).begin_reply("gpt-4o-mini")
+"""
+
+SWEEP = """
+import time
+from chattable.keepers import sweeper
+from planner import create_app
+sweeper(create_app())
+time.sleep(600)
+"""
+
+
+def test_a_reply_whose_writer_died_is_ended_in_a_process_that_nobody_patched(office):
+    office.run(["-"], LEAVE)
+    for lease in office.redis.scan_iter("*:lease"):
+        office.redis.delete(lease)
+    office.start(["-"], SWEEP)
+    wait_until(lambda: office.messages() == [("assistant", "failed", "")], 30, "its end")
