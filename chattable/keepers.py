@@ -18,6 +18,8 @@ SECOND_LOOK = 0.3
 MODELS_REFRESH = 600
 MODELS_RETRY = 15
 TRY_AGAIN = 1
+# What needs no traceback: it says itself who is away.
+EXPECTED = (RedisError, provider.ProviderError, provider.Refused)
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ def keep_doing(what, step, pause=TRY_AGAIN):
             trouble = None
         except Exception as error:  # whatever Redis, a database or a bug says, we go on
             if type(error) is not trouble:
-                known = isinstance(error, RedisError) or transient(error)
+                known = isinstance(error, EXPECTED) or transient(error)
                 log.warning("%s: trying again: %s", what, reason(error), exc_info=not known)
             trouble = type(error)
             time.sleep(pause)
