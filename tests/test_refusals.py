@@ -87,6 +87,7 @@ def reply(app):
         db.session.add(ada)
         db.session.commit()
         reply = ada.chats[0].begin_reply("gpt-4o-mini")
+        wait_until(lambda: live.leased([reply.id]), 5, "the lease, which is told beside")
         live.redis().delete(live.lease_key(reply.id))
         return reply.id
 
