@@ -86,10 +86,8 @@ class User(Chattable, UserMixin, db.Model):
             message.chat.broadcast_title()
 
     def on_message_update(self, message):
-        if message.running:
-            message.broadcast.update(message)
-        else:
-            live.broadcast_message(message)
+        live.broadcast_message(message)
+        if not message.running:
             message.chat.broadcast_cost()
 
 

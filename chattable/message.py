@@ -75,6 +75,9 @@ class MessageMixin:
     created_at = converted("_created_at", Moment())
     finished_at = converted("_finished_at", Moment())
 
+    # What pages have been shown of me, while I am written.
+    broadcast = None
+
     @declared_attr
     def chat(cls):
         return relationship(lambda: family_of(cls).chat, back_populates="messages")

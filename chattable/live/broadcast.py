@@ -40,9 +40,11 @@ log = logging.getLogger(__name__)
 
 
 def broadcast_message(message):
-    """Show a message that was created or has ended on every page of its chat."""
+    """Show a message that was created, has grown or has ended on every page of its chat."""
     if message.unseen:
         return  # no page has shown it
+    if message.running and message.broadcast:
+        return message.broadcast.update(message)
     frame = removal(message) if message.superseded else article_frame(article(message))
     # Not for a person's message: it may be told again while a reply to it runs.
     forget = reply_keys(message.chat_id) if message.role == "assistant" else []
