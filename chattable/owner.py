@@ -54,10 +54,13 @@ class Chattable:
         rows = db.session.execute(costs_of_my_chats(family.chat, family.message), self._me)
         return {chat_id: total for chat_id, total in rows if total is not None}
 
-    def chat_or_404(self, chat_id):
-        """Return one of my chats; anybody else's does not exist."""
+    def chat(self, chat_id):
+        """Return one of my chats, or None: anybody else's does not exist."""
         mine = my_chat(family_of(type(self)).chat)
-        return db.session.scalar(mine, {**self._me, "chat_id": chat_id}) or abort(404)
+        return db.session.scalar(mine, {**self._me, "chat_id": chat_id})
+
+    def chat_or_404(self, chat_id):
+        return self.chat(chat_id) or abort(404)
 
     def message_or_404(self, message_id):
         """Return a message of one of my chats; anybody else's does not exist."""
