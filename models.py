@@ -115,8 +115,12 @@ class Chat(ChatMixin, db.Model):
         return [self._title_frame(), self._cost_frame()]
 
     def broadcast_title(self):
-        """Show my title on every page of mine."""
-        live.announce(self.id, self._title_frame())
+        """Show my title on every page of mine; somebody may change it as it is announced."""
+        announced = None
+        while announced != self.title:
+            announced = self.title
+            live.announce(self.id, self._title_frame(), wait=True)
+            db.session.refresh(self, ["title"])
 
     @persistent
     def broadcast_cost(self):

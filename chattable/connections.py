@@ -43,11 +43,16 @@ def tune(app):
     also_shred(app, empty_sqlite_log)
     with app.app_context():
         for engine in db.engines.values():
-            event.listen(engine, "do_connect", connect)
-            event.listen(engine, "connect", prepare_sqlite)
-            event.listen(engine, "checkin", note_use)
-            event.listen(engine, "checkout", test_idle_connection)
-            event.listen(engine, "handle_error", replace_connections)
+            look_after(engine)
+
+
+def look_after(engine):
+    """Do for one engine what `tune` does for those of an app."""
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "connect", prepare_sqlite)
+    event.listen(engine, "checkin", note_use)
+    event.listen(engine, "checkout", test_idle_connection)
+    event.listen(engine, "handle_error", replace_connections)
 
 
 @functools.cache

@@ -225,7 +225,7 @@ def test_a_job_that_lost_its_patience_with_the_database_runs_again(make_stack):
 
 def test_a_file_that_cannot_be_written_now_is_opened_anew_the_next_time(tmp_path):
     file = tmp_path / "chattable.db"
-    create_engine(f"sqlite:///{file}").connect().execute(text("CREATE TABLE notes (id INTEGER)"))
+    tuned_engine(f"sqlite:///{file}").connect().execute(text("CREATE TABLE notes (id INTEGER)"))
     error = failure(f"sqlite:///file:{file}?mode=ro&uri=true", "INSERT INTO notes VALUES (1)")
     assert transient(error)
     assert error.connection_invalidated
@@ -237,12 +237,19 @@ def test_what_can_never_succeed_is_not_waited_for(request, url, statement):
     assert not transient(failure(request.getfixturevalue(url), statement))
 
 
+def tuned_engine(url):
+    """Return an engine as the product has it."""
+    engine = create_engine(url)
+    connections.look_after(engine)
+    return engine
+
+
 @pytest.fixture
 def proxied(postgres_url, postgres_server):
     """Give (an engine, the proxy between it and PostgreSQL)."""
     with closing(Proxy(postgres_server.port)) as proxy:
         url = postgres_url.replace("postgresql:", "postgresql+psycopg:")
-        engine = create_engine(url.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
+        engine = tuned_engine(url.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
         yield engine, proxy
         engine.dispose()
 
@@ -300,7 +307,7 @@ def test_what_is_slow_but_not_served_such_as_a_migration_is_waited_for(proxied, 
 
 def test_the_system_looks_after_quiet_connections_unless_the_address_says_how(postgres_url):
     url = postgres_url.replace("postgresql:", "postgresql+psycopg:")
-    engine = create_engine(f"{url}?keepalives_idle=77")
+    engine = tuned_engine(f"{url}?keepalives_idle=77")
     with engine.connect() as connection:
         said = connection.connection.driver_connection.info.get_parameters()
     assert said["keepalives_idle"] == "77"
@@ -317,7 +324,7 @@ PREPARE_FIRST = "PREPARE _pg3_0 AS SELECT 1"
 def test_behind_a_pooler_that_shares_connections_nothing_is_prepared_once_it_shows(
     postgres_url, meddling
 ):
-    engine = create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"))
+    engine = tuned_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"))
     meddle(engine, meddling)
     with pytest.raises(SQLAlchemyError) as raised:
         ask_often(engine)
@@ -352,7 +359,7 @@ def ask(connection):
 
 def failure(url, statement):
     """Return what SQLAlchemy raises."""
-    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    engine = tuned_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection, pytest.raises(SQLAlchemyError) as raised:
         connection.execute(text(statement))
     return raised.value

@@ -69,6 +69,11 @@ def claim_key(token):
     return f"{prefix()}:claim:{token}"
 
 
+def quiet_channel():
+    """Return a channel on which nobody says anything."""
+    return f"{prefix()}:quiet"
+
+
 def stops_channel():
     return f"{prefix()}:stops"
 

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chattable.live.keys import install, own, stops_channel
+from chattable.live.keys import install, own, quiet_channel
 from chattable.live.outbox import CATCH_UP
 
 # A Redis that says nothing for so long is asked whether it lives; then it has as long to answer.
@@ -75,7 +75,7 @@ class Relay:
         connection = self._pool.make_connection()
         connection.connect()
         # One subscription that always holds: PING has another answer where there is none.
-        connection.send_command("SUBSCRIBE", stops_channel(), check_health=False)
+        connection.send_command("SUBSCRIBE", quiet_channel(), check_health=False)
         self._connection = connection
         self._subscribed.clear()
         self._reader = threading.Thread(
