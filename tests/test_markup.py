@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chattable import markdown as markup
-from chattable.markdown import Growth
+from chattable.markdown import Growth, code_blocks, dialect
+from chattable.markdown.characters import CARET
+from chattable.markdown.latex import MATH_ATTRIBUTES
 
 # --- A page that patches are applied to, as htmx does: all targets first, then all changes
 
@@ -592,7 +594,7 @@ def test_latex_macros_are_not_run(macro):
 
 
 def test_code_that_takes_long_to_colour_stays_plain(monkeypatch):
-    monkeypatch.setattr(markup, "PATIENCE", -1)
+    monkeypatch.setattr(code_blocks, "PATIENCE", -1)
     assert '<code class="language-python">slow = "&lt;"\n</code>' in render(
         '```python\nslow = "<"\n```'
     )
@@ -664,7 +666,7 @@ def test_no_caret_is_shown_where_a_fence_begins_on_the_line_of_something_else(te
     for letter in text + "\n\nEnd.":
         page.apply(growth.feed(letter))
         assert page.html == Page(growth.html).html
-        assert markup.CARET not in growth.html and "~~~" not in page.html
+        assert CARET not in growth.html and "~~~" not in page.html
     assert growth.html == markup.render(text + "\n\nEnd.")
 
 
@@ -1049,9 +1051,7 @@ def test_no_attack_gets_an_element_attribute_or_address_through(attack):
             assert element.tagName in ELEMENTS or element.tagName.startswith("m")
             names = set(element.attributes.keys())
             assert (
-                names <= ATTRIBUTES
-                or element.tagName.startswith("m")
-                and names <= markup.MATH_ATTRIBUTES
+                names <= ATTRIBUTES or element.tagName.startswith("m") and names <= MATH_ATTRIBUTES
             )
             assert re.match("https?://|mailto:|$", element.getAttribute("href"))
 
@@ -1318,9 +1318,9 @@ def cost(text, monkeypatch):
     """Return the bytes of all patches and the characters that were rendered, both per byte or character of the whole."""
     rendered = []
     with monkeypatch.context() as patch:
-        parser = markup._markdown
+        parser = dialect.parser
         patch.setattr(
-            markup, "_markdown", lambda source: rendered.append(len(source)) or parser(source)
+            dialect, "parser", lambda source: rendered.append(len(source)) or parser(source)
         )
         growth = Growth()
         sent = sum(
@@ -1652,6 +1652,6 @@ def test_no_link_leads_to_half_an_address(text, sizes):
         page.apply(growth.feed(piece))
         assert page.html == Page(growth.html).html
         assert set(re.findall('href="(.*?)"', growth.html)) <= {LONG_ADDRESS}
-        assert markup.CARET not in growth.html and "](" not in growth.html
+        assert CARET not in growth.html and "](" not in growth.html
     html = re.sub("</?span>", "", shown(text + "\n\nEnd.", sizes))
     assert html == render(text + "\n\nEnd.")
