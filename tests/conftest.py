@@ -15,8 +15,9 @@ from tests.services import Missing, Postgres, Redis
 from tests.stack import PREFIX, Stack
 from tests.tab import Tab
 
+pytest.register_assert_rewrite("tests.growing")  # so that its checks show what differs
 # A file stays in one process, with the costly parts its tests share: the longest begins first.
-LONGEST = "recovery browser absence outages worker serve markup streaming migrations".split()
+LONGEST = "recovery browser absence outages worker serve markdown_cost streaming migrations".split()
 
 
 def pytest_collection_modifyitems(items):
