@@ -6,7 +6,7 @@ import signal
 from gevent.monkey import get_original
 
 from app import create_app
-from chattable import connections, database
+from chattable import connections, database, worker
 from models import User
 
 show = User.on_message_update
@@ -20,6 +20,8 @@ def on_message_update(user, message):
 
 
 User.on_message_update = on_message_update
+# Of whoever asks, not of the worker with its jobs.
+worker.PATIENCE = database.PATIENCE
 database.PATIENCE = float(os.environ.get("PATIENCE", database.PATIENCE))
 connections.ANSWERED_WITHIN = float(os.environ.get("ANSWERED_WITHIN", connections.ANSWERED_WITHIN))
 app = create_app()

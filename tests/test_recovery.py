@@ -536,9 +536,10 @@ def test_a_connection_that_has_idled_serves_a_checkpoint(
     make_app, postgres_url, provider, monkeypatch
 ):
     import models
+    from chattable import connections, writing
 
-    monkeypatch.setattr(models, "IDLE", 0)
-    monkeypatch.setattr(models, "CHECKPOINT", 0)
+    monkeypatch.setattr(connections, "IDLE", 0)
+    monkeypatch.setattr(writing, "CHECKPOINT", 0)
     app = make_app(DATABASE_URL=postgres_url)
     provider.reply().says("one ").pauses(0.2).says("two ").pauses(0.2).says("three")
     with app.app_context():
