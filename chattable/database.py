@@ -114,7 +114,9 @@ def reason(error):
 def diagnosis(error):
     """Return (SQLSTATE or "", SQLite's primary result code or 0) of a driver's error."""
     code = getattr(error, "sqlite_errorcode", None) or 0
-    return getattr(error, "sqlstate", None) or "", code & 0xFF
+    # psycopg's name of it, and psycopg2's.
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state or "", code & 0xFF
 
 
 def now():

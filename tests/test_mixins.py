@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry
 
 from chattable import Chattable, ReplyInProgress, init_app, live
+from chattable.database import transient
 from chattable.writing import INTERRUPTED
 from tests.services import wait_until
 from tests.stranger import Stranger
@@ -499,3 +500,11 @@ def test_a_reply_whose_writer_was_killed_makes_way_for_the_next(stranger, chat):
     assert chat.run("gpt-4o").status == "complete"
     stranger.db.session.refresh(dead)
     assert (dead.status, dead.error) == ("failed", INTERRUPTED)
+
+
+@pytest.mark.parametrize("named", ["sqlstate", "pgcode"])
+def test_what_a_database_says_is_heard_from_either_driver_of_postgresql(named):
+    """psycopg calls the code of an error sqlstate, psycopg2 pgcode."""
+    for state, passes in (("25006", True), ("54000", False)):
+        error = type("Error", (Exception,), {named: state})()
+        assert transient(OperationalError("SELECT", {}, error)) is passes
