@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, registry
 from chattable import Chattable, ReplyInProgress, init_app, live
 from chattable.database import transient
 from chattable.writing import INTERRUPTED
-from tests.services import wait_until
+from tests.services import free_port, wait_until
 from tests.stranger import Stranger
 
 NAMES = {
@@ -508,3 +508,37 @@ def test_what_a_database_says_is_heard_from_either_driver_of_postgresql(named):
     for state, passes in (("25006", True), ("54000", False)):
         error = type("Error", (Exception,), {named: state})()
         assert transient(OperationalError("SELECT", {}, error)) is passes
+
+
+# Without Redis.
+
+
+@pytest.fixture
+def alone(make, config):
+    """A stranger whose hooks broadcast, though there is no Redis."""
+    stranger = make(config=config | {"REDIS_URL": f"redis://127.0.0.1:{free_port()}"})
+    stranger.hook = lambda kind, member, message: live.broadcast_message(message)
+    return stranger
+
+
+def test_without_redis_a_chat_goes_on_and_the_log_says_so_once(alone, caplog):
+    chat = alone.new_chat()
+    chat.say("user", "Hi")
+    assert chat.run("gpt-4o").status == "complete"
+    chat.messages[-1].supersede()
+    assert [message.status for message in chat.page()[0]] == ["complete"]
+    assert chat.run("gpt-4o").status == "complete"
+    chat.delete()
+    assert alone.db.session.query(alone.AiMessage).count() == 0
+    assert len([said for said in caplog.messages if "Redis" in said]) == 1, caplog.text
+
+
+def test_without_redis_a_reply_is_over_when_no_job_can_write_it_any_more(alone):
+    chat = alone.new_chat()
+    dead = chat.begin_reply("gpt-4o")
+    with pytest.raises(ReplyInProgress):
+        chat.run("gpt-4o")
+    alone.app.config["JOB_TIMEOUT"] = 0
+    assert chat.run("gpt-4o").status == "complete"
+    alone.db.session.refresh(dead)
+    assert (dead.status, dead.error) == ("failed", INTERRUPTED)
