@@ -118,8 +118,11 @@ class ChatMixin:
                 chat.chattable = chattable
                 return chat
         chat = db.session.get(cls, chat_id)
-        if chat and not chat.chattable:
-            raise LookupError(f"no {chat.chattable_type} {chat.chattable_id} owns chat {chat_id}")
+        if chat:
+            chat.chattable = chat._find_owner()
+            if not chat.chattable:
+                kind, owner_id = chat.chattable_type, chat.chattable_id
+                raise LookupError(f"no {kind} {owner_id} owns chat {chat_id}")
         return chat
 
     @classmethod
@@ -132,6 +135,9 @@ class ChatMixin:
 
         Raises LookupError for one of a class that nobody imported.
         """
+        return self._find_owner()
+
+    def _find_owner(self):
         owner = family_of(type(self)).owners.get(self.chattable_type)
         if owner is None:
             raise LookupError(f"no model called {self.chattable_type} has chats; import its module")
