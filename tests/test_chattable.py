@@ -15,9 +15,6 @@ from models import Chat, Message, User, db
 from tests.patience import patient
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
-SECTION = re.search(r"## Use it in your own app\n(.*?)\n## ", README, re.DOTALL)[1]
-OWN_APP = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 
 class Robot(Chattable, db.Model):
@@ -238,50 +235,28 @@ def test_a_process_that_has_done_nothing_yet_finds_a_chat_and_its_owner(environm
     assert "owner: Ada" in run(["-"], environment, IN_A_FRESH_PROCESS)
 
 
-def test_the_readmes_lines_for_your_own_app_run_as_they_stand(environment, provider, tmp_path):
-    code, *_ = OWN_APP
-    script = tmp_path / "own_app.py"
-    script.write_text(code)
-    provider.says("All ", "done.")
-    said = run([str(script)], environment, "")
-    assert "Traceback" not in said
-    assert "Moon base: gpt-5-mini begins" in said
-    assert re.search(r"^All done\. \d+ 0\.\d+$", said, re.MULTILINE)
-    asked = provider.wait_for_request().json
-    assert asked["model"] == "gpt-5-mini"
-    assert asked["messages"] == [{"role": "user", "content": "What is left to do?"}]
-
-
-IN_THE_BACKGROUND = """
-import jobs
-from projects import Chat, Project, app, db
-with app.app_context():
-    db.create_all()
-    chat, client_id, content = Chat(), "0c9f7c33-6b0e-4a9c-b9a7-5a9fb1a1f6d1", "What is left?"
-    db.session.add(Project(name="Moon base", chats=[chat]))
-    db.session.commit()
+README = (ROOT / "README.md").read_text()
+OWN_MODELS, OWN_LINES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+OWN_APP = f"""
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from chattable import ChatMixin, Chattable, MessageMixin, init_app, live
+app = Flask("own", root_path="/")
+app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+db = SQLAlchemy(app)
+{OWN_MODELS}
+app.app_context().push()
+db.create_all()
+user = User()
+db.session.add(user)
+{OWN_LINES}
 """
 
 
-def test_the_readmes_lines_for_a_worker_of_your_own_run_as_they_stand(
-    environment, provider, tmp_path
-):
-    app, enqueue, worker = OWN_APP
-    (tmp_path / "projects.py").write_text(app.partition("with app.app_context")[0])
-    (tmp_path / "worker.py").write_text(worker)
-    environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
-    run(["-"], environment, f"{IN_THE_BACKGROUND}    {enqueue}")
-    script = provider.says("All ", "done.")
-    command = [sys.executable, "-m", "gevent.monkey", str(tmp_path / "worker.py")]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
-        script.wait_for_request()
-        process.terminate()  # replies may finish
-        said, _ = process.communicate(timeout=patient(10))
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
-    assert "Moon base: gpt-5-mini begins" in said
-    assert re.search(r"^All done\. \d+ 0\.\d+$", said, re.MULTILINE), said
+def test_the_readmes_lines_for_your_own_app_run_as_they_stand(environment, provider):
+    provider.says("All ", "done.").uses(1000, 100)
+    assert "All done. 100 0.0002" in run(["-"], environment, OWN_APP)
+    assert provider.wait_for_request().json["model"] == "gpt-5-mini"
 
 
 def test_the_readmes_line_for_the_shell_runs_as_it_stands(environment, provider):
