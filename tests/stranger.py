@@ -31,6 +31,7 @@ class Stranger:
             makers[name]()
         self.context = self.app.app_context()
         self.context.push()
+        self.pool = self.db.engine.pool
 
     def own_models(self):
         db = self.db
