@@ -18,7 +18,8 @@ def init_app(app, db):
         raise RuntimeError("call db.init_app(app) first, then chattable.init_app(app, db)")
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "REDIS_PREFIX"):
         app.config.setdefault(name, os.environ.get(name))
-    app.config.setdefault("REDIS_URL", os.environ.get("REDIS_URL", "redis://localhost:6379"))
+    url = app.config.get("REDIS_URL") or os.environ.get("REDIS_URL")
+    app.config["REDIS_URL"] = url or "redis://localhost:6379"
     for name, value in LIMITS.items():
         app.config.setdefault(name, value)
     live.init_app(app, install.own_name, on_watch=keepers.sweeper)

@@ -139,6 +139,14 @@ def test_a_wrong_order_says_what_to_do(config):
         init_app(Flask("wrong"), SQLAlchemy())
 
 
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_redis_that_is_not_named_is_the_usual_one(config, monkeypatch, nothing):
+    monkeypatch.setenv("REDIS_URL", "")
+    stranger = Stranger(config | {"REDIS_URL": nothing})
+    assert stranger.app.config["REDIS_URL"] == "redis://localhost:6379"
+    stranger.close()
+
+
 def test_a_mixin_that_nobody_mixed_in_is_named(config):
     for order, missing in (("member", "ChatMixin"), ("member chat", "MessageMixin")):
         stranger = Stranger(config, order)
