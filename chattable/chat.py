@@ -113,16 +113,13 @@ class ChatMixin:
         # The others are in another database.
         beside = (each for each in family_of(cls).owners.values() if each.metadata is cls.metadata)
         for owner in beside:
-            found = db.session.execute(with_chat(cls, owner), {"chat_id": chat_id})
-            for chat, chattable in found:
+            for chat, chattable in db.session.execute(with_chat(cls, owner), {"chat_id": chat_id}):
                 chat.chattable = chattable
                 return chat
-        chat = db.session.get(cls, chat_id)
-        if chat:
+        if chat := db.session.get(cls, chat_id):
             chat.chattable = chat._find_owner()
             if not chat.chattable:
-                kind, owner_id = chat.chattable_type, chat.chattable_id
-                raise LookupError(f"no {kind} {owner_id} owns chat {chat_id}")
+                raise LookupError(f"no {chat.chattable_type} {chat.chattable_id} owns {chat_id}")
         return chat
 
     @classmethod
@@ -351,8 +348,7 @@ class ChatMixin:
 
     def _save_waiting(self):
         """Save what the app has in its session: what fails later must not take it along."""
-        if not inspect(self).has_identity:
-            db.session.add(self)
+        self._flush()
         release()
 
     def _flush(self):
