@@ -397,8 +397,10 @@ def test_what_two_webs_enqueue_at_once_keeps_its_turn(send, monkeypatch):
 
 def test_a_reply_holds_its_lease_from_its_beginning_on(app, chat):
     with app.app_context():
-        reply = db.session.get(Chat, chat).begin_reply("gpt-4o")
-        assert live.leased([reply.id]) == {reply.id}
+        reply_id = db.session.get(Chat, chat).begin_reply("gpt-4o").id
+    # whose end has waited for what was announced in it
+    with app.app_context():
+        assert live.leased([reply_id]) == {reply_id}
 
 
 def test_what_waited_in_the_queue_of_an_earlier_version_is_answered(

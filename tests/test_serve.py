@@ -45,6 +45,14 @@ NOBODY = "127.0.0.1:9"  # the discard port, where nobody listens
 DEADLINE = patient(10)
 
 
+def content(path):
+    """Return what a file holds, nothing if it has just been replaced."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 class Launcher:
     """`chattable` as a subprocess, in a folder of its own that holds no .env."""
 
@@ -116,7 +124,7 @@ class Launcher:
     def kept(self, words):
         """Return the files that hold words."""
         files = [path for path in self.instance.rglob("*") if path.is_file()]
-        return [path.name for path in files if words.encode() in path.read_bytes()]
+        return [path.name for path in files if words.encode() in content(path)]
 
     def refusal(self):
         """Return what a launcher that cannot start says on standard error."""
