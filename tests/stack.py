@@ -82,7 +82,8 @@ class Stack:
         An install that is to have a name of its own is given one by the migrations alone.
         """
         file, named = self.folder / "chattable.db", self.env["REDIS_PREFIX"]
-        if named and Stack.migrated and self.database_url == f"sqlite:///{file}":
+        ours = self.database_url == f"sqlite:///{file}" and not file.exists()
+        if named and ours and Stack.migrated:
             return file.write_bytes(Stack.migrated)
         if self._run("release").wait(patient(20)):
             raise RuntimeError(f"release failed:\n{self.log('release')}")
