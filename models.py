@@ -88,6 +88,7 @@ class User(Chattable, UserMixin, db.Model):
     def on_message_update(self, message):
         live.broadcast_message(message)
         if not message.running:
+            message.chat.confirm_title()
             message.chat.broadcast_cost()
 
 
@@ -115,12 +116,17 @@ class Chat(ChatMixin, db.Model):
         return [self._title_frame(), self._cost_frame()]
 
     def broadcast_title(self):
-        """Show my title on every page of mine; somebody may change it as it is announced."""
-        announced = None
-        while announced != self.title:
-            announced = self.title
-            live.announce(self.id, self._title_frame(), wait=True)
+        """Show my title on every page of mine."""
+        live.announce(self.id, self._title_frame())
+        self.announced = self.title
+
+    @persistent
+    def confirm_title(self):
+        """Show my title again if somebody else has changed it since I showed it here."""
+        if announced := self.__dict__.pop("announced", None):
             db.session.refresh(self, ["title"])
+            if self.title != announced:
+                live.announce(self.id, self._title_frame())
 
     @persistent
     def broadcast_cost(self):

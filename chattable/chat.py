@@ -3,8 +3,6 @@
 import functools
 from contextlib import suppress
 from datetime import datetime
-from itertools import groupby
-from operator import itemgetter
 
 from redis.exceptions import RedisError
 from sqlalchemy import (
@@ -28,7 +26,6 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from chattable import install, live, provider
 from chattable.database import (
-    IN_NO_SESSION,
     Moment,
     commit,
     converted,
@@ -40,6 +37,7 @@ from chattable.database import (
     release,
 )
 from chattable.family import family_of
+from chattable.history import conversation, spoken
 from chattable.message import UNSEEN
 from chattable.owner import kind_of, spent
 from chattable.writing import INTERRUPTED, RUNNING, give_up
@@ -216,7 +214,7 @@ class ChatMixin:
 
     def _said(self, before_id=None):
         values = {"chat_id": id_of(self), "before_id": before_id or LAST}
-        return db.session.execute(history(self._message), values).all()
+        return db.session.execute(spoken(self._message), values).all()
 
     def ends_with(self, message):
         """Return whether a message is the last one of the conversation."""
@@ -375,10 +373,9 @@ class ChatMixin:
 
         Return its number, None if the chat is gone.
         """
-        chat = type(self)
-        change = update(chat).where(chat.id == id_of(self)).returning(chat.revision)
-        change = change.values(revision=chat.revision + 1, _updated_at=now(), **changes)
-        return db.session.scalar(change, execution_options=IN_NO_SESSION)
+        values = {f"new_{name}": value for name, value in {**changes, "_updated_at": now()}.items()}
+        values["chat_id"] = id_of(self)
+        return db.session.scalar(counted(type(self), *changes, "_updated_at"), values)
 
     @persistent
     def delete(self):
@@ -414,20 +411,6 @@ def delete_messages(_mapper, connection, chat):
     connection.execute(delete(said).where(said.c.chat_id == chat.id))
 
 
-def conversation(said, question=None):
-    """Return messages as providers take them: none blank, none running, no role twice in a row.
-
-    A reply that failed leaves its question next to the following one: they are joined.
-    """
-    told = [(message.role, message.content) for message in said if message.status not in RUNNING]
-    told += [("user", question)] if question else []
-    turns = groupby((line for line in told if line[1].strip()), key=itemgetter(0))
-    return [
-        {"role": role, "content": "\n\n".join(content for _, content in lines)}
-        for role, lines in turns
-    ]
-
-
 # Queries that every reply asks are built once.
 
 
@@ -439,10 +422,13 @@ def with_chat(chat, owner):
 
 
 @functools.cache
-def history(message):
-    said = select(message.role, message.content, message.client_id, message.status)
-    of_chat = message.chat_id == bindparam("chat_id"), message.id < bindparam("before_id")
-    return said.where(*of_chat, ~message.superseded).order_by(message.id)
+def counted(chat, *names):
+    """Return the statement that counts a change of a chat and sets what has these names."""
+    columns = chat.__mapper__.columns
+    values = {columns[name]: bindparam(f"new_{name}") for name in names}
+    change = update(chat.__table__).where(columns["id"] == bindparam("chat_id"))
+    values[columns["revision"]] = columns["revision"] + 1
+    return change.values(values).returning(columns["revision"])
 
 
 @functools.cache

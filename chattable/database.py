@@ -40,9 +40,6 @@ PASSING_IN_SQLITE = {
 # A connection that was opened while the file could not be written stays like that.
 PARTING_IN_SQLITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 
-# For statements that change rows which the session may hold: their writer knows.
-IN_NO_SESSION = {"synchronize_session": False}
-
 log = logging.getLogger(__name__)
 
 # The app's own Flask-SQLAlchemy, whichever app this is.

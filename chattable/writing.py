@@ -4,6 +4,7 @@ A hook of the app's may commit, and every row then be read anew: so what is need
 streams is kept here, and each hook is shown the whole text again.
 """
 
+import functools
 import logging
 import time
 from datetime import timedelta
@@ -11,13 +12,12 @@ from datetime import timedelta
 from flask import current_app, g
 from redis.exceptions import RedisError
 from rq.timeouts import JobTimeoutException
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm.attributes import set_committed_value
 
 from chattable import live, provider
 from chattable.database import (
-    IN_NO_SESSION,
     commit,
     db,
     id_of,
@@ -197,10 +197,9 @@ class Writing:
 
     def _end(self, **values):
         values["revision"] = self.chat.next_revision()
-        message = type(self.message)
-        running = message.id == self.id, message.status.in_(RUNNING)
-        end = update(message).where(*running).values(**values)
-        ended = db.session.execute(end, execution_options=IN_NO_SESSION).rowcount
+        bound = {f"new_{name}": value for name, value in values.items()}
+        end = ending(type(self.message), *values)
+        ended = db.session.execute(end, {**bound, "message_id": self.id}).rowcount
         commit()
         ended = ended or self._ended_at(values["_finished_at"])
         # It was declared dead, or deleted with its chat.
@@ -216,6 +215,15 @@ class Writing:
         ended = db.session.scalar(select(message.id).where(*mine))
         commit()
         return ended
+
+
+@functools.cache
+def ending(message, *names):
+    """Return the statement that ends a running reply, built once: each reply needs it."""
+    columns = message.__mapper__.columns
+    running = columns["id"] == bindparam("message_id"), columns["status"].in_(RUNNING)
+    values = {columns[name]: bindparam(f"new_{name}") for name in names}
+    return update(message.__table__).where(*running).values(values)
 
 
 class Checkpoint:

@@ -190,7 +190,9 @@ def test_renaming_while_a_reply_streams_lasts(stack, provider):
     socket.wait_for('data-role="assistant" data-status="complete"')
     socket.wait_for(f"chat-{chat}-cost")
     named = [parse(frame).title.get_text() for frame in socket.frames if "<title>" in frame]
-    assert named == ["count · Chattable", "Numbers · Chattable"]
+    # the job may announce the first title before or after
+    assert named[-1] == "Numbers · Chattable"
+    assert "count · Chattable" in named
     assert parse(ada.get(f"/chats/{chat}").text).h1.get_text() == "Numbers"
 
 

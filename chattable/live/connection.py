@@ -79,7 +79,7 @@ def watchful(connection_class):
 
         def can_read(self, timeout=0):
             # The pool takes a connection that has something to read for one that was closed.
-            return self.made_after < self.failovers or super().can_read(timeout)
+            return self.made_after < self.failovers or (timeout and super().can_read(timeout))
 
     return WatchfulConnection
 
