@@ -196,7 +196,7 @@ def grow_all(run):
     for nesting in NESTINGS:
         text, end = nesting + run * (10_000 // len(run)), "a word\n\nThe end."
         growth = Growth()
-        for piece in (*pieces(text, 1000), *end):
+        for piece in (*pieces(text, 500), *end):
             sent += sum(len(patch.html) for patch in growth.feed(piece))
         render(text + end)
     return sent
