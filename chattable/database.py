@@ -60,7 +60,7 @@ def persistent(work):
                     raise
                 if delay < 0.1:
                     log.warning("%s: waiting for the database: %s", work.__name__, reason(error))
-                release_connection()
+                roll_back()
             time.sleep(delay)
 
     return patiently
@@ -82,7 +82,7 @@ def release():
         commit()
 
 
-def release_connection():
+def roll_back():
     """End the session's transaction, also one whose connection is broken."""
     with suppress(SQLAlchemyError):
         db.session.rollback()

@@ -26,7 +26,7 @@ from chattable.database import (
     picodollars,
     reason,
     release,
-    release_connection,
+    roll_back,
     transient,
 )
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 def give_up(message):
     """End a reply that nobody will write."""
     # Whatever a hook has left broken.
-    release_connection()
+    roll_back()
     Writing(message).fail(provider.Usage(), "")
 
 
@@ -86,7 +86,7 @@ class Writing:
                 self.fail(provider.Usage(), self.message.content)
 
     def _unleased(self):
-        release_connection()
+        roll_back()
         end = time.monotonic() + ORPHANED
         while time.monotonic() < end:
             if live.leased([self.id]):
@@ -143,7 +143,7 @@ class Writing:
                 raise
             # It is told again, of all that there is, with the next words.
             log.warning("message %s: not told: %s", self.id, reason(error))
-            release_connection()
+            roll_back()
 
     def _still_mine(self, saved):
         """Return whether the reply is still written here; then pages may be shown the whole."""
@@ -166,7 +166,7 @@ class Writing:
     def _finish(self, completion, status, error=None):
         """Save how the reply ended, unless it was already declared dead, and tell the hook."""
         # Whatever a hook has left broken.
-        release_connection()
+        roll_back()
         persistent(self.settle)(
             completion.settle_usage(self.text, refused=error and not self.text),
             _finished_at=now(),
