@@ -5,6 +5,7 @@
 
 import functools
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -50,8 +51,9 @@ def look_after(engine):
     """Do for one engine what `tune` does for those of an app."""
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", prepare_sqlite)
-    event.listen(engine, "checkin", note_use)
-    event.listen(engine, "checkout", test_idle_connection)
+    idle = IdleConnections()
+    event.listen(engine, "checkin", idle.note)
+    event.listen(engine, "checkout", idle.test)
     event.listen(engine, "handle_error", replace_connections)
 
 
@@ -134,22 +136,32 @@ def prepare_sqlite(connection, _record):
         connection.execute("PRAGMA busy_timeout=500")
 
 
-def note_use(_connection, record):
-    record.info["used_at"] = time.monotonic()
-
-
-def test_idle_connection(connection, record, _proxy):
+class IdleConnections:
     """Replace a connection that died while it idled (`pool_pre_ping` would ask every time)."""
-    if getattr(connection, "closed", False):
-        raise DisconnectionError
-    if time.monotonic() - record.info.get("used_at", time.monotonic()) > IDLE:
-        try:
-            with gevent.Timeout(ALIVE_WITHIN, TimeoutError("no answer")):
-                connection.cursor().execute("SELECT 1")
-                connection.rollback()  # a checkpoint could not begin its own way in a transaction
-        except Exception as error:  # each driver has its own
-            # What became of it has become of those that idled beside it.
-            raise InvalidatePoolError from error
+
+    def __init__(self):
+        self._doubted_at = -math.inf
+
+    def note(self, connection, record):
+        """Note since when a connection idles, and whether it came back dead."""
+        record.info["used_at"] = now = time.monotonic()
+        # What became of it may have become of those that idled beside it.
+        if connection is None or getattr(connection, "closed", False):
+            self._doubted_at = now
+
+    def test(self, connection, record, _proxy):
+        """Ask a connection that has idled, or whose neighbour has died, whether it lives."""
+        if getattr(connection, "closed", False):
+            raise DisconnectionError
+        now = time.monotonic()
+        used_at = record.info.get("used_at", now)
+        if now - used_at > IDLE or used_at <= self._doubted_at:
+            try:
+                with gevent.Timeout(ALIVE_WITHIN, TimeoutError("no answer")):
+                    connection.cursor().execute("SELECT 1")
+                    connection.rollback()  # a checkpoint could not begin in a transaction
+            except Exception as error:  # each driver has its own
+                raise InvalidatePoolError from error
 
 
 def replace_connections(context):

@@ -298,6 +298,20 @@ def test_connections_that_idled_together_are_replaced_together(proxied, monkeypa
     assert len(found_dead) == 1
 
 
+def test_one_that_comes_back_dead_speaks_for_those_that_idle_beside_it(proxied, postgres_server):
+    engine, _ = proxied
+    dying, *others = occupy(engine, 3)
+    for other in others:
+        other.close()
+    postgres_server.stop()
+    postgres_server.start()
+    # As where the last word of a transaction is not answered: nothing that SQLAlchemy hears of.
+    with pytest.raises(psycopg.OperationalError):
+        dying.connection.driver_connection.execute("SELECT 1")
+    dying.close()
+    occupy(engine, 3)
+
+
 def test_what_is_slow_but_not_served_such_as_a_migration_is_waited_for(proxied, monkeypatch):
     engine, _ = proxied
     monkeypatch.setattr(connections, "ANSWERED_WITHIN", 0.1)
