@@ -4,7 +4,9 @@ import re
 from urllib.parse import urljoin, urlsplit
 
 import pytest
+from werkzeug.security import check_password_hash
 
+import models
 from models import User, db
 from pages.accounts import safe_next
 from tests.page import parse
@@ -153,6 +155,21 @@ def test_a_wrong_password_and_an_unknown_address_get_the_same_answer(app, sign_u
     for token in [*main.select("[name=csrf_token]"), *other.select("[name=csrf_token]")]:
         token.decompose()
     assert str(other).replace("bob@", "ada@") == str(main)
+
+
+def test_an_unknown_address_costs_what_a_known_one_does(app, sign_up, monkeypatch):
+    sign_up()
+    asked = []
+
+    def check(hashed, password):
+        asked.append(hashed.split("$")[0])  # what it takes: the method, and how often
+        return check_password_hash(hashed, password)
+
+    monkeypatch.setattr(models, "check_password_hash", check)
+    log_in(app.test_client(), "ada@example.com", "wrong horse")
+    log_in(app.test_client(), "bob@example.com", "wrong horse")
+    known, unknown = asked
+    assert unknown == known
 
 
 @pytest.mark.parametrize("fields", [{}, {"email": "\0", "password": "\0"}, {"email": "x" * 10**5}])
