@@ -38,7 +38,7 @@ from chattable.database import (
 )
 from chattable.family import family_of
 from chattable.history import conversation, spoken
-from chattable.message import UNSEEN
+from chattable.message import UNSEEN, is_doubled
 from chattable.owner import kind_of, spent
 from chattable.writing import INTERRUPTED, RUNNING, give_up
 
@@ -137,10 +137,6 @@ class ChatMixin:
         if owner is None:
             raise LookupError(f"no model called {self.chattable_type} has chats; import its module")
         return db.session.get(owner, self.chattable_id)
-
-    @property
-    def channel(self):
-        return live.channel(id_of(self))
 
     @property
     def cost(self):
@@ -248,7 +244,7 @@ class ChatMixin:
         self._save_waiting()
         said = {"role": role, "content": content, "client_id": client_id, "status": "complete"}
         added = self._add(said)
-        return added[0] if added else self._message.said(id_of(self), client_id)
+        return added[0] if added else client_id and self._message.said(id_of(self), client_id)
 
     def exchange(self, content, client_id, model):
         """Save what a person said and begin the reply to it; return both messages.
@@ -327,13 +323,19 @@ class ChatMixin:
         changes = self.also_changes(new[0].get("content"))
         common = {"chat_id": id_of(self), "created_at": moment}
         common["revision"] = self.next_revision(**changes)
+        if common["revision"] is None:  # I am gone, and SQLite may not mind
+            db.session.rollback()
+            return []
         messages = [self._message(**common, **values) for values in new]
         db.session.add_all(messages)
         try:
             commit()
-        except IntegrityError:
+        except IntegrityError as error:
             db.session.rollback()
-            return self._saved_at(moment)
+            saved = self._saved_at(moment)
+            if saved or is_doubled(error, self._message):
+                return saved
+            raise
         for name, value in changes.items():
             set_committed_value(self, name, value)
         return messages

@@ -161,6 +161,10 @@ class MessageMixin:
         release()
 
 
+ONE_PER_CLIENT_ID = "one_message_per_client_id"
+ONE_RUNNING = "one_running_reply"
+
+
 @event.listens_for(MessageMixin, "after_mapper_constructed", propagate=True)
 def furnish(mapper, message):
     """Give a table of messages what a class with a `__table_args__` of its own would lose."""
@@ -171,15 +175,20 @@ def furnish(mapper, message):
     table.append_constraint(
         CheckConstraint("role IN ('user', 'assistant', 'system')", name="known_role")
     )
-    table.append_constraint(
-        UniqueConstraint(of_chat, table.c.client_id, name="one_message_per_client_id")
-    )
+    table.append_constraint(UniqueConstraint(of_chat, table.c.client_id, name=ONE_PER_CLIENT_ID))
     where = {"sqlite_where": running, "postgresql_where": running}
-    Index("one_running_reply", of_chat, unique=True, **where)
+    Index(ONE_RUNNING, of_chat, unique=True, **where)
     Index(f"{table.name}_by_chat", of_chat, table.c.id)
     Index(f"{table.name}_by_revision", of_chat, table.c.revision)
     never_reuse_ids(table)
     family_of(message).add_message(message)
+
+
+def is_doubled(error, message):
+    """Return whether an IntegrityError says: said before, or a reply is running."""
+    # PostgreSQL names the constraint, SQLite its columns.
+    told = ONE_PER_CLIENT_ID, ONE_RUNNING, f"failed: {message.__table__.name}.chat_id"
+    return any(name in str(error.orig) for name in told)
 
 
 @functools.lru_cache(512)

@@ -466,6 +466,50 @@ def test_what_the_app_itself_did_wrong_is_said_as_it_is(stranger, chat):
     assert chat.messages == []
 
 
+@pytest.mark.parametrize("url", ["sqlite_url", "postgres_url"])
+def test_what_cannot_be_saved_is_said_and_nothing_is_taken_for_it(make, config, request, url):
+    url = request.getfixturevalue(url).replace("postgresql:", "postgresql+psycopg:")
+    stranger = make(config=config | {"SQLALCHEMY_DATABASE_URI": url})
+    stranger.AiMessage.__table__.c.stars.nullable = False
+    stranger.db.drop_all()
+    stranger.db.create_all()
+    chat = stranger.new_chat()
+    for go_on in (
+        lambda: chat.say("user", "Hi"),
+        lambda: chat.run("gpt-4o"),
+        lambda: chat.exchange("Hi", None, "gpt-4o"),
+    ):
+        with pytest.raises(IntegrityError, match="stars"):
+            go_on()
+    assert chat.messages == []
+
+
+@pytest.mark.parametrize("url", ["sqlite_url", "postgres_url"])
+def test_a_role_that_is_none_is_refused(make, config, request, url):
+    url = request.getfixturevalue(url).replace("postgresql:", "postgresql+psycopg:")
+    chat = make(config=config | {"SQLALCHEMY_DATABASE_URI": url}).new_chat()
+    chat.say("user", "Hi")
+    with pytest.raises(IntegrityError, match="known_role"):
+        chat.say("tool", "Hello")
+    assert [message.content for message in chat.messages] == ["Hi"]
+
+
+@pytest.mark.parametrize("url", ["sqlite_url", "postgres_url"])
+def test_what_was_said_before_or_to_nobody_is_no_error(make, config, request, url):
+    url = request.getfixturevalue(url).replace("postgresql:", "postgresql+psycopg:")
+    stranger = make(config=config | {"SQLALCHEMY_DATABASE_URI": url})
+    chat = stranger.new_chat()
+    said = chat.say("user", "Hi", client_id="one")
+    assert chat.say("user", "Hi", client_id="one") is said
+    assert chat.exchange("Hi", "one", "gpt-4o") is None
+    chat.begin_reply("gpt-4o")
+    assert chat.exchange("And now?", "two", "gpt-4o") is None
+    stranger.db.session.execute(stranger.AiMessage.__table__.delete())
+    stranger.db.session.execute(stranger.AiChat.__table__.delete())
+    stranger.db.session.commit()
+    assert chat.say("user", "Is anybody there?") is None
+
+
 # The end.
 
 
