@@ -128,6 +128,8 @@ class ChatMixin:
     def chattable(self):
         """The user (or other `Chattable`) this chat belongs to; None if it is gone.
 
+        A chat joins one by `user.chats.append(chat)`.
+
         Raises LookupError for one of a class that nobody imported.
         """
         return self._find_owner()

@@ -141,7 +141,7 @@ class Dollars(TypeDecorator):
     SCALE = 10**12
 
     def process_bind_param(self, value, dialect):
-        return None if value is None else int((value * self.SCALE).to_integral_value())
+        return None if value is None else int((Decimal(value) * self.SCALE).to_integral_value())
 
     def process_result_value(self, value, dialect):
         return None if value is None else Decimal(int(value)) / self.SCALE

@@ -41,7 +41,7 @@ class Chattable:
         """
 
     def on_message_update(self, message):
-        """Called whenever a message has grown (at each flush) and once it has ended."""
+        """Called with each piece that a message has grown by, and once it has ended."""
 
     def chats_by_recency(self, limit=None):
         """Return my chats (at most `limit`), the latest active first."""

@@ -510,6 +510,14 @@ def test_what_was_said_before_or_to_nobody_is_no_error(make, config, request, ur
     assert chat.say("user", "Is anybody there?") is None
 
 
+def test_a_cost_is_any_number(stranger, chat):
+    reply = stranger.AiMessage(chat_id=chat.id, role="assistant", content="Hello", input_cost=2)
+    stranger.db.session.add(reply)
+    stranger.db.session.commit()
+    dear = stranger.db.session.query(stranger.AiMessage).filter(stranger.AiMessage.input_cost > 1)
+    assert [message.input_cost for message in dear] == [2]
+
+
 # The end.
 
 
