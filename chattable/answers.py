@@ -7,6 +7,7 @@ import logging
 import time
 
 from flask import g
+from rq import get_current_job
 
 from chattable import live, provider
 from chattable.chat import ReplyInProgress
@@ -17,11 +18,13 @@ from chattable.queue import TURN_POLL, turn
 log = logging.getLogger(__name__)
 
 
-def say_and_answer(chat_id, content, model, client_id):
+def say_and_answer(chat_id, content, model, client_id=None):
     """Save what a person said, then stream the reply to everyone watching. A job.
 
-    `client_id` is a UUID that whoever wrote it has made: what comes twice is answered once.
+    `client_id` is a UUID that whoever wrote it has made: what comes twice is answered once. Without
+    one, it is the RQ job's.
     """
+    client_id = client_id or get_current_job().id
     with turn(chat_id, client_id) as begun:
         answer_message(begun, chat_id, content, model, client_id)
 

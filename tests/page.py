@@ -57,7 +57,7 @@ class Page:
     def _prepared(self, target, swap, content):
         if swap == "upsert":
             return lambda: [self._upsert(article) for article in elements(content)]
-        if target == "#messages":
+        if target == "#messages[role=log]":
             return lambda: SWAPS[swap](self.list, content)
         if not target.startswith("#message-"):
             return lambda: None  # the title and the cost are beside the list

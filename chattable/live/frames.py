@@ -11,8 +11,11 @@ def render(template, **context):
 
 
 def article_frame(*articles):
-    """Return the frame that replaces or inserts rendered articles, in order of their ids."""
-    return f'<hx-upsert hx-target="#messages">{"".join(articles)}</hx-upsert>'
+    """Return the frame that replaces or inserts rendered articles, in order of their ids.
+
+    The role: a layout may have a `#messages` of its own, which is a common name.
+    """
+    return f'<hx-upsert hx-target="#messages[role=log]">{"".join(articles)}</hx-upsert>'
 
 
 def article(message, body=None):

@@ -7,7 +7,7 @@ const LATE = "This message has not appeared yet. You can send it again; it will 
 const note = document.getElementById("outbox");
 let connected = null; // since when, ms
 
-const shown = (clientId) => document.querySelector(`#messages > [data-client-id="${CSS.escape(clientId)}"]`);
+const shown = (clientId) => document.querySelector(`#messages[role=log] > [data-client-id="${CSS.escape(clientId)}"]`);
 
 // Read anew each time: another tab of the same chat writes here, too.
 function change(edit, place = `${prefix}:sent`) {
@@ -41,10 +41,10 @@ function check() {
   else say(now - at > QUIET ? `Sending: ${text}` : "");
 }
 
-if (form && document.getElementById("messages")) {
+if (form && document.querySelector("#messages[role=log]")) {
   document.addEventListener("htmx:after:ws:connection", () => (connected = Date.now()));
   document.addEventListener("htmx:ws:close", () => (connected = null));
-  new MutationObserver(check).observe(document.getElementById("messages"), { childList: true });
+  new MutationObserver(check).observe(document.querySelector("#messages[role=log]"), { childList: true });
   setInterval(check, CHECK);
   check();
 }

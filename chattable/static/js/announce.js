@@ -1,7 +1,7 @@
 // One polite line tells a screen reader how a reply ended, instead of every word of it.
 const ENDINGS = { complete: "Reply complete", stopped: "Reply stopped", failed: "Reply failed" };
 const RUNNING = '[data-status="pending"], [data-status="streaming"]';
-const messages = document.getElementById("messages");
+const messages = document.querySelector("#messages[role=log]");
 const line = document.getElementById("announcer");
 
 function onChange(records) {

@@ -1,7 +1,7 @@
 // The page follows its end only while the reader is there.
 const NEAR = 80; // px
 const page = document.scrollingElement;
-const messages = document.getElementById("messages");
+const messages = document.querySelector("#messages[role=log]");
 const jump = document.getElementById("jump");
 const dock = document.querySelector(".dock"); // what stands before the end of the page, if anything does
 let following = true;

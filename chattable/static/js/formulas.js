@@ -19,7 +19,7 @@ function wholeFormulas(range) {
 
 function readable(element) {
   for (const formula of element.querySelectorAll("math")) formula.replaceWith(tex(formula));
-  element.className = "copied";
+  element.className = "chattable__copied";
   document.body.append(element);
   const text = element.innerText;
   element.remove();

@@ -1,6 +1,6 @@
 // Earlier messages appear above without moving what is being read.
 const page = document.scrollingElement;
-const messages = document.getElementById("messages");
+const messages = document.querySelector("#messages[role=log]");
 let fromEnd = null; // px
 
 const isOlder = ({ ctx }) => ctx.target === messages && ctx.swap === "afterbegin";
