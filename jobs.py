@@ -34,7 +34,7 @@ def replace_reply(begun, chat_id, message_id, model):
     if chat is None or old is None:
         return note_deletion(chat_id)
     if old.superseded:
-        chat.chattable.on_message_update(old)
+        chat.hooks.on_message_update(old)
     else:
         old.supersede()
     answer_once(chat, model, after=old.id)

@@ -65,7 +65,7 @@ def go_on(chat_id, content, model, client_id, asked):
     message = family().message.said(chat_id, client_id)
     if message:
         # Who saved it may have died before telling.
-        chat.chattable.on_message_create(message)
+        chat.hooks.on_message_create(message)
     else:
         if asked:
             asked_for = [*chat.history(), {"role": "user", "content": content}]
@@ -87,7 +87,7 @@ def answer_once(chat, model, after):
     if answer is None:
         reply(chat, model, after)
     elif not answer.running:
-        chat.chattable.on_message_update(answer)
+        chat.hooks.on_message_update(answer)
 
 
 def reply(chat, model, after):

@@ -33,13 +33,14 @@ from chattable.database import (
     id_of,
     never_reuse_ids,
     now,
+    outdate,
     persistent,
     release,
 )
 from chattable.family import family_of
 from chattable.history import conversation, spoken
 from chattable.message import UNSEEN, is_doubled
-from chattable.owner import kind_of, spent
+from chattable.owner import Chattable, kind_of, spent
 from chattable.writing import INTERRUPTED, RUNNING, give_up
 
 PAGE = 30
@@ -112,11 +113,11 @@ class ChatMixin:
         beside = (each for each in family_of(cls).owners.values() if each.metadata is cls.metadata)
         for owner in beside:
             for chat, chattable in db.session.execute(with_chat(cls, owner), {"chat_id": chat_id}):
-                chat.chattable = chattable
+                chat._chattable = chattable
                 return chat
         if chat := db.session.get(cls, chat_id):
-            chat.chattable = chat._find_owner()
-            if not chat.chattable:
+            chat._chattable = chat._find_owner()
+            if not chat._chattable:
                 raise LookupError(f"no {chat.chattable_type} {chat.chattable_id} owns {chat_id}")
         return chat
 
@@ -125,14 +126,25 @@ class ChatMixin:
         return db.session.scalar(select(cls.id).where(cls.id == chat_id)) is not None
 
     @functools.cached_property
+    def _chattable(self):
+        return self._find_owner()
+
+    @property
     def chattable(self):
         """The user (or other `Chattable`) this chat belongs to; None if it is gone.
 
-        A chat joins one by `user.chats.append(chat)`.
-
         Raises LookupError for one of a class that nobody imported.
         """
-        return self._find_owner()
+        return self._chattable
+
+    @chattable.setter
+    def chattable(self, owner):
+        owner.chats.append(self)
+
+    @property
+    def hooks(self):
+        """Whoever is told of my messages: nobody, if my owner is gone."""
+        return self.chattable or Chattable()
 
     def _find_owner(self):
         owner = family_of(type(self)).owners.get(self.chattable_type)
@@ -296,7 +308,7 @@ class ChatMixin:
         db.session.add(lost)
         commit()
         set_committed_value(lost, "chat", self)
-        self.chattable.on_message_update(lost)
+        self.hooks.on_message_update(lost)
         release()
 
     def begin_reply(self, model):
@@ -340,7 +352,12 @@ class ChatMixin:
             raise
         for name, value in changes.items():
             set_committed_value(self, name, value)
+        self.outdate()
         return messages
+
+    def outdate(self):
+        """Know that a message has come or ended."""
+        outdate(self, "messages", "revision", "_updated_at")
 
     def _make_way(self):
         """End a running reply whose writer is gone; return whether none is running now."""
@@ -368,7 +385,7 @@ class ChatMixin:
     def _tell(self, messages):
         for message in messages:
             set_committed_value(message, "chat", self)
-            self.chattable.on_message_create(message)
+            self.hooks.on_message_create(message)
         # A reply must not hold a database connection while it streams.
         commit()
 

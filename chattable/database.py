@@ -82,6 +82,13 @@ def release():
         commit()
 
 
+def outdate(row, *names):
+    """Have attributes that SQL has changed read anew, where the app has each commit do so."""
+    session = db.session()
+    if session.expire_on_commit and row in session:
+        session.expire(row, names)
+
+
 def roll_back():
     """End the session's transaction, also one whose connection is broken."""
     with suppress(SQLAlchemyError):
@@ -105,7 +112,8 @@ def transient(error):
 
 def reason(error):
     """Return the driver's own error: SQLAlchemy's shows what people wrote."""
-    return getattr(error, "orig", None) or error
+    named = type(error).__name__ if isinstance(error, PendingRollbackError) else error
+    return getattr(error, "orig", None) or named
 
 
 def diagnosis(error):

@@ -26,8 +26,13 @@ def own_name():
     Raises `SQLAlchemyError` when the database is not there.
     """
     table = family().chat.installs
+    return known_name(table) or make_name(table)
+
+
+def known_name(table):
     # The session's connection, if it has one: whoever waits for a second one may wait long.
-    return db.session.scalar(select(table.c.name)) or make_name(table)
+    where = {"bind": db.session.get_bind(clause=table)}
+    return db.session.scalar(select(table.c.name), bind_arguments=where)
 
 
 def make_name(table):
@@ -38,4 +43,4 @@ def make_name(table):
     values, where = {"name": secrets.token_hex(5)}, {"bind": engine}
     db.session.execute(text(insert), values, bind_arguments=where)
     commit()
-    return db.session.scalar(select(table.c.name))
+    return known_name(table)

@@ -8,7 +8,7 @@ import time
 from redis.exceptions import RedisError
 
 from chattable import live, provider
-from chattable.database import db, reason, transient
+from chattable.database import db, reason, roll_back, transient
 from chattable.family import family
 from chattable.writing import ORPHANED
 
@@ -62,8 +62,21 @@ def interrupt_orphans(missing):
     for message_id, since in missing.items():
         if moment - since >= ORPHANED:
             log.warning("message %s: its writer is gone", message_id)
-            family().message.interrupt(message_id)
+            end_orphan(message_id)
     return missing
+
+
+def end_orphan(message_id):
+    """End a reply whose writer is gone; what one resists with keeps no other from its end."""
+    message = family().message
+    try:
+        message.interrupt(message_id)
+    except Exception as error:
+        if isinstance(error, EXPECTED) or transient(error):
+            raise
+        log.exception("message %s: ended without a word", message_id)
+        roll_back()
+        message.abandon(message_id)
 
 
 def keep_models(app):

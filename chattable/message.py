@@ -34,7 +34,7 @@ from chattable.database import (
     release,
 )
 from chattable.family import family_of
-from chattable.writing import RUNNING, Writing
+from chattable.writing import INTERRUPTED, RUNNING, Writing, ending
 
 # The finish reason of what is on the books only.
 UNSEEN = "unseen"
@@ -151,13 +151,21 @@ class MessageMixin:
         if message is not None:
             Writing(message).interrupt()
 
+    @classmethod
+    def abandon(cls, message_id):
+        """End a reply whose chat or owner is no more, or whose hook fails: nobody is told."""
+        end = {"status": "failed", "error": INTERRUPTED, "_finished_at": now()}
+        bound = {f"new_{name}": value for name, value in end.items()}
+        db.session.execute(ending(cls, *end), {**bound, "message_id": message_id})
+        commit()
+
     @persistent
     def supersede(self):
         """Take a reply that has ended out of the conversation; its cost stays on the books."""
         self.superseded = True
         self.revision = self.chat.next_revision()
         commit()
-        self.chat.chattable.on_message_update(self)
+        self.chat.hooks.on_message_update(self)
         release()
 
 

@@ -3,7 +3,7 @@
 import functools
 
 from flask import abort
-from sqlalchemy import String, Uuid, and_, bindparam, event, func, select, type_coerce
+from sqlalchemy import Integer, and_, bindparam, event, func, select, type_coerce
 from sqlalchemy.orm import declared_attr, foreign, relationship, remote
 
 from chattable.database import Dollars, db
@@ -91,10 +91,15 @@ def note_owner(mapper, owner):
     """Know `owner` as soon as its class is there."""
     if root_of(mapper) is not owner:
         return
-    id = mapper.columns.get("id")
-    if id is None or isinstance(id.type, String | Uuid):
-        raise TypeError(f"{owner.__name__} needs an integer id to have chats.")
-    family_of(owner).owners[owner.__name__] = owner
+    id, owners = mapper.columns.get("id"), family_of(owner).owners
+    if id is None or mapper.primary_key != (id,) or not is_integer(id.type):
+        raise TypeError(f"{owner.__name__} needs an integer id, its primary key, to have chats.")
+    if owners.setdefault(owner.__name__, owner) is not owner:
+        raise TypeError(f"Two models called {owner.__name__} cannot both have chats.")
+
+
+def is_integer(type):
+    return isinstance(getattr(type, "impl", type), Integer)
 
 
 @event.listens_for(Chattable, "mapper_configured", propagate=True)
@@ -103,7 +108,7 @@ def sign_chats(mapper, owner):
     kind = kind_of(owner)
 
     def sign(thing, chat, _):
-        chat.chattable_type, chat.chattable = kind, thing
+        chat.chattable_type, chat._chattable = kind, thing
 
     event.listen(owner.chats, "append", sign)
 

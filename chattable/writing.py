@@ -56,7 +56,7 @@ class Writing:
         self.message, self.id, self.model = message, id_of(message), message.model
         self.begun = message.created_at
         self.chat = message.chat
-        self.owner = self.chat.chattable
+        self.owner = self.chat.hooks
         self.text = ""
 
     def receive(self, completion):
@@ -197,16 +197,24 @@ class Writing:
 
     def _end(self, **values):
         values["revision"] = self.chat.next_revision()
+        if values["revision"] is None:
+            roll_back()
+            return self._note_end({}, gone=True)
         bound = {f"new_{name}": value for name, value in values.items()}
         end = ending(type(self.message), *values)
         ended = db.session.execute(end, {**bound, "message_id": self.id}).rowcount
         commit()
-        ended = ended or self._ended_at(values["_finished_at"])
+        gone = not (ended or self._ended_at(values["_finished_at"]))
+        return self._note_end(values, gone)
+
+    def _note_end(self, values, gone):
+        """Have the message show its end; return whether it was ours to end."""
         # It was declared dead, or deleted with its chat.
-        g.chat_in_doubt = not ended
-        for name, value in values.items() if ended else ():
+        g.chat_in_doubt = gone
+        for name, value in ({"status": "failed", "error": INTERRUPTED} if gone else values).items():
             set_committed_value(self.message, name, value)
-        return bool(ended)
+        self.chat.outdate()
+        return not gone
 
     def _ended_at(self, moment):
         """Return whether a commit whose answer was lost has saved this end."""

@@ -1,7 +1,9 @@
 """The mixins in an app of somebody else's, with its own `db`, as Flask-SQLAlchemy sets it up."""
 
+import math
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
@@ -10,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Index,
     MetaData,
+    TypeDecorator,
     UniqueConstraint,
     create_engine,
     event,
@@ -19,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry
 
-from chattable import Chattable, ReplyInProgress, init_app, live
+from chattable import Chattable, ReplyInProgress, init_app, keepers, live
 from chattable.database import transient
 from chattable.writing import INTERRUPTED
 from tests.services import free_port, wait_until
@@ -163,6 +166,53 @@ def test_an_owner_needs_an_integer_id():
             id = db.Column(db.Uuid, primary_key=True)
 
 
+def unusual_owners(db):
+    class Guid(TypeDecorator):
+        impl = db.CHAR(36)
+        cache_ok = True
+
+    return {
+        "a text": {"id": db.Column(db.String(9), primary_key=True)},
+        "a text of its own": {"id": db.Column(Guid, primary_key=True)},
+        "not the key": {
+            "key": db.Column(db.String(9), primary_key=True),
+            "id": db.Column(db.Integer, unique=True),
+        },
+    }
+
+
+@pytest.mark.parametrize("kind", ["a text", "a text of its own", "not the key"])
+def test_an_owner_whose_id_finds_nobody_is_refused(kind):
+    db = SQLAlchemy()
+    with pytest.raises(TypeError, match="Thing needs an integer id"):
+        type("Thing", (Chattable, db.Model), unusual_owners(db)[kind])
+
+
+def test_owners_of_one_name_are_refused(stranger):
+    columns = {"__tablename__": "others", "id": stranger.db.Column(BigInteger, primary_key=True)}
+    with pytest.raises(TypeError, match="called Member"):
+        type("Member", (Chattable, stranger.db.Model), columns)
+
+
+def test_a_chat_may_be_given_its_owner(stranger):
+    member = stranger.Member(name="Ada")
+    chat = stranger.AiChat(chattable=member)
+    stranger.db.session.add(member)
+    stranger.db.session.commit()
+    assert chat.say("user", "Hi").author == "Ada"
+    assert (chat.chattable, member.chats) == (member, [chat])
+
+
+def test_a_chat_whose_owner_was_deleted_goes_on_unheard(stranger, chat):
+    stranger.db.session.execute(stranger.Member.__table__.delete())
+    stranger.db.session.commit()
+    stranger.db.session.expunge_all()
+    chat = stranger.db.session.get(stranger.AiChat, 1)
+    stranger.heard.clear()
+    assert chat.run("gpt-4o").status == "complete"
+    assert not stranger.heard
+
+
 def test_an_owner_may_have_subclasses(stranger):
     db = stranger.db
 
@@ -233,6 +283,7 @@ def test_chats_may_have_a_database_of_their_own(make, config, tmp_path):
     attributes = {"__bind_key__": "ai"}
     stranger = make(config=config | binds, chat=attributes, message=attributes)
     chat = stranger.new_chat()
+    stranger.hook = lambda kind, member, message: live.broadcast_message(message)
     chat.say("user", "Hi")
     assert chat.run("gpt-4o").status == "complete"
     stranger.db.session.remove()
@@ -510,6 +561,19 @@ def test_what_was_said_before_or_to_nobody_is_no_error(make, config, request, ur
     assert chat.say("user", "Is anybody there?") is None
 
 
+@pytest.mark.parametrize("expires", [True, False])
+def test_a_chat_that_was_read_before_knows_what_was_said_as_the_app_has_it(make, expires):
+    stranger = make(session_options={"expire_on_commit": expires})
+    chat = stranger.new_chat()
+    assert (len(chat.messages), chat.revision) == (0, 0)
+    chat.say("user", "Hi")
+    chat.run("gpt-4o")
+    if not expires:
+        stranger.db.session.refresh(chat)
+    assert [message.role for message in chat.messages] == ["user", "assistant"]
+    assert chat.revision == 3
+
+
 def test_a_cost_is_any_number(stranger, chat):
     reply = stranger.AiMessage(chat_id=chat.id, role="assistant", content="Hello", input_cost=2)
     stranger.db.session.add(reply)
@@ -566,6 +630,46 @@ def test_a_reply_whose_writer_was_killed_makes_way_for_the_next(stranger, chat):
     assert chat.run("gpt-4o").status == "complete"
     stranger.db.session.refresh(dead)
     assert (dead.status, dead.error) == ("failed", INTERRUPTED)
+
+
+def renames_the_owner(stranger):
+    stranger.db.session.execute(text("UPDATE ai_chat SET chattable_type = 'Renamed' WHERE id = 1"))
+
+
+def takes_the_chat_away(stranger):
+    stranger.db.session.execute(text("DELETE FROM ai_chat WHERE id = 1"))
+
+
+def breaks_the_hook(stranger):
+    stranger.hook = lambda kind, member, message: message.chat_id == 1 and 1 / 0
+
+
+@pytest.mark.parametrize("spoil", [renames_the_owner, takes_the_chat_away, breaks_the_hook])
+def test_a_reply_that_resists_keeps_no_other_from_its_end(stranger, chat, spoil):
+    ids = [each.begin_reply("gpt-4o").id for each in (chat, stranger.new_chat())]
+    spoil(stranger)
+    stranger.db.session.commit()
+    stranger.db.session.expunge_all()
+    keepers.interrupt_orphans(dict.fromkeys(ids, -math.inf))
+    replies = [stranger.db.session.get(stranger.AiMessage, id) for id in ids]
+    assert [(reply.status, reply.error) for reply in replies] == [("failed", INTERRUPTED)] * 2
+
+
+def test_a_reply_whose_chat_is_taken_away_ends(stranger, chat, provider):
+    provider.says("one", hold=True)
+    with ThreadPoolExecutor() as pool:
+        reply = pool.submit(in_a_context, stranger, lambda: stranger.AiChat.with_owner(1).run("m"))
+        provider.wait_for_request(1)
+        takes_the_chat_away(stranger)
+        stranger.db.session.commit()
+        provider.release()
+        assert reply.result().status == "failed"
+    assert chat.say("user", "Is anybody there?") is None
+
+
+def in_a_context(stranger, work):
+    with stranger.app.app_context():
+        return work()
 
 
 @pytest.mark.parametrize("named", ["sqlstate", "pgcode"])

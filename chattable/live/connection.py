@@ -2,9 +2,9 @@
 
 import logging
 import select
+import sys
 
 from flask import current_app
-from gevent.monkey import get_original
 from redis import BlockingConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
@@ -15,7 +15,6 @@ from chattable.live.keys import LIFETIME, prefix
 # In each process, besides the relay's: small Redis plans allow twenty in all.
 CONNECTIONS = 5
 
-look_at_once = get_original("select", "poll")
 log = logging.getLogger(__name__)
 
 
@@ -44,6 +43,8 @@ def watchful(connection_class):
     The quick look before each command is a tenth of a reply's CPU: gevent's poll takes a turn
     around the hub, behind everybody else, also when it need not wait.
     """
+
+    look_at_once = poll()
 
     class WatchfulConnection(connection_class):
         failovers = 0
@@ -87,14 +88,23 @@ def watchful(connection_class):
             # The pool takes a connection that has something to read for one that was closed.
             if self.made_after < self.failovers:
                 return True
-            if timeout or not self._sock:
+            if timeout or not self._sock or not look_at_once:
                 return super().can_read(timeout)
             # (Nothing is left over in its buffer: what was not read drops the connection.)
-            poll = look_at_once()
-            poll.register(self._sock, select.POLLIN)
-            return bool(poll.poll(0))
+            look = look_at_once()
+            look.register(self._sock, select.POLLIN)
+            return bool(look.poll(0))
 
     return WatchfulConnection
+
+
+def poll():
+    """Return the system's `poll`, also where gevent has put its own in its place, or None."""
+    if "gevent" not in sys.modules:
+        return getattr(select, "poll", None)
+    from gevent.monkey import get_original
+
+    return get_original("select", "poll")
 
 
 def redis():
