@@ -144,6 +144,7 @@ class Message(MessageMixin, db.Model):
     """What a person wrote, or a reply."""
 
     __tablename__ = "messages"
+    __unique_names__ = "one_message_per_client_id", "one_running_reply"
 
     @property
     def initials(self):

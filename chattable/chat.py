@@ -58,8 +58,8 @@ class ChatMixin:
     Mix it into one model of an app, of any name and with any columns of its own.
     """
 
-    # The table that names this install, see `install`.
-    __installs__ = "chattable_installs"
+    # The table that names this install, see `install`; named after the chats' if it has no name.
+    __installs__ = None
 
     # Types are said: an app's own base may take others for `int` and `bool`.
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -256,7 +256,7 @@ class ChatMixin:
         None if the chat has been deleted meanwhile.
         """
         self._save_waiting()
-        said = {"role": role, "content": content, "client_id": client_id, "status": "complete"}
+        said = spoken_by(role, content, client_id)
         added = self._add(said)
         return added[0] if added else client_id and self._message.said(id_of(self), client_id)
 
@@ -265,7 +265,7 @@ class ChatMixin:
 
         None if one of them cannot be: it was said before, or a reply is being written.
         """
-        said = {"role": "user", "content": content, "client_id": client_id, "status": "complete"}
+        said = spoken_by("user", content, client_id)
         # With its content, for both to go in one INSERT.
         reply = {"role": "assistant", "content": "", "model": model, "status": "pending"}
         return self._add(said, reply)
@@ -412,6 +412,12 @@ class ChatMixin:
                 live.request_stop(reply_id)
 
 
+def spoken_by(role, content, client_id):
+    # No database takes a NUL, or half a character.
+    content = provider.whole_characters(content)
+    return {"role": role, "content": content, "client_id": client_id, "status": "complete"}
+
+
 @event.listens_for(ChatMixin, "after_mapper_constructed", propagate=True)
 def furnish(mapper, chat):
     """Give a table of chats what a class with a `__table_args__` of its own would lose."""
@@ -421,7 +427,7 @@ def furnish(mapper, chat):
     columns = table.c.chattable_type, table.c.chattable_id, table.c.updated_at
     Index(f"{table.name}_by_recency", *columns)
     never_reuse_ids(table)
-    chat.installs = install.add_table(table, chat.__installs__)
+    chat.installs = install.add_table(table, chat.__installs__ or f"{table.name}_install")
     family_of(chat).add_chat(chat)
 
 

@@ -46,6 +46,10 @@ class MessageMixin:
     Mix it into one model of an app, of any name and with any columns of its own.
     """
 
+    # Of what says that each is said once, and one reply is written at a time: in PostgreSQL such
+    # names are a schema's. Named after the table if there are none.
+    __unique_names__ = None
+
     # Types are said: an app's own base may take others for `int` and `bool`.
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     chat_id: Mapped[int] = mapped_column(Integer)
@@ -169,10 +173,6 @@ class MessageMixin:
         release()
 
 
-ONE_PER_CLIENT_ID = "one_message_per_client_id"
-ONE_RUNNING = "one_running_reply"
-
-
 @event.listens_for(MessageMixin, "after_mapper_constructed", propagate=True)
 def furnish(mapper, message):
     """Give a table of messages what a class with a `__table_args__` of its own would lose."""
@@ -183,9 +183,11 @@ def furnish(mapper, message):
     table.append_constraint(
         CheckConstraint("role IN ('user', 'assistant', 'system')", name="known_role")
     )
-    table.append_constraint(UniqueConstraint(of_chat, table.c.client_id, name=ONE_PER_CLIENT_ID))
+    once, alone = message.__unique_names__ or (f"{table.name}_said_once", f"{table.name}_running")
+    message.__unique_names__ = once, alone
+    table.append_constraint(UniqueConstraint(of_chat, table.c.client_id, name=once))
     where = {"sqlite_where": running, "postgresql_where": running}
-    Index(ONE_RUNNING, of_chat, unique=True, **where)
+    Index(alone, of_chat, unique=True, **where)
     Index(f"{table.name}_by_chat", of_chat, table.c.id)
     Index(f"{table.name}_by_revision", of_chat, table.c.revision)
     never_reuse_ids(table)
@@ -195,7 +197,7 @@ def furnish(mapper, message):
 def is_doubled(error, message):
     """Return whether an IntegrityError says: said before, or a reply is running."""
     # PostgreSQL names the constraint, SQLite its columns.
-    told = ONE_PER_CLIENT_ID, ONE_RUNNING, f"failed: {message.__table__.name}.chat_id"
+    told = *message.__unique_names__, f"failed: {message.__table__.name}.chat_id"
     return any(name in str(error.orig) for name in told)
 
 

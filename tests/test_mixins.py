@@ -312,7 +312,26 @@ def test_chats_may_have_a_schema_of_their_own(make, config, postgres_url):
     assert len(live.install()) == 10
     tables = set(inspect(engine).get_table_names("ai"))
     engine.dispose()
-    assert tables == {"ai_chat", "ai_message", "chattable_installs"}
+    assert tables == {"ai_chat", "ai_message", "ai_chat_install"}
+
+
+def test_two_apps_may_share_a_schema_and_hear_nothing_of_each_other(make, config, postgres_url):
+    url = postgres_url.replace("postgresql:", "postgresql+psycopg:")
+    apps = [
+        make(config=config | {"SQLALCHEMY_DATABASE_URI": url}, **named)
+        for named in (
+            {},
+            {"chat": {"__tablename__": "talks"}, "message": {"__tablename__": "words"}},
+        )
+    ]
+    names = []
+    for app in apps:
+        with app.app.app_context():
+            chat = app.new_chat()
+            chat.say("user", "Hi", client_id="one")
+            assert chat.exchange("Hi", "one", "gpt-4o") is None
+            names.append(live.install())
+    assert names[0] != names[1]
 
 
 def test_a_database_in_memory_will_do(make, config, provider):
@@ -572,6 +591,13 @@ def test_a_chat_that_was_read_before_knows_what_was_said_as_the_app_has_it(make,
         stranger.db.session.refresh(chat)
     assert [message.role for message in chat.messages] == ["user", "assistant"]
     assert chat.revision == 3
+
+
+@pytest.mark.parametrize("url", ["sqlite_url", "postgres_url"])
+def test_what_no_database_takes_is_left_out_of_what_is_said(make, config, request, url):
+    url = request.getfixturevalue(url).replace("postgresql:", "postgresql+psycopg:")
+    chat = make(config=config | {"SQLALCHEMY_DATABASE_URI": url}).new_chat()
+    assert chat.say("user", "one\0 \ud83d two").content == "one \ufffd two"
 
 
 def test_a_cost_is_any_number(stranger, chat):

@@ -5,6 +5,7 @@ by `transport`; `thoughts`, `prices`, `errors` and `usage` help, and `dialect` i
 """
 
 from chattable.provider.client import init_app, list_models
+from chattable.provider.dialect import whole_characters
 from chattable.provider.errors import ProviderError, Refused
 from chattable.provider.prices import costs, warm_up
 from chattable.provider.stream import TICK, Completion
@@ -21,4 +22,5 @@ __all__ = [
     "init_app",
     "list_models",
     "warm_up",
+    "whole_characters",
 ]
