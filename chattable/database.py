@@ -31,6 +31,7 @@ PATIENCE_OF_A_PAGE = 10
 MISPLACED = ("26000", "42P05")
 # Of SQLSTATE, what passes by itself: connections, failover, conflicts, resources, shutdown, I/O.
 PASSING = ("08", "25006", "25P", "40", "53", "55P03", "57", "58", *MISPLACED)
+UNDEFINED_TABLE = "42P01"
 PASSING_IN_SQLITE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -108,6 +109,12 @@ def transient(error):
         return state.startswith(PASSING) or code in PASSING_IN_SQLITE | PARTING_IN_SQLITE
     # It said nothing: there is no connection.
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def lacks_a_table(error):
+    """Return whether a database says that it was not migrated."""
+    state, _ = diagnosis(getattr(error, "orig", None))
+    return state == UNDEFINED_TABLE or "no such table" in str(reason(error))
 
 
 def reason(error):

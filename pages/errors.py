@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from chattable import live
+from chattable.database import lacks_a_table
 from models import db
 
 REDIS_AWAY = "The server cannot take messages right now. Your text is kept; try again in a moment."
@@ -36,6 +37,9 @@ def show_error(error):
 
 def database_away(error):
     db.session.rollback()
+    if lacks_a_table(error):
+        current_app.logger.error("the database lacks tables: run `flask --app app db upgrade`")
+        return problem("This server is not set up yet: its database has no tables.", 503)
     current_app.logger.error("database: %s", type(error).__name__, exc_info=error)
     return problem("The database is busy or away. Nothing is lost; try again in a moment.", 503)
 

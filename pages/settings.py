@@ -127,6 +127,8 @@ def redis_prefix(settings):
 def provider_url(settings):
     """Return the provider's address, or None for OpenAI's own."""
     url = settings.get("OPENAI_BASE_URL", "").strip() or None
+    if not (url or settings.get("OPENAI_API_KEY")):
+        log.warning("OPENAI_API_KEY is not set: the provider refuses to answer. Set it in .env.")
     try:
         parts = urlsplit(url or "https://api.openai.com")
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -430,6 +430,18 @@ def test_a_draft_survives_a_reload(ada):
     expect(ada.box).to_have_value("another")
 
 
+def test_a_draft_survives_what_another_tab_of_the_chat_sends(ada):
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    other = Person(ada.page.context.new_page())
+    other.page.goto(ada.page.url)
+    other.box.press_sequentially("half a thou")
+    ada.send("Hello again")
+    expect(other.articles).to_have_count(4)
+    other.page.reload()
+    expect(other.box).to_have_value("half a thou")
+
+
 def test_a_draft_survives_a_send_that_fails_and_is_sent_once(ada, provider):
     ada.forgiven = ["ERR_INTERNET_DISCONNECTED", "Failed to fetch", "WebSocket"]
     ada.begin("Hello")

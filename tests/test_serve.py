@@ -379,7 +379,19 @@ def test_an_app_that_is_run_without_redis_says_so_in_a_sentence(clone):
         assert ada.say(ada.new_chat(), "Is anybody there?").status == 503
         said = clone.log.read_text()
         assert said.count("REDIS_URL is not set and no `uv run chattable` runs from ") == 1
+        assert said.count("OPENAI_API_KEY is not set") == 1
         assert "Traceback" not in said
+
+
+def test_an_app_that_was_not_migrated_says_how_in_a_sentence(clone):
+    with clone.run() as url:
+        person = Session(url)
+        person.get("/login")
+        answer = person.post("/login", email="ada@example.com", password="correct horse battery")
+        assert answer.status == 503
+        assert "its database has no tables" in answer.text
+        assert "run `flask --app app db upgrade`" in clone.log.read_text()
+        assert "Traceback" not in clone.log.read_text()
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.db", f"postgres://{NOBODY}/chattable"])

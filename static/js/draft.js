@@ -29,6 +29,8 @@ function settleId() {
 if (form) {
   const kept = read(key);
   field.addEventListener("input", save);
+  // Another tab of the same chat may have kept its own text in the place of this one's.
+  addEventListener("pagehide", () => field.value && save());
   form.addEventListener("submit", settleId, { capture: true });
   if (kept && !field.value) put(kept.text, kept.id, kept.tried);
   else if (!id()) put(field.value);
