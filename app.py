@@ -23,7 +23,6 @@ from flask_login import current_user
 from flask_sock import Sock
 from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError
-from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
 import jobs
@@ -94,7 +93,7 @@ def database_id(text):
 
 @routes.app_context_processor
 def around():
-    """Return what the page around a chat shows: the sidebar, the composer's choice of models."""
+    """Return what every page shows around its own part: the sidebar, the choice of models."""
     known = current_user.is_authenticated
     return {
         "chats": current_user.chats_by_recency(SIDEBAR) if known else [],
@@ -257,8 +256,8 @@ def send_to_worker(chat, draft):
     """Enqueue a draft; return False if a reply is running. Raises `RedisError`."""
     if session.get("model") != draft["model"]:
         session["model"] = draft["model"]
-    job = jobs.create_message_and_stream
-    return queue.enqueue_turn(chat, draft["client_id"], job, *draft.values())
+    said = draft["content"], draft["model"], draft["client_id"]
+    return queue.enqueue_turn(chat, said[-1], jobs.create_message_and_stream, *said)
 
 
 @routes.get("/messages/<int:message_id>")
@@ -308,7 +307,8 @@ def default_model():
 @sock.route("/chats/<int:chat_id>/updates", endpoint="updates")
 def updates(socket, chat_id):
     """Relay a chat's changes, beginning with those since the page was loaded."""
-    # The connection is accepted before we are asked, so a refusal is a close code.
+    # The connection is accepted before we are asked, so a refusal is a close code. Who reads is
+    # asked for once there is a place: thousands of pages may come back at the same moment.
     since = request.args.get("since", 0, type=database_id)
     live.serve(socket, chat_id, lambda: may_watch(chat_id), lambda: catch_up(chat_id, since))
 
@@ -316,18 +316,10 @@ def updates(socket, chat_id):
 def may_watch(chat_id):
     """Return whether the page that opened the socket is ours, and the chat its reader's."""
     try:
-        if not (live.same_origin() and current_user.is_authenticated and owns(chat_id)):
-            return False
+        known = live.same_origin() and current_user.is_authenticated
+        return known and current_user.chat(chat_id) is not None
     finally:
         db.session.remove()  # what is read next is to be as it is then
-    return True
-
-
-def owns(chat_id):
-    try:
-        return bool(current_user.chat_or_404(chat_id))
-    except HTTPException:
-        return False
 
 
 def catch_up(chat_id, since):

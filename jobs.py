@@ -1,4 +1,8 @@
-"""What a worker does for a chat: save a message and stream the reply, or ask for it again."""
+"""What a worker does for a chat: save a message and stream the reply, or ask for it again.
+
+The parts are `chattable.answers`, which does it once however often a job runs, and
+`chattable.writing`, which writes the reply.
+"""
 
 from contextlib import suppress
 
