@@ -31,7 +31,12 @@ from chattable.templating import digest
 from models import Chat, db
 from pages import accounts, errors, health, security, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
-from pages.settings import read_settings, refuse_closed_database, refuse_other_encodings
+from pages.settings import (
+    read_settings,
+    refuse_closed_database,
+    refuse_other_encodings,
+    warn_without_key,
+)
 from pages.words import one_line
 
 HERE = Path(__file__).resolve().parent
@@ -73,6 +78,7 @@ def create_app(config=None):
     app.cli.add_command(migrate)
     app.cli.add_command(work)
     refuse_other_encodings(app)
+    warn_without_key(app)
     return app
 
 

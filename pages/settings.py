@@ -127,8 +127,6 @@ def redis_prefix(settings):
 def provider_url(settings):
     """Return the provider's address, or None for OpenAI's own."""
     url = settings.get("OPENAI_BASE_URL", "").strip() or None
-    if not (url or settings.get("OPENAI_API_KEY")):
-        log.warning("OPENAI_API_KEY is not set: the provider refuses to answer. Set it in .env.")
     try:
         parts = urlsplit(url or "https://api.openai.com")
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -164,6 +162,12 @@ def refuse_other_encodings(app):
             app.logger.warning("the database is away: %s", error)
         finally:
             db.engine.dispose()
+
+
+def warn_without_key(app):
+    """Say that the provider will not answer; one with an address of its own may need no key."""
+    if not (app.config["OPENAI_API_KEY"] or app.config["OPENAI_BASE_URL"]):
+        log.warning("OPENAI_API_KEY is not set: the provider refuses to answer. Set it in .env.")
 
 
 def refuse_closed_database(error):

@@ -5,6 +5,7 @@ export const form = document.querySelector("form[data-draft]");
 export const field = form?.elements.content;
 export const prefix = form?.dataset.draft;
 const key = `${prefix}:draft`;
+let displaced = false;
 let tried = null; // the text last posted under the present client id
 
 export function put(text, id = uuid(), posted = null) {
@@ -29,8 +30,9 @@ function settleId() {
 if (form) {
   const kept = read(key);
   field.addEventListener("input", save);
-  // Another tab of the same chat may have kept its own text in the place of this one's.
-  addEventListener("pagehide", () => field.value && save());
+  // Another tab of the same chat keeps its own text in the place of this one's.
+  addEventListener("storage", (event) => (displaced ||= event.key === key && event.newValue !== null));
+  addEventListener("pagehide", () => displaced && field.value && save());
   form.addEventListener("submit", settleId, { capture: true });
   if (kept && !field.value) put(kept.text, kept.id, kept.tried);
   else if (!id()) put(field.value);
