@@ -52,6 +52,16 @@ def test_what_threads_announce_comes_whole_and_in_order(app, heard):
         assert [n for each, n in frames if each == thread] == list(range(20))
 
 
+def test_whoever_watches_is_told_to_come_again_where_a_frame_was_lost(app):
+    with app.app_context(), app.extensions["chattable_relay"].watch(live.channel(1)) as watcher:
+        live.announce(1, "one", wait=True)
+        assert watcher.next(patient(10))[1] == "one"
+        live.redis().incr(f"{live.channel(1)}:seq")
+        live.announce(1, "three", wait=True)
+        assert watcher.next(patient(10)) is None
+        assert watcher.code == 1012
+
+
 def test_a_process_may_end_right_after_it_has_announced(app, heard):
     words = "from app import create_app; from chattable import live\n"
     words += "with create_app().app_context(): live.announce(1, 'the last word')"
