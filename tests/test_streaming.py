@@ -167,6 +167,21 @@ def test_whoever_comes_late_to_a_long_reply_gets_it_once_not_every_frame_of_it(t
     assert early.html == tab.html == tab.reloaded()
 
 
+def test_what_whoever_comes_late_begins_with_is_made_anew_ever_more_rarely(app, user):
+    chat = Chat()
+    user.chats.append(chat)
+    reply = chat.begin_reply("gpt-4o")
+    broadcast, made = live.Broadcast(), [b""]
+    for _ in range(160):
+        reply.show(reply.content + "lorem ipsum dolor sit amet, " * 16 + "\n\n")
+        broadcast.update(reply)
+        if (latest := live.redis().get(f"{chat.channel}:key")) != made[-1]:
+            made.append(latest)
+    # in sum linear: a reply twice as long costs twice as much, not four times
+    assert len(made) > 2
+    assert sum(map(len, made)) < 3 * len(reply.content)
+
+
 def test_silence_does_not_hold_back_what_was_said(tab, provider):
     script = provider.reply().says("one ").holds().says("two ").holds()
     send(tab)
