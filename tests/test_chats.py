@@ -4,9 +4,11 @@ import re
 import uuid
 
 import pytest
+from flask_login import login_user
 from rq.job import Job
 from sqlalchemy import event, insert
 
+from app import show_page
 from chattable import shredder
 from chattable.chat import PAGE
 from models import NEW_CHAT, Chat, Message, User, db
@@ -353,6 +355,22 @@ def test_a_page_that_missed_little_is_given_no_more(ada, long_chat, catch_up):
     for frame in frames:
         page.apply(frame)
     assert page.html == Page(ada.get(f"/chats/{long_chat}").text).html
+
+
+def test_a_page_misses_nothing_that_is_said_while_it_is_made(app, user, say, catch_up):
+    chat = Chat()
+    user.chats.append(chat)
+    db.session.commit()
+    chat_id = chat.id
+    say(chat_id, "before")
+    with app.test_request_context():
+        login_user(user)
+        db.session.expire(chat)  # as after a moment in which the database was locked
+        event.listen(Message, "load", lambda *_: say(chat_id, "meanwhile"), once=True)
+        page = show_page(chat)
+    assert bodies(page) == ["before"]
+    frames, _ = catch_up(chat_id, int(re.search(r"since=(\d+)", page)[1]))
+    assert bodies("".join(frames)) == ["meanwhile"]
 
 
 def test_what_a_person_wrote_is_shown_as_it_was_written(ada, new_chat, say):
