@@ -9,6 +9,7 @@ from decimal import Decimal
 import genai_prices
 import pytest
 from rq import Queue
+from rq.job import JobStatus
 from rq.registry import FailedJobRegistry
 
 import jobs
@@ -395,6 +396,18 @@ def test_what_two_webs_enqueue_at_once_keeps_its_turn(send, monkeypatch):
     assert send("And?").status_code == 409
 
 
+def test_a_turn_stays_with_who_took_it_though_what_is_sent_again_cannot_be_enqueued(app, chat):
+    unfit = jobs.create_message_and_stream, threading.Lock()
+    with app.app_context():
+        mine = db.session.get(Chat, chat)
+        live.take_turn(chat, "mine")  # as who will enqueue it in a moment
+        for token, holder in (("mine", "mine"), ("theirs", "")):
+            with pytest.raises(TypeError, match="pickle"):
+                queue.enqueue_turn(mine, token, *unfit)
+            assert live.turn_holder(chat)[0] == holder
+            live.end_turn(chat)
+
+
 def test_a_reply_holds_its_lease_from_its_beginning_on(app, chat):
     with app.app_context():
         reply_id = db.session.get(Chat, chat).begin_reply("gpt-4o").id
@@ -568,9 +581,11 @@ def test_a_turn_whose_job_was_lost_is_taken_over_but_not_at_once(send, queued, l
     assert send("and again").status_code == 409
 
 
-def test_a_turn_is_left_to_a_job_that_is_still_to_be_done(app, chat, send, queued):
+@pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED])
+def test_a_turn_is_left_to_a_job_that_is_still_to_be_done(app, chat, send, queued, status):
     assert send("first").status_code == 204
     with app.app_context():
+        queued()[0].set_status(status)
         live.redis().expire(live.turn_key(chat), live.TURN - 10)
     assert send("second").status_code == 409
     assert len(queued()) == 1
