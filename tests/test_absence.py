@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from chattable import connections
+import models
+from chattable import connections, writing
 from chattable.database import transient
 from tests.services import Proxy, wait_until
 from tests.tab import Tab, send
@@ -221,6 +222,23 @@ def test_a_job_that_lost_its_patience_with_the_database_runs_again(make_stack):
         wait_until(lambda: stack.log("worker").count(said) > 3, 30, "more runs than retries")
     tab.wait_for_status("complete", timeout=30)
     assert "precious words" in tab.page.messages[0].get_text()
+
+
+def test_words_whose_saving_was_not_answered_are_saved_once(user, monkeypatch):
+    monkeypatch.setattr(writing, "CHECKPOINT", 0)
+    chat = models.Chat()
+    user.chats.append(chat)
+    reply = chat.begin_reply("gpt-4o")
+    saved = writing.Checkpoint(reply)
+    event.listen(models.db.engine, "after_cursor_execute", lose_answer, once=True)
+    for content in ("one ", "one two ", "one two three"):
+        assert saved.keep_up(content)
+    models.db.session.refresh(reply)
+    assert reply.content == "one two three"
+
+
+def lose_answer(*_):
+    raise OperationalError("UPDATE", {}, Exception("the line was cut"))
 
 
 def test_a_file_that_cannot_be_written_now_is_opened_anew_the_next_time(tmp_path):
