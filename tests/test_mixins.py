@@ -434,6 +434,23 @@ def updates(stranger):
     return list(dict.fromkeys(content for kind, *_, content in stranger.heard if kind == "update"))
 
 
+def test_a_reply_holds_no_connection_before_its_first_word_either(stranger, chat, provider):
+    live.install()  # the keeper of leases would ask for it meanwhile
+    stranger.hook = lambda kind, *args: asks(stranger, *args)
+    script = provider.reply().begins().holds()
+
+    def look():
+        script.wait_for_hold()
+        held = stranger.pool.checkedout()
+        script.release()
+        return held
+
+    with ThreadPoolExecutor() as pool:
+        looking = pool.submit(look)
+        chat.run("gpt-4o")
+        assert looking.result() == 0
+
+
 def test_a_hook_may_broadcast_what_it_has_not_saved_yet(stranger, chat):
     def hook(kind, member, message):
         stranger.db.session.add(stranger.Note(text="mine"))
