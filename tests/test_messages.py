@@ -617,6 +617,19 @@ def test_a_turn_that_somebody_took_over_is_not_ended_by_whom_it_was_taken_from(a
         assert live.turn_holder(chat)[0] == "mine"
 
 
+@pytest.mark.parametrize(("tell", "holder"), [("announced", ""), ("superseded", "a retry")])
+def test_a_turn_ends_with_the_announcement_of_an_end_but_not_while_it_is_asked_again(
+    app, chat, tell, holder
+):
+    with app.app_context():
+        reply = db.session.get(Chat, chat).begin_reply("gpt-4o-mini")
+        reply.status = "stopped"
+        db.session.commit()
+        live.take_turn(chat, "a retry")
+        live.broadcast_message(reply) if tell == "announced" else reply.supersede()
+        assert live.turn_holder(chat)[0] == holder
+
+
 # asking again
 
 
