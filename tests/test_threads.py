@@ -52,6 +52,14 @@ def test_what_threads_announce_comes_whole_and_in_order(app, heard):
         assert [n for each, n in frames if each == thread] == list(range(20))
 
 
+def test_what_cannot_be_sent_is_said_to_whoever_announces_it(app, heard):
+    with app.app_context():
+        with pytest.raises(UnicodeEncodeError):
+            live.announce(1, "half a character: \ud800")
+        live.announce(1, "a whole one")
+    assert heard(1) == ["a whole one"]
+
+
 def test_whoever_watches_is_told_to_come_again_where_a_frame_was_lost(app):
     with app.app_context(), app.extensions["chattable_relay"].watch(live.channel(1)) as watcher:
         live.announce(1, "one", wait=True)
