@@ -490,6 +490,22 @@ def test_a_reply_ends_though_a_hook_raises(stranger, chat, when, ended):
     assert chat.run("gpt-4o").status == "complete"
 
 
+@pytest.mark.parametrize("when", [("create", "pending"), ("update", "streaming")])
+def test_a_reply_ends_whatever_a_hook_that_raises_has_left_in_the_session(stranger, chat, when):
+    stranger.db.session.add(stranger.Note(text="the same"))
+    chat.say("user", "Hi")
+
+    def hook(kind, member, message):
+        if when == (kind, message.status):
+            stranger.db.session.add(stranger.Note(text="the same"))
+            raise ZeroDivisionError
+
+    stranger.hook = hook
+    with pytest.raises(ZeroDivisionError):
+        chat.run("gpt-4o")
+    assert chat.messages[-1].status == "failed"
+
+
 def test_what_was_said_is_kept_though_a_hook_raises(stranger, chat):
     raises(stranger, ("create", "user", "complete"))
     with pytest.raises(ZeroDivisionError):
