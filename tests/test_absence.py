@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 import models
-from chattable import connections, writing
+from chattable import connections, provider, writing
 from chattable.database import transient
 from tests.services import Proxy, wait_until
 from tests.tab import Tab, send
@@ -235,6 +235,23 @@ def test_words_whose_saving_was_not_answered_are_saved_once(user, monkeypatch):
         assert saved.keep_up(content)
     models.db.session.refresh(reply)
     assert reply.content == "one two three"
+
+
+def test_an_end_whose_saving_was_not_answered_is_told(user, monkeypatch):
+    chat, told = models.Chat(), []
+    user.chats.append(chat)
+    reply = chat.begin_reply("gpt-4o")
+    monkeypatch.setattr(models.User, "on_message_update", lambda _, message: told.append(message))
+    dialect = models.db.engine.dialect
+
+    def commit_unheard(connection):
+        del dialect.do_commit
+        connection.commit()
+        raise sqlite3.OperationalError("the line was cut")
+
+    dialect.do_commit = commit_unheard
+    assert writing.Writing(reply).fail(provider.Usage(), "")
+    assert told == [reply]
 
 
 def lose_answer(*_):
