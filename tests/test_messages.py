@@ -396,6 +396,16 @@ def test_what_two_webs_enqueue_at_once_keeps_its_turn(send, monkeypatch):
     assert send("And?").status_code == 409
 
 
+def test_what_broke_off_is_done_when_it_is_sent_again(send, queued):
+    client_id = str(uuid.uuid4())
+    send("Hello", client_id=client_id)
+    queued()[0].cancel()
+    assert queued() == []
+    for _ in range(2):
+        assert send("Hello", client_id=client_id).status_code == 204
+        assert len(queued()) == 1
+
+
 def test_a_turn_stays_with_who_took_it_though_what_is_sent_again_cannot_be_enqueued(app, chat):
     unfit = jobs.create_message_and_stream, threading.Lock()
     with app.app_context():
