@@ -9,7 +9,7 @@ from decimal import Decimal
 import genai_prices
 import pytest
 from rq import Queue
-from rq.job import JobStatus
+from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 
 import jobs
@@ -404,6 +404,17 @@ def test_what_broke_off_is_done_when_it_is_sent_again(send, queued):
     for _ in range(2):
         assert send("Hello", client_id=client_id).status_code == 204
         assert len(queued()) == 1
+
+
+def test_what_failed_long_ago_is_forgotten_and_what_failed_now_is_not(app, send, queued):
+    send("Hello")
+    (job,) = queued()
+    with app.app_context():
+        failed = queue.queue().failed_job_registry
+        for ttl, kept in ((queue.KEPT_WHEN_FAILED, True), (365 * 86400, False)):
+            failed.add(job, ttl)
+            queue.delete_cancelled_jobs()
+            assert Job.exists(job.id, connection=live.redis()) is kept
 
 
 def test_a_turn_stays_with_who_took_it_though_what_is_sent_again_cannot_be_enqueued(app, chat):
