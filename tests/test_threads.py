@@ -70,6 +70,19 @@ def test_whoever_watches_is_told_to_come_again_where_a_frame_was_lost(app):
         assert watcher.code == 1012
 
 
+def test_who_came_after_a_frame_was_missed_is_left_in_peace(app):
+    relay, hour = app.extensions["chattable_relay"], 3600
+    with app.app_context(), relay.watch(live.channel(1)) as early:
+        early.since -= 2 * hour
+        with relay.watch(live.channel(1)) as late:
+            missed = live.channel(1), live.install(), time.monotonic() - hour
+            app.extensions["chattable_nudges"].owe(*missed)
+            assert early.next(patient(10)) is None
+            live.announce(1, "news", wait=True)
+            assert late.next(patient(10))[1] == "news"
+    assert (early.code, late.code) == (1012, None)
+
+
 def test_a_process_may_end_right_after_it_has_announced(app, heard):
     words = "from app import create_app; from chattable import live\n"
     words += "with create_app().app_context(): live.announce(1, 'the last word')"
