@@ -543,6 +543,20 @@ def test_a_page_that_catches_up_is_told_what_changed_while_it_was_let_in(app, us
     assert "Called otherwise" in "".join(frames)
 
 
+def test_a_word_saved_while_a_page_catches_up_is_left_to_its_own_frame(app, user):
+    chat, broadcast = Chat(), live.Broadcast()
+    user.chats.append(chat)
+    reply = chat.begin_reply("gpt-4o")
+    reply.show("one ")
+    broadcast.update(reply)
+    snapshot = live.Snapshot(chat.id)
+    reply.show("one two ")
+    broadcast.update(reply)
+    shown = "".join(snapshot.frames([reply]))
+    assert "one" in shown
+    assert "two" not in shown
+
+
 def test_an_open_page_hears_what_comes_after_redis_forgot_its_chat(stack, ada, provider):
     chat = ada.new_chat()
     ada.say(chat, "nobody watches")
