@@ -62,6 +62,8 @@ class Writing:
     def receive(self, completion):
         """See `MessageMixin.receive`."""
         self._show_on(live.Broadcast())
+        # A hook that commits has had the rows read anew.
+        release()
         with live.lease(self.id, completion.stop):
             outcome = {"status": "failed", "error": INTERRUPTED}
             try:

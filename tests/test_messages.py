@@ -567,9 +567,15 @@ def test_a_second_message_while_a_reply_is_written_has_to_wait(stack, provider):
     assert KEPT in parse(answer.text).select_one("[data-problem]").get_text()
     script.release()
     socket.wait_for('data-role="assistant" data-status="complete"')
-    redis = stack.redis.client()
-    wait_until(lambda: not redis.exists(f"{PREFIX}:chat:{chat}:turn"), 5, "the job's end")
+    wait_for_turn(stack, chat)
     assert ada.say(chat, "second").status == 204
+    wait_for_turn(stack, chat)
+
+
+def wait_for_turn(stack, chat):
+    """Wait until nothing is said or answered in a chat any more."""
+    with stack.redis.client() as redis:
+        wait_until(lambda: not redis.exists(f"{PREFIX}:chat:{chat}:turn"), 5, "the job's end")
 
 
 def test_a_second_message_before_a_worker_took_the_first_has_to_wait(send, queued):

@@ -434,9 +434,10 @@ def updates(stranger):
     return list(dict.fromkeys(content for kind, *_, content in stranger.heard if kind == "update"))
 
 
-def test_a_reply_holds_no_connection_before_its_first_word_either(stranger, chat, provider):
+@pytest.mark.parametrize("hook", [asks, commits, adds_and_fails, forgets])
+def test_a_reply_holds_no_connection_before_its_first_word_either(stranger, chat, provider, hook):
     live.install()  # the keeper of leases would ask for it meanwhile
-    stranger.hook = lambda kind, *args: asks(stranger, *args)
+    stranger.hook = lambda kind, *args: hook(stranger, *args)
     script = provider.reply().begins().holds()
 
     def look():

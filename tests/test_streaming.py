@@ -175,7 +175,7 @@ def test_what_whoever_comes_late_begins_with_is_made_anew_ever_more_rarely(app, 
     for _ in range(160):
         reply.show(reply.content + "lorem ipsum dolor sit amet, " * 16 + "\n\n")
         broadcast.update(reply)
-        if (latest := live.redis().get(f"{chat.channel}:key")) != made[-1]:
+        if (latest := live.redis().get(f"{live.channel(chat.id)}:key")) != made[-1]:
             made.append(latest)
     # in sum linear: a reply twice as long costs twice as much, not four times
     assert len(made) > 2
@@ -400,8 +400,10 @@ def test_two_tabs_that_send_at_once_never_interleave(ada, provider):
     tabs = [Tab(ada, ada.new_chat())]
     tabs.append(Tab(ada, tabs[0].chat_id))
     for turn in range(1, 5):
+        script = provider.says("one", hold=True)
         statuses = at_once(lambda n: ada.say(tabs[n].chat_id, f"from tab {n}").status, 2)
         assert sorted(statuses) == [204, 409]
+        script.release()
         for tab in tabs:
             tab.wait_for_status("complete", replies=turn)
     roles = [article["data-role"] for article in tabs[0].page.messages]
