@@ -19,7 +19,7 @@ MODELS_REFRESH = 600
 MODELS_RETRY = 15
 TRY_AGAIN = 1
 # What needs no traceback: it says itself who is away.
-EXPECTED = (RedisError, provider.ProviderError, provider.Refused)
+EXPECTED = (RedisError, provider.ProviderError)
 
 log = logging.getLogger(__name__)
 

@@ -51,8 +51,12 @@ class Provider:
         return script.holds() if hold else script
 
     def fails(self, status=500, body=None, headers=None, times=1, when=None):
-        """Queue `times` HTTP errors; without a body, OpenAI's JSON for that status."""
+        """Queue `times` HTTP errors; without a body, OpenAI's JSON for that status.
+
+        Without headers, one says that the next time may come soon.
+        """
         body = wire.error(f"Failed with {status}") if body is None else body
+        headers = {"retry-after-ms": "20"} if headers is None else headers
         for _ in range(times):
             script = self.reply(when).fails(status, body, headers)
         return script

@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -68,7 +69,6 @@ class Answer:
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch):
     """Do not wait longer than a test needs."""
-    monkeypatch.setattr("chattable.provider.client.RETRY_DELAYS", (0.02, 0.04))
     monkeypatch.setattr("chattable.provider.stream.TICK", 0.005)
 
 
@@ -979,7 +979,7 @@ def test_stopping_does_not_wait_for_a_busy_caller(config, provider):
 
 
 def test_stopping_between_two_attempts_asks_no_more(config, provider):
-    reply = provider.fails(429, headers={"retry-after": "30"})
+    reply = provider.fails(429, headers={"retry-after": "1"})
     stopped(completion(), reply.wait_for_request, lambda: reply.request.wait_for_answer())
     readers_end()
     assert len(provider.requests) == 1
@@ -1199,7 +1199,7 @@ def test_a_proxy_is_asked_for_a_tunnel_and_hears_nothing_of_it(
 
 PATCH = "from gevent.monkey import patch_all; patch_all()"
 PROCESS = """
-import os, sys, threading
+import os, signal, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from flask import Flask
 from chattable import provider
@@ -1208,12 +1208,15 @@ app = Flask("process")
 app.config.update(OPENAI_API_KEY="k", OPENAI_BASE_URL=sys.argv[1], READ_TIMEOUT=30)
 provider.init_app(app)
 
+told = []
+signal.signal(signal.SIGUSR1, lambda *_: told.append("to stop"))
+
 def reply(stop_at=None):
     with app.app_context(), provider.Completion("m", [{"role": "user", "content": "x"}]) as asked:
         text = ""
         for more in asked:
             text += more
-            if text == stop_at:
+            if text == stop_at or told:
                 threading.Thread(target=asked.stop).start()
         return text
 
@@ -1235,13 +1238,15 @@ def run(provider):
     """Run lines of Python in a process that may use `reply`, `replies` and `end`; its output."""
     where = Path(engine.__file__).parent.parent.parent
 
-    def run_lines(world, lines, url=provider.url):
+    def run_lines(world, lines, url=provider.url, stop=None):
         command = [sys.executable, "-c", f"{world}\n{PROCESS}\n{lines}", url]
-        done = subprocess.run(
-            command, cwd=where, capture_output=True, text=True, timeout=patient(30)
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split("\n")[:-1]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, cwd=where, **pipes) as process:
+            if stop:
+                stop(process)
+            said, errors = process.communicate(timeout=patient(30))
+        assert process.returncode == 0, errors
+        return said.split("\n")[:-1]
 
     return run_lines
 
@@ -1275,8 +1280,14 @@ def test_a_silent_reply_is_stopped_from_another_thread(
     provider, secure_url, run, world, secure, text
 ):
     reply = provider.says(text).holds() if text else provider.hangs()
-    lines = f"print(repr(reply({text!r}))); end()"
-    assert run(world, lines, secure_url if secure else provider.url) == [repr(text)]
+
+    def stop(process):
+        reply.wait_for_request(timeout=20)
+        process.send_signal(signal.SIGUSR1)
+
+    lines = f"print(repr(reply({text or None!r}))); end()"
+    url = secure_url if secure else provider.url
+    assert run(world, lines, url, None if text else stop) == [repr(text)]
     assert reply.wait_for_disconnect()
 
 

@@ -16,7 +16,7 @@ from wsproto.events import AcceptConnection, Request, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
 from chattable import live
-from chattable.provider import TICK
+from chattable.provider.stream import TICK
 from models import Chat, db
 from tests.page import Page
 from tests.patience import patient

@@ -4,23 +4,40 @@ Whoever wants something of a provider comes in here. Behind it `stream` asks by 
 by `transport`; `thoughts`, `prices`, `errors` and `usage` help, and `dialect` is below them all.
 """
 
-from chattable.provider.client import init_app, list_models
+import importlib
+
 from chattable.provider.dialect import whole_characters
-from chattable.provider.errors import ProviderError, Refused
-from chattable.provider.prices import costs, warm_up
-from chattable.provider.stream import TICK, Completion
+from chattable.provider.errors import ProviderError
+from chattable.provider.prices import costs
 from chattable.provider.usage import Usage, estimate_usage
 
+# Who asks imports the SDK. A web process does not, nor does a command.
+ASKING = {"Completion": "stream", "list_models": "client"}
 __all__ = [
-    "TICK",
-    "Completion",
     "ProviderError",
-    "Refused",
     "Usage",
     "costs",
     "estimate_usage",
     "init_app",
-    "list_models",
     "warm_up",
     "whole_characters",
+    *ASKING,
 ]
+
+
+def init_app(app):
+    """Prepare the app for asking: its `Provider` is made when it is first asked."""
+    app.extensions["chattable_provider"] = {}
+
+
+def warm_up():
+    """Import what a first reply would otherwise wait for."""
+    for room in ASKING.values():
+        importlib.import_module(f"{__name__}.{room}")
+    costs("gpt-4o-mini", Usage(prompt=1, completion=1))
+
+
+def __getattr__(name):
+    if name not in ASKING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{ASKING[name]}"), name)

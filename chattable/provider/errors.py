@@ -23,24 +23,6 @@ class ProviderError(Exception):
     """A completion that failed, said in one sentence that is safe to show."""
 
 
-class Refused(Exception):
-    """An HTTP error: its `status`, its `body` (decoded JSON, else text) and when to ask again."""
-
-    def __init__(self, status, body, retry_after=None):
-        super().__init__(status)
-        self.status, self.body, self.retry_after = status, body, retry_after
-
-
-def explain(error, model):
-    """Return the `ProviderError` for what ended a request; a bug is raised as it is."""
-    log.warning("model %s failed: %s", model, type(error).__name__)
-    if isinstance(error, Refused):
-        return explain_body(error.body, error.status, model)
-    if isinstance(error, ProviderError):
-        return error
-    raise error
-
-
 def explain_body(body, status, model):
     """Return the `ProviderError` for an error object a provider sent.
 

@@ -4,13 +4,6 @@ from decimal import Decimal
 
 from flask import current_app
 
-from chattable.provider.usage import Usage
-
-
-def warm_up():
-    """Import what a first reply would otherwise wait for."""
-    costs("gpt-4o-mini", Usage(prompt=1, completion=1))
-
 
 def costs(model, usage):
     """Return (input, output) costs in exact dollars, or (None, None) if nobody knows the price.

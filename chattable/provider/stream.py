@@ -4,10 +4,12 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import closing
 
+import openai
 from flask import current_app
 
-from chattable.provider.client import THINKING, arriving
+from chattable.provider.client import THINKING, current, explain
 from chattable.provider.dialect import (
     EventReader,
     TextJoiner,
@@ -21,8 +23,6 @@ from chattable.provider.errors import (
     BROKEN_OFF,
     NOT_UNDERSTOOD,
     ProviderError,
-    Refused,
-    explain,
     explain_body,
 )
 from chattable.provider.thoughts import ThoughtReader
@@ -81,8 +81,8 @@ class Completion:
         self._error = self._failure = self._farewell = None
         self._ended = self._done = self._spoke = self._usage_is_stale = False
         self._read_timeout = current_app.config["READ_TIMEOUT"]
-        self._client = current_app.extensions["chattable_provider"]
-        self._line = self._client.line()
+        self._provider = current()
+        self._line = self._provider.line()
 
     def __enter__(self):
         self._heard_at = time.monotonic()
@@ -144,7 +144,7 @@ class Completion:
     def _ask(self):
         try:
             self._receive(stream_options={"include_usage": True})
-        except Refused as refusal:
+        except openai.APIStatusError as refusal:
             # Some providers refuse the option instead of ignoring it.
             if "stream_options" not in str(refusal.body):
                 raise
@@ -152,9 +152,9 @@ class Completion:
 
     def _receive(self, **options):
         asked = {"model": self.model, "messages": self.messages, "stream": True, **options}
-        with self._client.post(self._line, "/chat/completions", asked) as response:
+        with closing(self._provider.complete(self._line, asked)) as response:
             self._heard_at = time.monotonic()
-            self._collect(arriving(response))
+            self._collect(response.iter_bytes())
 
     def _collect(self, pieces):
         """Take what has arrived, wake the caller, sleep a tick: batching comes for free."""

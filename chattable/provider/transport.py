@@ -1,12 +1,12 @@
 """HTTP as a stream of a provider needs it: connections that are kept, and that can be cut.
 
-Only `client` comes in here. There is no policy: what goes wrong is raised as it is.
+The openai SDK asks by it instead of its own transport, which costs three times as much a token and
+ends nothing that another thread wants to have ended. Only `client` comes in here.
 """
 
 import os
 import socket
 import ssl
-import zlib
 from base64 import b64encode
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -16,11 +16,13 @@ from threading import Event, Lock
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import httpx2
+
 # Seconds.
 CONNECT_TIMEOUT = 10
 # Idle connections that wait for the next request.
 KEPT_CONNECTIONS = 10
-# Bytes: what one look at a connection takes at once, and at most.
+# Bytes: what one look at a connection takes at once, and at most; all that is read of an error.
 BLOCK = 65_536
 MOST_AT_ONCE = 2**20
 
@@ -29,7 +31,7 @@ class HungUp(Exception):
     """Raised in the thread that waits for an answer when another one has hung up."""
 
 
-class Line:
+class Line(httpx2.BaseTransport):
     """One caller's way to a provider, request after request, until any thread hangs up."""
 
     def __init__(self, pool):
@@ -37,31 +39,40 @@ class Line:
         self._lock, self._over = Lock(), Event()
         self._sock = None
 
-    def request(self, method, path, headers, body):
-        """Return the `Response` to a request, open. Raises ValueError for an impossible address."""
-        if kept := self._pool.take():
-            # It may end as it is used: that says nothing about the provider.
-            with suppress(ConnectionError):
-                return self._ask(kept, method, path, headers, body)
-        return self._ask(self._pool.open(), method, path, headers, body)
+    def handle_request(self, request):
+        """Return the answer, its body as it arrives. Raises `httpx2.TransportError`, `HungUp`."""
+        with translated():
+            if kept := self._pool.take():
+                # It may end as it is used: that says nothing about the provider.
+                with suppress(ConnectionError):
+                    return self._ask(kept, request)
+            return self._ask(self._pool.open(), request)
 
-    def _ask(self, connection, method, path, headers, body):
-        target, more = self._pool.address(path)
+    def _ask(self, connection, request):
+        target, more = self._pool.address(request.url)
+        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers.raw}
         try:
             with self.listening():
-                sock = self._connect(connection)
-                connection.request(method, target, body, headers | more)
-                return Response(self, connection, sock, connection.getresponse())
+                sock = self._connect(connection, request.extensions["timeout"]["read"])
+                connection.request(request.method, target, request.read(), headers | more)
+                answer = connection.getresponse()
         except BaseException:
-            self.close(connection)
+            self.drop(connection)
             raise
+        return httpx2.Response(
+            answer.status,
+            headers=[
+                (name.encode(), value.encode("latin-1")) for name, value in answer.getheaders()
+            ],
+            stream=Body(self, connection, sock, answer),
+        )
 
-    def _connect(self, connection):
+    def _connect(self, connection, timeout):
         self.check()
         if not connection.sock:
             connection.connect()
         sock = connection.sock
-        sock.settimeout(self._pool.timeout)
+        sock.settimeout(timeout)
         with self._lock:
             self.check()
             self._sock = sock
@@ -80,11 +91,6 @@ class Line:
         if self._over.is_set():
             raise HungUp
 
-    def wait(self, seconds):
-        """Wait between two requests. Raises `HungUp`."""
-        self._over.wait(seconds)
-        self.check()
-
     def hang_up(self):
         """Cut what goes on, from any thread; who still connects finds out once it is through."""
         with self._lock:
@@ -99,7 +105,7 @@ class Line:
         self._let_go()
         self._pool.keep(connection)
 
-    def close(self, connection):
+    def drop(self, connection):
         self._let_go()
         connection.close()
 
@@ -109,11 +115,26 @@ class Line:
             self._sock = None
 
 
-class Pool:
-    """Connections to one address, few of them kept. `timeout` (s): the longest silence."""
+@contextmanager
+def translated():
+    """Raise what goes wrong as `httpx2` does, which the SDK understands."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise httpx2.ReadTimeout(str(error)) from error
+    except ConnectionError as error:  # one of them is an HTTPException, too
+        raise httpx2.NetworkError(str(error)) from error
+    except HTTPException as error:
+        raise httpx2.RemoteProtocolError(str(error)) from error
+    except (OSError, UnicodeError) as error:  # a name that can be none is the latter
+        raise httpx2.ConnectError(str(error)) from error
 
-    def __init__(self, url, timeout):
-        self._url, self.timeout = urlsplit(url), timeout
+
+class Pool:
+    """Connections to one address, few of them kept."""
+
+    def __init__(self, url):
+        self._address = url
         self._kept, self._process = deque(), os.getpid()
 
     def take(self):
@@ -140,14 +161,12 @@ class Pool:
             self._kept, self._process = deque(), os.getpid()
 
     def open(self):
-        """Return a new connection, not connected yet. Raises ValueError if there is no way."""
-        if not self._url.hostname or self._url.scheme not in ("http", "https"):
-            raise ValueError("no address of a provider")
+        """Return a new connection, not connected yet."""
         if not self._proxy:
-            return self._connection(self._url.hostname, self._port)
+            return self._connection(self._url.host, self._port)
         connection = self._connection(self._proxy.hostname, self._proxy.port or 80)
         if self._secure:
-            connection.set_tunnel(self._url.hostname, self._port, self._credentials)
+            connection.set_tunnel(self._url.host, self._port, self._credentials)
         return connection
 
     def _connection(self, host, port):
@@ -155,13 +174,19 @@ class Pool:
             return HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=self._tls)
         return HTTPConnection(host, port, timeout=CONNECT_TIMEOUT)
 
-    def address(self, path):
-        """Return (target, headers) that a request for `path` needs besides its own."""
-        path = self._url.path.rstrip("/") + path
+    def address(self, url):
+        """Return (target, headers) that a request for `url` needs besides its own."""
+        path = url.raw_path.decode()
         if self._secure or not self._proxy:
             return path, {}
-        host = self._url.netloc.rpartition("@")[2]
-        return f"http://{host}{path}", self._credentials
+        return f"http://{url.netloc.decode()}{path}", self._credentials
+
+    @cached_property
+    def _url(self):
+        url = httpx2.URL(self._address)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise httpx2.UnsupportedProtocol("no address of a provider")
+        return url
 
     @property
     def _secure(self):
@@ -181,7 +206,7 @@ class Pool:
     def _proxy(self):
         """The address of the proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`)."""
         proxy = getproxies().get(self._url.scheme) or getproxies().get("all")
-        if not proxy or proxy_bypass(self._url.hostname):
+        if not proxy or proxy_bypass(self._url.host):
             return None
         return urlsplit(proxy if "//" in proxy else f"//{proxy}")
 
@@ -206,39 +231,49 @@ def is_silent(sock):
     return False
 
 
-class Response:
-    """An answer, its body as it arrives: a context that keeps the connection or closes it."""
+class Body(httpx2.SyncByteStream):
+    """The body of an answer as it arrives; closing it keeps the connection or drops it."""
 
     def __init__(self, line, connection, sock, answer):
-        self.status, self.headers = answer.status, answer.headers
         self._line, self._connection, self._sock = line, connection, sock
         self._answer, self._timeout = answer, sock.gettimeout()
-        self._body = Chunks() if answer.chunked else Plain(answer.length)
+        self._framing = Chunks() if answer.chunked else Plain(answer.length)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
         self._answer.close()
-        if self._body.clean and not self._answer.will_close:
+        if self._framing.clean and not self._answer.will_close:
             self._line.keep(self._connection)
         else:
-            self._line.close(self._connection)
+            self._line.drop(self._connection)
 
-    def arriving(self):
+    def __iter__(self):
         """Yield the bytes of the body, all that has arrived each time."""
-        # Not asked for, but some send it all the same.
-        packed = self.headers.get("content-encoding") in ("gzip", "deflate")
-        unpack = zlib.decompressobj(wbits=47).decompress if packed else bytes
+        with translated(), self._line.listening():
+            if self._answer.status < 400:
+                yield from self._arriving()
+            else:
+                yield from self._error()
+
+    def _error(self):
+        """Yield the beginning of an error: its status tells enough if the rest does not come."""
+        length = 0
+        with suppress(OSError, HTTPException):
+            for piece in self._arriving():
+                yield piece
+                length += len(piece)
+                if length > BLOCK:
+                    break
+        self._line.check()
+
+    def _arriving(self):
         received = self._received()
-        with self._line.listening():
-            while not self._body.over:
-                piece = self._body.feed(next(received))
-                self._line.check()
-                if piece:
-                    yield unpack(piece)
-                if self._body.broken:
-                    raise IncompleteRead(b"")
+        while not self._framing.over:
+            piece = self._framing.feed(next(received))
+            self._line.check()
+            if piece:
+                yield piece
+            if self._framing.broken:
+                raise IncompleteRead(b"")
 
     def _received(self):
         """Wait for more and yield all that is there, nothing at the connection's end."""
