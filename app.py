@@ -18,6 +18,7 @@ from flask import (
     url_for,
 )
 from flask.cli import ScriptInfo
+from flask.globals import app_ctx
 from flask_compress import Compress
 from flask_login import current_user
 from flask_sock import Sock
@@ -330,7 +331,7 @@ def may_watch(chat_id):
 
 def catch_up(chat_id, since):
     try:
-        return db.session.get(Chat, chat_id).catch_up(since)
+        return db.session.get_one(Chat, chat_id).catch_up(since)
     finally:
         db.session.remove()  # a socket must not hold a database connection while it waits
 
@@ -360,4 +361,4 @@ def migrate(context, arguments):
 @click.command("worker")
 def work():
     """Write replies: run the RQ worker (`python -m gevent.monkey --module flask …`)."""
-    jobs.work(current_app._get_current_object())
+    jobs.work(app_ctx.app)

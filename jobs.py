@@ -72,4 +72,4 @@ def adopt_jobs():
     db.session.rollback()
 
 
-TASKS = {f"jobs.{task.__name__}": task for task in (create_message_and_stream, retry_reply)}
+TASKS: dict = {f"jobs.{task.__name__}": task for task in (create_message_and_stream, retry_reply)}

@@ -3,6 +3,7 @@
 import secrets
 import textwrap
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
@@ -25,9 +26,13 @@ class Base(DeclarativeBase):
 
 # Objects stay as they are after a commit: reading them again would cost a page a query.
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
+if TYPE_CHECKING:
+    Model = Base
+else:
+    Model = db.Model
 
 
-class User(Chattable, UserMixin, db.Model):
+class User(Chattable, UserMixin, Model):
     """A person with an account. Their pages live on the two hooks."""
 
     __tablename__ = "users"
@@ -95,7 +100,7 @@ class User(Chattable, UserMixin, db.Model):
 NAMED_USER = select(User).where(User.public_id == bindparam("public_id"))
 
 
-class Chat(ChatMixin, db.Model):
+class Chat(ChatMixin, Model):
     """A conversation, called by the first words said in it until somebody calls it otherwise."""
 
     __tablename__ = "chats"
@@ -140,7 +145,7 @@ class Chat(ChatMixin, db.Model):
         return live.render("chats/_cost.html", chat=self, cost=self.cost)
 
 
-class Message(MessageMixin, db.Model):
+class Message(MessageMixin, Model):
     """What a person wrote, or a reply."""
 
     __tablename__ = "messages"

@@ -1,8 +1,8 @@
 """The command line that any app with chats gets: `flask worker`."""
 
 import click
-from flask import current_app
 from flask.cli import with_appcontext
+from flask.globals import app_ctx
 
 
 @click.command("worker")
@@ -17,7 +17,7 @@ def worker(queues):
     # Here, for nobody else needs gevent.
     from chattable.worker import work
 
-    work(current_app._get_current_object(), queues)
+    work(app_ctx.app, queues)
 
 
 def init_app(app):

@@ -98,7 +98,7 @@ def green_connection():
 
 
 # The dialects of databases behind a pooler that shares connections: nothing is prepared there.
-shared = WeakSet()
+shared: WeakSet = WeakSet()
 
 
 class WrongEncoding(SQLAlchemyError):

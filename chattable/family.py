@@ -43,7 +43,7 @@ class Family:
 
 
 # By the registry in which SQLAlchemy keeps an app's models.
-families = WeakKeyDictionary()
+families: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def family_of(cls):

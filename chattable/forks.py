@@ -8,9 +8,9 @@ from weakref import WeakSet
 
 from flask import has_app_context
 
-apps = WeakSet()
+apps: WeakSet = WeakSet()
 # Sessions of the parent process: to forget one would end its transaction.
-kept = []
+kept: list = []
 
 
 def init_app(app):

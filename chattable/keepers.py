@@ -37,7 +37,7 @@ def keeper(app, name, work):
 
 
 def keep_sweeping(app):
-    missing = {}
+    missing: dict = {}
 
     def sweep():
         nonlocal missing

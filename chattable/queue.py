@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 
 from flask import current_app
+from flask.globals import app_ctx
 from redis.exceptions import RedisError
 from rq import Queue, Retry
 from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
@@ -159,7 +160,7 @@ def forget_chat(chat_id):
     except RedisError as error:
         # Whoever runs them later finds no chat; those that ended are not kept for long.
         log.warning("chat %s: jobs not deleted, Redis is away: %s", chat_id, error)
-    shredder(current_app._get_current_object())
+    shredder(app_ctx.app)
 
 
 def known_job_ids():

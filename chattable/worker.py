@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from contextlib import closing, suppress
+from typing import Any
 
 import gevent
 from flask import g
@@ -260,7 +261,8 @@ class Worker(BaseWorker):
 
     def handle_job_failure(self, job, queue, *args, **kwargs):
         """Record a job that raised; one of ours runs again only if what it met passes."""
-        error, execution = sys.exception(), kwargs.get("execution")
+        error = sys.exception()
+        execution: Any = kwargs.get("execution")
         if isinstance(error, JobStopped):
             # Only marks it: there is no process of its own to end.
             super().request_stop_execution(execution.id)

@@ -8,11 +8,12 @@ import functools
 import logging
 import time
 from datetime import timedelta
+from typing import Any
 
 from flask import current_app, g
 from redis.exceptions import RedisError
 from rq.timeouts import JobTimeoutException
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -203,8 +204,9 @@ class Writing:
             roll_back()
             return self._note_end({}, gone=True)
         bound = {f"new_{name}": value for name, value in values.items()}
-        end = ending(type(self.message), *values)
-        ended = db.session.execute(end, {**bound, "message_id": self.id}).rowcount
+        end = ending(inspect(self.message).mapper, *values)
+        result: Any = db.session.execute(end, {**bound, "message_id": self.id})
+        ended = result.rowcount
         commit()
         gone = not (ended or self._ended_at(values["_finished_at"]))
         return self._note_end(values, gone)
@@ -228,12 +230,12 @@ class Writing:
 
 
 @functools.cache
-def ending(message, *names):
+def ending(mapper, *names):
     """Return the statement that ends a running reply, built once: each reply needs it."""
-    columns = message.__mapper__.columns
+    columns = mapper.columns
     running = columns["id"] == bindparam("message_id"), columns["status"].in_(RUNNING)
-    values = {columns[name]: bindparam(f"new_{name}") for name in names}
-    return update(message.__table__).where(*running).values(values)
+    values: dict = {columns[name]: bindparam(f"new_{name}") for name in names}
+    return update(mapper.local_table).where(*running).values(values)
 
 
 class Checkpoint:
@@ -242,7 +244,7 @@ class Checkpoint:
     def __init__(self, message):
         self._id, table = id_of(message), message.__table__
         # One statement is its own transaction: one round trip instead of three.
-        engine = db.session.get_bind(mapper=type(message).__mapper__)
+        engine = db.session.get_bind(mapper=type(message).__mapper__).engine
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._running = table.c.id == self._id, table.c.status.in_(RUNNING)
         self._table = table

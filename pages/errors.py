@@ -1,6 +1,7 @@
 """What people are told when something goes wrong: one sentence, as a page or a part of one."""
 
 from flask import current_app, request
+from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -51,7 +52,7 @@ def problem(sentence, status):
     """
     if request.headers.get("HX-Request"):
         return live.render("messages/_error.html", error=sentence), status
-    nobody = current_app.login_manager.anonymous_user()
+    nobody = AnonymousUserMixin()
     context = {"sentence": sentence, "status": status, "fields": written_fields()}
     return live.render("error.html", current_user=nobody, **context), status
 

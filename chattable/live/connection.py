@@ -3,6 +3,7 @@
 import logging
 import select
 import sys
+from typing import Any
 
 from flask import current_app
 from redis import BlockingConnectionPool, Redis
@@ -34,7 +35,7 @@ def connect(url):
     return Redis(connection_pool=pool)
 
 
-def watchful(connection_class):
+def watchful(connection_class: Any):
     """Return the class with an eye on Redis: it notices a failover, and says once that it is away.
 
     After a failover the old primary may keep its connections, and refuse every write: then all of

@@ -167,7 +167,7 @@ class Outbox:
         self._keeper = Keeper(self._send_next, self._reset)
 
     def _reset(self):
-        self._waiting = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue = queue.SimpleQueue()
 
     def send(self, script, keys, values):
         """Run a script and return its answer. Raises `RedisError`."""

@@ -33,7 +33,7 @@ class Relay:
 
     def __init__(self, url, connection_class):
         self._url, self._connection_class = url, connection_class
-        self._pool = self._connection = self._reader = self._install = None
+        self._pool = self._connection = self._install = None
         # For what both the reader and those who watch change, and for writing to the connection.
         self._changing = threading.RLock()
         self._watchers = defaultdict(set)
@@ -169,7 +169,7 @@ class Watcher:
     def __init__(self):
         self.code = None
         self.since = time.monotonic()
-        self._frames = deque()
+        self._frames: deque[tuple[int, str]] = deque()
         # Two counts, for each is written by one thread.
         self._offered = self._taken = 0
         self._news = threading.Event()

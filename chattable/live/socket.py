@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from flask import current_app, request
+from flask.globals import app_ctx
 from redis.exceptions import RedisError
 from simple_websocket import ConnectionClosed
 from sqlalchemy.exc import SQLAlchemyError
@@ -98,7 +99,7 @@ def let_in(socket, chat_id, admits, catch_up, stay):
     with current_app.extensions["chattable_line"].place(leaving) as entered:
         if not entered or gone(socket) or not admits() or gone(socket):
             return None
-        current_app.extensions["chattable_on_watch"](current_app._get_current_object())
+        current_app.extensions["chattable_on_watch"](app_ctx.app)
         # Subscribe before reading, or a frame can fall between the two.
         watcher = stay.enter_context(
             current_app.extensions["chattable_relay"].watch(channel(chat_id))

@@ -20,7 +20,7 @@ def step(count=1):
 
 def in_time(tokens, seconds):
     """Give tokens on, others a turn; raise TimeoutError when they have taken so much CPU."""
-    spent, began = 0, time.thread_time()
+    spent, began = 0.0, time.thread_time()
     for token in tokens:
         taken = time.thread_time() - began
         if spent + taken > seconds:

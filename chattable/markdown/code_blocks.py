@@ -39,6 +39,6 @@ INFO_FILE = re.compile(r"\b(?:title|file|filename|path)=(?:\"([^\"]+)\"|'([^']+)
 
 def language_and_file(info):
     """Return what a fence says: of "python:app.py", "{.python}", "js{1,3}", "py title=app.py"."""
-    language, file = INFO.match(info.strip()).groups()
+    language, file = next(INFO.finditer(info.strip())).groups()
     named = INFO_FILE.search(info)
     return language, file or named and next(filter(None, named.groups()))

@@ -58,7 +58,7 @@ def render_row(source, aligns, links):
 def render_inline(source, links):
     """Render text that stands inside a block."""
     tokens = parser(source).inline(source, {"ref_links": links})
-    return _renderer.render_tokens(tokens, None)
+    return _renderer.render_tokens(tokens, None)  # type: ignore[arg-type] # it looks at no state
 
 
 def parser(source):
@@ -89,8 +89,8 @@ def _dialect(md):
 
 
 def _parser(*plugins):
-    plugins = [strikethrough, marks, task_lists, _dialect, *plugins]
-    return mistune.Markdown(_renderer, Blocks(), Inline(), plugins=plugins)
+    rules = [strikethrough, marks, task_lists, _dialect, *plugins]
+    return mistune.Markdown(_renderer, Blocks(), Inline(), plugins=rules)
 
 
 _renderer = Renderer()

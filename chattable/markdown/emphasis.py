@@ -14,7 +14,8 @@ VALUE_END, VALUE_START = re.compile(r"[A-Za-z0-9_)\]]"), re.compile(r"[A-Za-z0-9
 
 def paired(tokens, levels):
     """Return tokens with what stands between marks of emphasis in tokens of so many levels."""
-    done, openers = [], []
+    done: list = []
+    openers: list = []
     for token in tokens:
         if token["type"] == "mark_of_emphasis":
             token["type"] = "text"

@@ -15,7 +15,7 @@ from chattable.markdown.tail import ACTIVE, WORD, WORD_END, with_whole_link, wit
 QUOTE_MARK = re.compile(r"\n {0,3}> ?")
 UNDERLINE = re.compile(rf"\n{SETEXT.pattern}$")
 # What is open around a paragraph's text, by the kind of its region.
-SETTLED = {"paragraph": ["p"], "text": ["span"], "quote": ["blockquote", "p"]}
+SETTLED: dict = {"paragraph": ["p"], "text": ["span"], "quote": ["blockquote", "p"]}
 
 
 class Growth:

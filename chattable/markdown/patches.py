@@ -48,7 +48,7 @@ def _common(old, new):
 
 def _open_elements(shown):
     """Return where the elements start that are open at the end of HTML."""
-    starts = []
+    starts: list[int] = []
     for match in TAG.finditer(shown):
         if match.group(1):
             starts.pop()

