@@ -51,7 +51,7 @@ compress = Compress()
 sock = Sock()
 
 
-def create_app(config=None):
+def create_app(config: dict | None = None) -> Flask:
     """Return the Flask app; `config` (a dict) overrides the environment.
 
     Exits with one sentence that names the variable when a value is missing or wrong.

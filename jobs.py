@@ -6,6 +6,7 @@ The parts are `chattable.answers`, which does it once however often a job runs, 
 
 from contextlib import suppress
 
+from flask import Flask
 from redis.exceptions import RedisError
 from rq import Queue
 
@@ -19,12 +20,12 @@ from models import Chat, Message, db
 SHARED_QUEUE = "replies"
 
 
-def create_message_and_stream(chat_id, content, model, client_id):
+def create_message_and_stream(chat_id: int, content: str, model: str, client_id: str) -> None:
     """Save a person's message, then stream the reply to everyone watching."""
     say_and_answer(chat_id, content, model, client_id)
 
 
-def retry_reply(chat_id, message_id, model):
+def retry_reply(chat_id: int, message_id: int, model: str) -> None:
     """Ask again for a reply that has ended; the new one takes the old one's place."""
     with turn(chat_id, retry_token(message_id)) as begun:
         replace_reply(begun, chat_id, message_id, model)
@@ -44,11 +45,11 @@ def replace_reply(begun, chat_id, message_id, model):
     answer_once(chat, model, after=old.id)
 
 
-def retry_token(message_id):
+def retry_token(message_id: int) -> str:
     return f"retry-{message_id}"
 
 
-def work(app):
+def work(app: Flask) -> None:
     """Run a worker in this process until SIGTERM or SIGINT."""
     # Here, for the web needs no worker.
     from chattable import worker
@@ -59,7 +60,7 @@ def work(app):
     worker.work(app)
 
 
-def adopt_jobs():
+def adopt_jobs() -> None:
     """Take over what waits in the queue of an earlier version."""
     shared = Queue(SHARED_QUEUE, connection=live.redis())
     for job in shared.get_jobs():

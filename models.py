@@ -3,7 +3,7 @@
 import secrets
 import textwrap
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
@@ -26,7 +26,7 @@ class Base(DeclarativeBase):
 
 # Objects stay as they are after a commit: reading them again would cost a page a query.
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a checker takes no attribute for a base class
     Model = Base
 else:
     Model = db.Model
@@ -52,16 +52,16 @@ class User(Chattable, UserMixin, Model):
 
     created_at = converted("_created_at", Moment())
 
-    def get_id(self):
+    def get_id(self) -> str:
         return self.public_id
 
     @classmethod
-    def known_as(cls, public_id):
+    def known_as(cls, public_id: str) -> Self | None:
         """Return the user whom a session names, or None."""
         return db.session.scalar(NAMED_USER, {"public_id": public_id})
 
     @classmethod
-    def sign_up(cls, name, email, password):
+    def sign_up(cls, name: str, email: str, password: str) -> Self | None:
         """Create a user, or return None if the (normalised) e-mail address is taken."""
         hashed = beside(generate_password_hash, password)
         user = cls(name=name, email=email, password_hash=hashed)
@@ -74,7 +74,7 @@ class User(Chattable, UserMixin, Model):
         return user
 
     @classmethod
-    def authenticate(cls, email, password):
+    def authenticate(cls, email: str, password: str) -> Self | None:
         """Return the user with this e-mail address and password, or None."""
         user = db.session.scalar(select(cls).where(cls.email == email))
         # Compare in any case: the time it takes must not tell whether the address is known.
@@ -82,15 +82,15 @@ class User(Chattable, UserMixin, Model):
         return user if user and matches else None
 
     @property
-    def initials(self):
+    def initials(self) -> str:
         return initials(self.name)
 
-    def on_message_create(self, message):
+    def on_message_create(self, message: "Message") -> None:
         live.broadcast_message(message)
         if message.role == "user" and message.chat.title == opening_words(message.content):
             message.chat.broadcast_title()
 
-    def on_message_update(self, message):
+    def on_message_update(self, message: "Message") -> None:
         live.broadcast_message(message)
         if not message.running:
             message.chat.confirm_title()
@@ -108,25 +108,25 @@ class Chat(ChatMixin, Model):
 
     title: Mapped[str] = mapped_column(String(200), default=NEW_CHAT)
 
-    def also_changes(self, content):
+    def also_changes(self, content: str | None) -> dict[str, Any]:
         return {"title": opening_words(content)} if content and self.title == NEW_CHAT else {}
 
     @persistent
-    def rename(self, title):
+    def rename(self, title: str) -> None:
         self.title, self.revision = title, Chat.revision + 1
         db.session.commit()
         self.broadcast_title()
 
-    def surroundings(self):
+    def surroundings(self) -> list[str]:
         return [self._title_frame(), self._cost_frame()]
 
-    def broadcast_title(self):
+    def broadcast_title(self) -> None:
         """Show my title on every page of mine."""
         live.announce(self.id, self._title_frame())
         self.announced = self.title
 
     @persistent
-    def confirm_title(self):
+    def confirm_title(self) -> None:
         """Show my title again if somebody else has changed it since I showed it here."""
         if announced := self.__dict__.pop("announced", None):
             db.session.refresh(self, ["title"])
@@ -134,7 +134,7 @@ class Chat(ChatMixin, Model):
                 live.announce(self.id, self._title_frame())
 
     @persistent
-    def broadcast_cost(self):
+    def broadcast_cost(self) -> None:
         """Show what I have cost so far on every page of mine."""
         live.announce(self.id, self._cost_frame())
 
@@ -152,17 +152,17 @@ class Message(MessageMixin, Model):
     __unique_names__ = "one_message_per_client_id", "one_running_reply"
 
     @property
-    def initials(self):
-        return initials(self.author)
+    def initials(self) -> str:
+        return initials(self.author or "")
 
 
-def initials(name):
+def initials(name: str) -> str:
     """Return the one or two capitals that stand for a person: "AL" for Ada Lovelace."""
     words = name.split() or ["?"]
     return (words[0][0] + (words[-1][0] if len(words) > 1 else "")).upper()
 
 
-def opening_words(content):
+def opening_words(content: str) -> str:
     """Return the start of a message as a title of at most `TITLE_LENGTH` characters."""
     words = " ".join(content.split())
     if len(words) <= TITLE_LENGTH:

@@ -10,7 +10,7 @@ from flask import g
 from rq import get_current_job
 
 from chattable import live, provider
-from chattable.chat import ReplyInProgress
+from chattable.chat import ChatMixin, ReplyInProgress
 from chattable.database import db, id_of, persistent
 from chattable.family import family
 from chattable.queue import TURN_POLL, turn
@@ -18,7 +18,9 @@ from chattable.queue import TURN_POLL, turn
 log = logging.getLogger(__name__)
 
 
-def say_and_answer(chat_id, content, model, client_id=None):
+def say_and_answer(
+    chat_id: int, content: str, model: str, client_id: str | None = None
+) -> None:
     """Save what a person said, then stream the reply to everyone watching. A job.
 
     `client_id` is a UUID that whoever wrote it has made: what comes twice is answered once. Without
@@ -75,13 +77,13 @@ def go_on(chat_id, content, model, client_id, asked):
         answer_once(chat, model, after=id_of(message))
 
 
-def note_deletion(chat_id):
+def note_deletion(chat_id: int) -> None:
     """End a job in silence: its chat is gone."""
     g.chat_in_doubt = True
     log.info("chat %s was deleted before its job was done", chat_id)
 
 
-def answer_once(chat, model, after):
+def answer_once(chat: ChatMixin, model: str, after: int) -> None:
     """Run the reply to a message; tell its end again if there was one: its writer may have died."""
     answer = chat.answer_to(after)
     if answer is None:

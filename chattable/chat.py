@@ -3,6 +3,8 @@
 import functools
 from contextlib import suppress
 from datetime import datetime
+from decimal import Decimal
+from typing import Any, Self
 
 from redis.exceptions import RedisError
 from sqlalchemy import (
@@ -39,7 +41,7 @@ from chattable.database import (
 )
 from chattable.family import family_of
 from chattable.history import conversation, spoken
-from chattable.message import UNSEEN, is_doubled
+from chattable.message import UNSEEN, MessageMixin, is_doubled
 from chattable.owner import Chattable, kind_of, spent
 from chattable.writing import INTERRUPTED, RUNNING, give_up
 
@@ -74,7 +76,7 @@ class ChatMixin:
     updated_at = converted("_updated_at", Moment())
 
     @declared_attr
-    def messages(cls):
+    def messages(cls) -> Mapped[list[Any]]:
         """What was said, first to last."""
         family = family_of(cls)
 
@@ -93,26 +95,27 @@ class ChatMixin:
 
     # What an app may have its own way.
 
-    def also_changes(self, content):
+    def also_changes(self, content: str | None) -> dict[str, Any]:
         """Return {column: value}: what else of me changes when somebody says `content`."""
         return {}
 
-    def surroundings(self):
+    def surroundings(self) -> list[str]:
         """Return the frames that bring up to date what a page shows of me beside the messages."""
         return []
 
     # Looking.
 
     @classmethod
-    def with_owner(cls, chat_id):
+    def with_owner(cls, chat_id: int) -> Self | None:
         """Return a chat, its `chattable` read by the same query; None if the chat is gone.
 
         Raises LookupError for a chat whose owner is not here, or is of a class nobody imported.
         """
         # The others are in another database.
-        beside = (each for each in family_of(cls).owners.values() if each.metadata is cls.metadata)
+        here, owners = inspect(cls), family_of(cls).owners.values()
+        beside = (each for each in owners if each.metadata is here.local_table.metadata)
         for owner in beside:
-            for chat, chattable in db.session.execute(with_chat(cls, owner), {"chat_id": chat_id}):
+            for chat, chattable in db.session.execute(with_chat(here, owner), {"chat_id": chat_id}):
                 chat._chattable = chattable
                 return chat
         if chat := db.session.get(cls, chat_id):
@@ -122,7 +125,7 @@ class ChatMixin:
         return chat
 
     @classmethod
-    def exists(cls, chat_id):
+    def exists(cls, chat_id: int) -> bool:
         return db.session.scalar(select(cls.id).where(cls.id == chat_id)) is not None
 
     @functools.cached_property
@@ -130,7 +133,7 @@ class ChatMixin:
         return self._find_owner()
 
     @property
-    def chattable(self):
+    def chattable(self) -> Any:
         """The user (or other `Chattable`) this chat belongs to; None if it is gone.
 
         Raises LookupError for one of a class that nobody imported.
@@ -153,25 +156,25 @@ class ChatMixin:
         return db.session.get(owner, self.chattable_id)
 
     @property
-    def cost(self):
+    def cost(self) -> Decimal | None:
         """Dollars spent in this chat so far (Decimal), or None if no price is known."""
         return db.session.scalar(cost_of_chat(self._message), {"chat_id": id_of(self)})
 
     @property
-    def model(self):
+    def model(self) -> str | None:
         """The model of the latest reply, or None."""
         message = self._message
         replies = self._mine(message.model).where(message.role == "assistant")
         return db.session.scalar(replies.order_by(message.id.desc()).limit(1))
 
     @property
-    def running_reply(self):
+    def running_reply(self) -> Any | None:
         """The reply that is being written, or None."""
         return db.session.scalar(self._mine().where(self._message.status.in_(RUNNING)))
 
     @classmethod
     @persistent
-    def has_running_reply(cls, chat_id):
+    def has_running_reply(cls, chat_id: int) -> bool:
         """Return whether a reply in a chat is being written, and hold no connection afterwards."""
         message = family_of(cls).message
         mine = message.chat_id == chat_id, message.status.in_(RUNNING)
@@ -179,7 +182,9 @@ class ChatMixin:
         commit()
         return found
 
-    def page(self, before=None, snapshot=None):
+    def page(
+        self, before: int | None = None, snapshot: live.Snapshot | None = None
+    ) -> tuple[list[Any], int | None]:
         """Return (messages, older): the last `PAGE` messages, oldest first, as of this moment.
 
         `before` is the id of a message to end before; `older` is such an id if there are more.
@@ -193,7 +198,7 @@ class ChatMixin:
         messages = [snapshot.refresh(message) for message in reversed(latest[:PAGE])]
         return messages, messages[0].id if len(latest) > PAGE else None
 
-    def catch_up(self, since):
+    def catch_up(self, since: int) -> tuple[int, list[str]]:
         """Return (seq, frames) that bring a page loaded at revision `since` up to this moment.
 
         A page that has missed more than it shows at first is given what a fresh load shows.
@@ -218,7 +223,7 @@ class ChatMixin:
         reply = self.running_reply
         return sorted({*changed, reply} - {None}, key=lambda message: message.id)
 
-    def history(self, before_id=None):
+    def history(self, before_id: int | None = None) -> list[dict[str, str]]:
         """Return what the provider is told: the conversation up to `before_id`."""
         return conversation(self._said(before_id))
 
@@ -226,14 +231,14 @@ class ChatMixin:
         values = {"chat_id": id_of(self), "before_id": before_id or LAST}
         return db.session.execute(spoken(self._message), values).all()
 
-    def ends_with(self, message):
+    def ends_with(self, message: MessageMixin) -> bool:
         """Return whether a message is the last one of the conversation."""
         later = self._mine(self._message.id).where(
             self._message.id > message.id, ~self._message.superseded
         )
         return db.session.scalar(later.limit(1)) is None and not message.superseded
 
-    def answer_to(self, message_id):
+    def answer_to(self, message_id: int) -> Any | None:
         """Return the latest reply, however it ended, that was begun after a message, or None."""
         message = self._message
         later = self._mine().where(message.id > message_id, message.role == "assistant")
@@ -250,7 +255,7 @@ class ChatMixin:
 
     # Going on.
 
-    def say(self, role, content, client_id=None):
+    def say(self, role: str, content: str, client_id: str | None = None) -> Any | None:
         """Save a message and return it; the one already there if its `client_id` is known.
 
         None if the chat has been deleted meanwhile.
@@ -260,7 +265,7 @@ class ChatMixin:
         added = self._add(said)
         return added[0] if added else client_id and self._message.said(id_of(self), client_id)
 
-    def exchange(self, content, client_id, model):
+    def exchange(self, content: str, client_id: str, model: str) -> list[Any] | None:
         """Save what a person said and begin the reply to it; return both messages.
 
         None if one of them cannot be: it was said before, or a reply is being written.
@@ -270,7 +275,7 @@ class ChatMixin:
         reply = {"role": "assistant", "content": "", "model": model, "status": "pending"}
         return self._add(said, reply)
 
-    def run(self, model):
+    def run(self, model: str) -> Any:
         """Ask `model` for the next reply, stream it into a new message and return that.
 
         Raises `ReplyInProgress` if a reply is being written already. A provider that fails
@@ -284,7 +289,7 @@ class ChatMixin:
             message.receive(completion)
         return message
 
-    def ask(self, model, content, client_id):
+    def ask(self, model: str, content: str, client_id: str) -> "provider.Completion | None":
         """Return the `Completion`, a context that asks at once, of the answer to `content`.
 
         None if that was said before, or a reply is being written. For whoever is sure to be the
@@ -296,7 +301,7 @@ class ChatMixin:
         return provider.Completion(model, conversation(said, content))
 
     @persistent
-    def book(self, model, usage):
+    def book(self, model: str, usage: provider.Usage) -> None:
         """Keep the cost of a request whose answer nobody sees, as a reply that is not shown."""
         lost = self._message(chat_id=id_of(self), role="assistant", model=model, status="failed")
         lost.superseded, lost.error, lost.finished_at = True, INTERRUPTED, now()
@@ -311,7 +316,7 @@ class ChatMixin:
         self.hooks.on_message_update(lost)
         release()
 
-    def begin_reply(self, model):
+    def begin_reply(self, model: str) -> Any:
         """Save a new reply, for its writer, and return it. Raises `ReplyInProgress`."""
         new = [{"role": "assistant", "model": model, "status": "pending"}]
         begun = self._save(now(), new) or (self._make_way() and self._save(now(), new))
@@ -389,17 +394,17 @@ class ChatMixin:
         # A reply must not hold a database connection while it streams.
         commit()
 
-    def next_revision(self, **changes):
+    def next_revision(self, **changes: Any) -> int | None:
         """Count one more change (in the transaction at hand), make those of columns that go along.
 
         Return its number, None if the chat is gone.
         """
         values = {f"new_{name}": value for name, value in {**changes, "_updated_at": now()}.items()}
         values["chat_id"] = id_of(self)
-        return db.session.scalar(counted(type(self), *changes, "_updated_at"), values)
+        return db.session.scalar(counted(inspect(self).mapper, *changes, "_updated_at"), values)
 
     @persistent
-    def delete(self):
+    def delete(self) -> None:
         """Delete me with all that was said; end the reply that is being written."""
         chat_id, reply = id_of(self), self.running_reply
         reply_id = reply and reply.id
@@ -442,18 +447,19 @@ def delete_messages(_mapper, connection, chat):
 
 
 @functools.cache
-def with_chat(chat, owner):
+def with_chat(mapper, owner):
     """Return the query for a chat and the `owner` (a class) it belongs to."""
+    chat = mapper.class_
     its = and_(owner.id == chat.chattable_id, chat.chattable_type == kind_of(owner))
     return select(chat, owner).join(owner, its).where(chat.id == bindparam("chat_id"))
 
 
 @functools.cache
-def counted(chat, *names):
+def counted(mapper, *names):
     """Return the statement that counts a change of a chat and sets what has these names."""
-    columns = chat.__mapper__.columns
-    values = {columns[name]: bindparam(f"new_{name}") for name in names}
-    change = update(chat.__table__).where(columns["id"] == bindparam("chat_id"))
+    columns = mapper.columns
+    values: dict = {columns[name]: bindparam(f"new_{name}") for name in names}
+    change = update(mapper.local_table).where(columns["id"] == bindparam("chat_id"))
     values[columns["revision"]] = columns["revision"] + 1
     return change.values(values).returning(columns["revision"])
 

@@ -9,10 +9,13 @@ import math
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import gevent
+from flask import Flask
 from gevent.monkey import is_module_patched
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError, SQLAlchemyError
@@ -36,10 +39,11 @@ KEEPALIVE = {
 # Of what passes by itself (`database.PASSING`), what only another connection helps against.
 PARTING = ("08", "25006", "25P03", "57P", "58", *MISPLACED)
 
+R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
-def tune(app):
+def tune(app: Flask) -> None:
     """Have the databases of an app connected to as hundreds of replies at once need it."""
     also_shred(app, empty_sqlite_log)
     with app.app_context():
@@ -197,6 +201,6 @@ def checkpoint(args, options):
         return True  # the next deletion tries again
 
 
-def beside(work, *args):
+def beside(work: Callable[..., R], *args: Any) -> R:
     """Do work that takes a tenth of a second in a thread: every page's stream would wait for it."""
     return gevent.get_hub().threadpool.apply(work, args)

@@ -4,12 +4,15 @@ import functools
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain, repeat
+from typing import Any, ParamSpec, TypeVar
 
 from flask import current_app, has_request_context
+from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import BigInteger, DateTime, inspect, type_coerce
 from sqlalchemy.exc import (
     DBAPIError,
@@ -41,13 +44,17 @@ PASSING_IN_SQLITE = {
 # A connection that was opened while the file could not be written stays like that.
 PARTING_IN_SQLITE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 
+P = ParamSpec("P")
+R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 # The app's own Flask-SQLAlchemy, whichever app this is.
-db = LocalProxy(lambda: current_app.extensions["sqlalchemy"])
+db: SQLAlchemy = LocalProxy(  # type: ignore[assignment] # a proxy passes for one
+    lambda: current_app.extensions["sqlalchemy"]
+)
 
 
-def persistent(work):
+def persistent(work: Callable[P, R]) -> Callable[P, R]:
     """Retry `work` while the database is locked or away: a job for minutes, a page for seconds."""
 
     @functools.wraps(work)
@@ -131,7 +138,7 @@ def diagnosis(error):
     return state or "", code & 0xFF
 
 
-def now():
+def now() -> datetime:
     return datetime.now(UTC)
 
 
@@ -167,7 +174,7 @@ def picodollars(amount):
     return Dollars().process_bind_param(amount, None)
 
 
-def converted(column, to):
+def converted(column: str, to: Any) -> hybrid_property:
     """Return an attribute that reads and writes one of plain type, `column`, as `to` has it.
 
     A migration can be written of plain types alone: it would have to import any other.

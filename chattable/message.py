@@ -2,6 +2,7 @@
 
 import functools
 from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
 
 from markupsafe import Markup, escape
 from sqlalchemy import (
@@ -35,6 +36,9 @@ from chattable.database import (
 )
 from chattable.family import family_of
 from chattable.writing import INTERRUPTED, RUNNING, Writing, ending
+
+if TYPE_CHECKING:
+    from chattable.provider import Completion
 
 # The finish reason of what is on the books only.
 UNSEEN = "unseen"
@@ -83,73 +87,73 @@ class MessageMixin:
     broadcast = None
 
     @declared_attr
-    def chat(cls):
+    def chat(cls) -> Mapped[Any]:
         return relationship(lambda: family_of(cls).chat, back_populates="messages")
 
     # What it is.
 
     @property
-    def running(self):
+    def running(self) -> bool:
         return self.status in RUNNING
 
     @property
-    def unseen(self):
+    def unseen(self) -> bool:
         """Whether this is a request that was billed, of which no page has ever shown a reply."""
         return self.finish_reason == UNSEEN
 
     @property
-    def retryable(self):
+    def retryable(self) -> bool:
         """Whether this is a reply that can be asked for again (once it is the last message)."""
         return self.role == "assistant" and not self.running
 
     @property
-    def author(self):
+    def author(self) -> str | None:
         if self.role == "user":
             return getattr(self.chat.chattable, "name", None) or "You"
         return self.model
 
     @property
-    def body(self):
+    def body(self) -> Markup:
         """The content as safe HTML: a person's words as they are, a reply's Markdown rendered."""
         if self.role == "user":
             return escape(self.content)
         return growing(self.content) if self.running else rendered(self.content)
 
     @classmethod
-    def said(cls, chat_id, client_id):
+    def said(cls, chat_id: int, client_id: str | None) -> Self | None:
         """Return the message of a chat that a browser gave this id, or None."""
         query = select(cls).where(cls.chat_id == chat_id, cls.client_id == client_id)
         return db.session.scalar(query)
 
     @classmethod
-    def running_ids(cls):
+    def running_ids(cls) -> list[int]:
         return list(db.session.scalars(select(cls.id).where(cls.status.in_(RUNNING))))
 
     # How it grows and ends: `writing` has the whole of it.
 
-    def show(self, content):
+    def show(self, content: str) -> None:
         """Show `content` as what was written so far."""
         set_committed_value(self, "content", content)
         set_committed_value(self, "status", "streaming")
 
-    def catch_up(self, content):
+    def catch_up(self, content: str) -> None:
         """Show `content` if it is more than the last checkpoint has."""
         if len(content) > len(self.content):
             self.show(content)
 
-    def receive(self, completion):
+    def receive(self, completion: "Completion") -> None:
         """Stream `completion` into me; however it ends, I end as complete, stopped or failed.
 
         Raises what is not the provider's fault (a timeout of the job, a bug), after saving.
         """
         Writing(self).receive(completion)
 
-    def make_way(self):
+    def make_way(self) -> None:
         """End if my writer was killed, which takes seconds to see; not if it lives."""
         Writing(self).make_way()
 
     @classmethod
-    def interrupt(cls, message_id):
+    def interrupt(cls, message_id: int) -> None:
         """Declare a reply dead whose writer is gone; what it had saved is kept."""
         message = db.session.get(cls, message_id)
         if message is not None:
@@ -164,7 +168,7 @@ class MessageMixin:
         commit()
 
     @persistent
-    def supersede(self):
+    def supersede(self) -> None:
         """Take a reply that has ended out of the conversation; its cost stays on the books."""
         self.superseded = True
         self.revision = self.chat.next_revision()
@@ -186,8 +190,7 @@ def furnish(mapper, message):
     once, alone = message.__unique_names__ or (f"{table.name}_said_once", f"{table.name}_running")
     message.__unique_names__ = once, alone
     table.append_constraint(UniqueConstraint(of_chat, table.c.client_id, name=once))
-    where = {"sqlite_where": running, "postgresql_where": running}
-    Index(alone, of_chat, unique=True, **where)
+    Index(alone, of_chat, unique=True, sqlite_where=running, postgresql_where=running)
     Index(f"{table.name}_by_chat", of_chat, table.c.id)
     Index(f"{table.name}_by_revision", of_chat, table.c.revision)
     never_reuse_ids(table)

@@ -1,10 +1,12 @@
 """`Chattable`: what a model gets that has chats, and the SQL by which it finds them."""
 
 import functools
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 from flask import abort
 from sqlalchemy import Integer, and_, bindparam, event, func, select, type_coerce
-from sqlalchemy.orm import declared_attr, foreign, relationship, remote
+from sqlalchemy.orm import Mapped, declared_attr, foreign, relationship, remote
 
 from chattable.database import Dollars, db
 from chattable.family import family_of
@@ -17,8 +19,11 @@ class Chattable:
     is the thing. Its `name`, if it has one, signs the messages people write.
     """
 
+    if TYPE_CHECKING:  # the model's own
+        id: Any
+
     @declared_attr
-    def chats(cls):
+    def chats(cls) -> Mapped[list[Any]]:
         """My chats: a polymorphic association, by class name and id."""
 
         def of_mine():
@@ -34,35 +39,35 @@ class Chattable:
             overlaps="chats",
         )
 
-    def on_message_create(self, message):
+    def on_message_create(self, message: Any) -> None:
         """Called after a message in one of my chats was saved for the first time.
 
         And again for a person's message whose worker died before its job was done.
         """
 
-    def on_message_update(self, message):
+    def on_message_update(self, message: Any) -> None:
         """Called with each piece that a message has grown by, and once it has ended."""
 
-    def chats_by_recency(self, limit=None):
+    def chats_by_recency(self, limit: int | None = None) -> list[Any]:
         """Return my chats (at most `limit`), the latest active first."""
         latest = my_latest_chats(family_of(type(self)).chat)
         return list(db.session.scalars(latest.limit(limit), self._me))
 
-    def costs_by_chat(self):
+    def costs_by_chat(self) -> dict[int, Decimal]:
         """Return {chat id: dollars spent in it}; a chat without a known price is left out."""
         family = family_of(type(self))
         rows = db.session.execute(costs_of_my_chats(family.chat, family.message), self._me)
         return {chat_id: total for chat_id, total in rows if total is not None}
 
-    def chat(self, chat_id):
+    def chat(self, chat_id: int) -> Any | None:
         """Return one of my chats, or None: anybody else's does not exist."""
         mine = my_chat(family_of(type(self)).chat)
         return db.session.scalar(mine, {**self._me, "chat_id": chat_id})
 
-    def chat_or_404(self, chat_id):
+    def chat_or_404(self, chat_id: int) -> Any:
         return self.chat(chat_id) or abort(404)
 
-    def message_or_404(self, message_id):
+    def message_or_404(self, message_id: int) -> Any:
         """Return a message of one of my chats; anybody else's does not exist."""
         family = family_of(type(self))
         mine = my_message(family.chat, family.message)

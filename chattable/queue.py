@@ -7,7 +7,9 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 from flask import current_app
 from flask.globals import app_ctx
@@ -17,6 +19,7 @@ from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 
 from chattable import live
+from chattable.chat import ChatMixin
 from chattable.family import family
 from chattable.shredder import shredder
 
@@ -43,7 +46,7 @@ def queue_name():
     return f"{live.prefix()}:{QUEUE}"
 
 
-def enqueue_turn(chat, token, job, *args):
+def enqueue_turn(chat: ChatMixin, token: str, job: Callable, *args: Any) -> bool:
     """Enqueue `job(chat.id, *args)` as the chat's next turn; return False if it is taken.
 
     What was sent before with this token (a str) is done once. Raises `RedisError` when there is no
@@ -62,7 +65,7 @@ def enqueue_turn(chat, token, job, *args):
     return True
 
 
-def enqueue(job, chat, token, *args):
+def enqueue(job: Callable, chat: ChatMixin, token: str, *args: Any) -> bool:
     """Hand a job to a worker; return False if it was sent before: then once is enough.
 
     Raises `RedisError` when there is no Redis to take it. A job whose worker was killed runs
@@ -121,7 +124,7 @@ def status(job_id):
 
 
 @contextmanager
-def turn(chat_id, token):
+def turn(chat_id: int, token: str) -> Iterator[Callable[[], None]]:
     """Wait for a turn in the chat, so that replies never interleave, and for a place to begin.
 
     Gives a function to call once the reply has begun, or may have to wait: a few begin at a time,
@@ -153,7 +156,7 @@ def take_turn(chat_id, token):
     return None
 
 
-def forget_chat(chat_id):
+def forget_chat(chat_id: int) -> None:
     """Take the words of a deleted chat out of Redis; its jobs are not run any more."""
     try:
         delete_jobs(id for id in known_job_ids() if id.startswith(job_id(chat_id, "")))
@@ -183,7 +186,7 @@ def delete_jobs(ids):
 def delete_cancelled_jobs():
     """Delete what RQ would keep for ever, and what earlier versions had it keep for a year."""
     books, late = queue(), time.time() + 2 * KEPT_WHEN_FAILED
-    failed = live.redis().zrangebyscore(books.failed_job_registry.key, late, "+inf")
+    failed: Any = live.redis().zrangebyscore(books.failed_job_registry.key, late, "+inf")
     # Read once: what is cancelled meanwhile is deleted the next time.
     cancelled = books.canceled_job_registry.get_job_ids()
     delete_jobs([*cancelled, *(id.decode() for id in failed)])

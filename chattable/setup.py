@@ -2,13 +2,16 @@
 
 import os
 
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
 from chattable import command, forks, install, keepers, live, provider, templating
 
 # Seconds, except for the last one: how many replies one worker writes at once.
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
 
 
-def init_app(app, db):
+def init_app(app: Flask, db: SQLAlchemy) -> None:
     """Prepare an app that has its models on `db`, a Flask-SQLAlchemy it has been given before.
 
     Configuration, from `app.config`, else the environment: `OPENAI_API_KEY`, `OPENAI_BASE_URL`,

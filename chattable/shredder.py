@@ -64,7 +64,7 @@ def is_embedded():
     if not current_app.config["REDIS_URL"].startswith("unix://"):
         return False
     try:
-        folder = live.redis().config_get("dir").get("dir", "")
+        folder = str(live.redis().config_get("dir").get("dir", ""))
     except ResponseError:
         return False  # whoever may not ask has not started it
     return Path(folder).resolve() == Path(current_app.instance_path, "redis")

@@ -7,13 +7,13 @@ import hashlib
 from decimal import Decimal
 from pathlib import Path
 
-from flask import Blueprint
+from flask import Blueprint, Flask
 
 YEAR = 365 * 24 * 3600  # s
 STATIC = Path(__file__).resolve().parent / "static"
 
 
-def init_app(app):
+def init_app(app: Flask) -> None:
     """Let an app's templates include `chattable/_head.html` and `chattable/_chat.html`."""
     app.jinja_env.filters["chattable_dollars"] = dollars
     app.register_blueprint(
@@ -35,13 +35,13 @@ class Kept(Blueprint):
         return YEAR
 
 
-def digest(folder):
+def digest(folder: Path) -> str:
     """Return a short hash of all files in a folder: browsers may keep what lies under it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
-def dollars(amount):
+def dollars(amount: Decimal | None) -> str:
     """Return a sum for people, with enough digits to be non-zero: "$0.0010", "$0.00002"."""
     if amount is None:
         return "price unknown"

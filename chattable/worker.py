@@ -11,11 +11,12 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any
 
 import gevent
-from flask import g
+from flask import Flask, g
 from gevent.event import Event
 from gevent.monkey import is_module_patched
 from gevent.pool import Pool
@@ -56,7 +57,7 @@ UNPATCHED = (
 log = logging.getLogger(__name__)
 
 
-def work(app, queue_names=()):
+def work(app: Flask, queue_names: Sequence[str] = ()) -> None:
     """Run a worker in this process until SIGTERM or SIGINT; exit if it was not patched.
 
     It does an app's own jobs, too, where `queue_names` are given, in an app context; the first
@@ -80,7 +81,7 @@ def work(app, queue_names=()):
     worker.run()
 
 
-def wait_for_database(app):
+def wait_for_database(app: Flask) -> str:
     """Wait until the database is there, migrated, and has told the name of this install."""
     while True:
         try:

@@ -3,6 +3,7 @@
 import logging
 import secrets
 import time
+from typing import Any
 
 from flask import current_app
 from redis.exceptions import RedisError, ResponseError
@@ -39,7 +40,7 @@ KEY_FRAME = 4_000
 log = logging.getLogger(__name__)
 
 
-def broadcast_message(message):
+def broadcast_message(message: Any) -> None:
     """Show a message that was created, has grown or has ended on every page of its chat."""
     if message.unseen:
         return  # no page has shown it
@@ -58,7 +59,7 @@ def broadcast_message(message):
     announce(message.chat_id, frame, forget, wait=message.retryable, begins=begins)
 
 
-def broadcast_deletion(chat_id):
+def broadcast_deletion(chat_id: int) -> None:
     """Close every socket of a chat that is no more."""
     announce(chat_id, "", forget=reply_keys(chat_id))
 

@@ -8,11 +8,11 @@ from chattable.live.connection import redis
 from chattable.live.keys import models_key
 
 
-def keep_models(names):
+def keep_models(names: list[str]) -> None:
     redis().set(models_key(), json.dumps(names))
 
 
-def known_models():
+def known_models() -> list[str]:
     """Return the list a worker fetched, or [] if none has yet or Redis is away."""
     try:
         return json.loads(redis().get(models_key()) or "[]")

@@ -108,12 +108,12 @@ def poll():
     return get_original("select", "poll")
 
 
-def redis():
+def redis() -> Redis:
     """Return the app's Redis connection pool (byte responses, as RQ needs them)."""
     return current_app.extensions["chattable_redis"]
 
 
-def check_writing():
+def check_writing() -> None:
     """Raise `RedisError` unless Redis is there and keeps what it is told."""
     redis().set(f"{prefix()}:written", 1, ex=LIFETIME)
 

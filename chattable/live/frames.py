@@ -1,12 +1,13 @@
 """Frames: what a page swaps in. They are built from the same partials the page uses."""
 
 import json
+from typing import Any
 
 from flask import current_app
 from markupsafe import Markup
 
 
-def render(template, **context):
+def render(template: str, **context: Any) -> str:
     return current_app.jinja_env.get_template(template).render(context)
 
 

@@ -10,7 +10,7 @@ from flask import current_app
 LIFETIME = 6 * 3600
 
 
-def install():
+def install() -> str:
     """Return the random name of this install, asked of the database once in a process.
 
     Raises `SQLAlchemyError` when that is not there.
@@ -21,18 +21,18 @@ def install():
     return extensions["chattable_install"]
 
 
-def prefix():
+def prefix() -> str:
     """Return what every key and channel of ours begins with."""
     return current_app.config["REDIS_PREFIX"] or f"chattable:{install()}"
 
 
-def own(name, data):
+def own(name: str, data: bytes) -> str | None:
     """Return what the install called `name` has published as `data`, None if it was another."""
     head, _, words = data.partition(b" ")
     return words.decode() if head == name.encode() else None
 
 
-def channel(chat_id):
+def channel(chat_id: int) -> str:
     return f"{prefix()}:chat:{chat_id}"
 
 
@@ -45,11 +45,11 @@ def reply_keys(chat_id):
     return [f"{channel(chat_id)}:{part}" for part in ("text", "key", "patches")]
 
 
-def turn_key(chat_id):
+def turn_key(chat_id: int) -> str:
     return f"{channel(chat_id)}:turn"
 
 
-def lease_key(message_id):
+def lease_key(message_id: int) -> str:
     return f"{prefix()}:message:{message_id}:lease"
 
 
@@ -74,7 +74,7 @@ def quiet_channel():
     return f"{prefix()}:quiet"
 
 
-def stops_channel():
+def stops_channel() -> str:
     return f"{prefix()}:stops"
 
 

@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 from flask import current_app, g
@@ -81,7 +82,13 @@ return redis.call('PUBLISH', ARGV[2], ARGV[1] .. ' ' .. number .. ' ' .. ARGV[3]
 log = logging.getLogger(__name__)
 
 
-def announce(chat_id, frame, forget=(), wait=False, begins=None):
+def announce(
+    chat_id: int,
+    frame: str,
+    forget: Iterable[str] = (),
+    wait: bool = False,
+    begins: int | None = None,
+) -> None:
     """Have a frame sent to every page of a chat, in order, and the keys of what is over forgotten.
 
     `wait` until it is; else the caller goes on, and what it sends next may go along. `begins` is

@@ -33,7 +33,7 @@ class Relay:
 
     def __init__(self, url, connection_class):
         self._url, self._connection_class = url, connection_class
-        self._pool = self._connection = self._install = None
+        self._pool = self._connection = None
         # For what both the reader and those who watch change, and for writing to the connection.
         self._changing = threading.RLock()
         self._watchers = defaultdict(set)

@@ -3,6 +3,9 @@
 The other way round, a reply that ends in between would be shown running for ever.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from markupsafe import Markup
 from redis.exceptions import RedisError
 
@@ -19,7 +22,7 @@ class Snapshot:
 
     seq, message_id, text = 0, 0, ""
 
-    def __init__(self, chat_id):
+    def __init__(self, chat_id: int) -> None:
         with redis().pipeline(transaction=True) as pipeline:
             text, key, patches = reply_keys(chat_id)
             pipeline.mget(seq_key(chat_id), text, key)
@@ -31,14 +34,14 @@ class Snapshot:
         self.text = (text or b"").decode()
         self._patches = [patch.decode() for patch in patches]
 
-    def frames(self, messages):
+    def frames(self, messages: Sequence[Any]) -> list[str]:
         """Return the frames that bring a page up to `messages` and the reply's latest word."""
         kept = [self._article(message) for message in messages if not message.superseded]
         gone = [removal(each) for each in messages if each.superseded and not each.unseen]
         shown = [article_frame(*kept)] if kept else []
         return ["".join(gone)] * bool(gone) + shown + self._news(messages)
 
-    def list_frames(self, chat, messages, older):
+    def list_frames(self, chat: Any, messages: Sequence[Any], older: int | None) -> list[str]:
         """Return the frames after which a page shows `messages` alone, as a fresh load does."""
         articles = [Markup(self._article(message)) for message in messages]
         frame = render("chattable/_list.html", chat=chat, articles=articles, older=older)
@@ -62,14 +65,14 @@ class Snapshot:
         latest = Snapshot(message.chat_id)
         return latest.message_id == message.id and len(latest.text) >= len(message.content)
 
-    def refresh(self, message):
+    def refresh(self, message: Any) -> Any:
         """Bring a message from the database up to what was streamed since its last checkpoint."""
         if message.running and message.id == self.message_id:
             message.catch_up(self.text)
         return message
 
 
-def snapshot(chat_id):
+def snapshot(chat_id: int) -> Snapshot:
     """Return the `Snapshot` of a chat, an empty one while Redis is away."""
     try:
         return Snapshot(chat_id)

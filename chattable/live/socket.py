@@ -4,7 +4,9 @@ import logging
 import socket as system
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import current_app, request
@@ -35,7 +37,7 @@ TCP_ESTABLISHED = 1
 log = logging.getLogger(__name__)
 
 
-def relay_chat(socket, chat, since=0):
+def relay_chat(socket: Any, chat: Any, since: int = 0) -> None:
     """Relay a chat to one socket of Flask-Sock until either side ends.
 
     `chat` is what the socket's reader may see, None if nothing; `since` is the chat's `revision`
@@ -55,13 +57,18 @@ def relay_chat(socket, chat, since=0):
     serve(socket, chat_id, lambda: admitted, catch_up)
 
 
-def same_origin():
+def same_origin() -> bool:
     """Return whether the page that opened the socket is ours (a program may send no Origin)."""
     origin = request.headers.get("Origin")
     return origin is None or urlsplit(origin).netloc == request.host
 
 
-def serve(socket, chat_id, admits, catch_up):
+def serve(
+    socket: Any,
+    chat_id: int,
+    admits: Callable[[], bool],
+    catch_up: Callable[[], tuple[int, list[str]]],
+) -> None:
     """Relay a chat to one socket until either side ends.
 
     `admits()` says whether this page may watch it, `catch_up()` returns (seq, frames): the page's

@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, contextmanager
 
 from flask import current_app
 from redis.exceptions import RedisError, ResponseError
@@ -105,12 +106,12 @@ class Leases:
                 self.stop(id)
 
 
-def lease(message_id, stop):
+def lease(message_id: int, stop: Callable[[], None]) -> AbstractContextManager[None]:
     """Return the context in which a reply is written; `stop` ends it from outside."""
     return current_app.extensions["chattable_leases"].hold(message_id, stop)
 
 
-def leased(message_ids):
+def leased(message_ids: Collection[int]) -> set[int]:
     """Return the set of those replies that somebody is writing.
 
     Raises `RedisError`, also where Redis answers but refuses writes: no lease can be renewed then.
@@ -122,12 +123,12 @@ def leased(message_ids):
     return {id for id, value in zip(message_ids, values, strict=True) if value}
 
 
-def silence(message_id):
+def silence(message_id: int) -> None:
     """Let no page hear a reply's writer any more: it is declared dead. Raises `RedisError`."""
     redis().set(over_key(message_id), 1, ex=LIFETIME)
 
 
-def take_turn(chat_id, token):
+def take_turn(chat_id: int, token: str) -> str | None:
     """Take the chat's next turn, one at a time, first come.
 
     Return "taken", "held" if it was before, None if somebody else has it.
@@ -141,7 +142,7 @@ def take_turn(chat_id, token):
     return "taken" if taken else "held"
 
 
-def turn_holder(chat_id):
+def turn_holder(chat_id: int) -> tuple[str, float]:
     """Return (token, age): who has the turn ("" for nobody) and since when (seconds)."""
     with redis().pipeline(transaction=False) as pipeline:
         pipeline.get(turn_key(chat_id))
@@ -150,17 +151,17 @@ def turn_holder(chat_id):
     return (holder or b"").decode(), TURN - left / 1000
 
 
-def take_over_turn(chat_id, token, holder):
+def take_over_turn(chat_id: int, token: str, holder: str) -> bool:
     """Take the turn from a holder that is no more; return whether it still had it."""
     return bool(redis().eval(TAKE_OVER, 1, turn_key(chat_id), holder, token, TURN))
 
 
-def claim(token):
+def claim(token: str) -> bool:
     """Return whether nobody has claimed `token` before."""
     return bool(redis().set(claim_key(token), 1, nx=True, ex=LIFETIME))
 
 
-def end_turn(chat_id, token=None):
+def end_turn(chat_id: int, token: str | None = None) -> None:
     """Give the turn back (whoever's it is, without `token`)."""
     try:
         if token is None:
@@ -171,7 +172,7 @@ def end_turn(chat_id, token=None):
         log.log(severity(error), "chat %s: turn not ended: %s", chat_id, error)
 
 
-def request_stop(message_id):
+def request_stop(message_id: int) -> None:
     """Ask whoever writes a reply to stop. The key is for one that has not started yet."""
     word = f"{install()} {message_id}"
     try:

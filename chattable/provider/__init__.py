@@ -5,39 +5,49 @@ by `transport`; `thoughts`, `prices`, `errors` and `usage` help, and `dialect` i
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+from flask import Flask
 
 from chattable.provider.dialect import whole_characters
 from chattable.provider.errors import ProviderError
 from chattable.provider.prices import costs
 from chattable.provider.usage import Usage, estimate_usage
 
+if TYPE_CHECKING:
+    from chattable.provider.client import list_models
+    from chattable.provider.stream import Completion
+
 # Who asks imports the SDK. A web process does not, nor does a command.
 ASKING = {"Completion": "stream", "list_models": "client"}
 __all__ = [
+    "Completion",
     "ProviderError",
     "Usage",
     "costs",
     "estimate_usage",
     "init_app",
+    "list_models",
     "warm_up",
     "whole_characters",
-    *ASKING,
 ]
 
 
-def init_app(app):
+def init_app(app: Flask) -> None:
     """Prepare the app for asking: its `Provider` is made when it is first asked."""
     app.extensions["chattable_provider"] = {}
 
 
-def warm_up():
+def warm_up() -> None:
     """Import what a first reply would otherwise wait for."""
     for room in ASKING.values():
         importlib.import_module(f"{__name__}.{room}")
     costs("gpt-4o-mini", Usage(prompt=1, completion=1))
 
 
-def __getattr__(name):
-    if name not in ASKING:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{ASKING[name]}"), name)
+if not TYPE_CHECKING:  # or a checker takes any name for one of ours
+
+    def __getattr__(name):
+        if name not in ASKING:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{ASKING[name]}"), name)

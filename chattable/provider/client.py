@@ -79,7 +79,7 @@ class Provider:
         return client.post("/chat/completions", cast_to=httpx2.Response, body=data, stream=True)
 
 
-def list_models():
+def list_models() -> list[str]:
     """Return the ids of the chat models the provider lists, sorted. Raises `ProviderError`."""
     other = ("embed", "whisper", "tts", "dall-e", "image", "moderation", "realtime", "transcribe")
     provider = current()

@@ -4,8 +4,10 @@ from decimal import Decimal
 
 from flask import current_app
 
+from chattable.provider.usage import Usage
 
-def costs(model, usage):
+
+def costs(model: str, usage: Usage) -> tuple[Decimal | None, Decimal | None]:
     """Return (input, output) costs in exact dollars, or (None, None) if nobody knows the price.
 
     Prices are the list prices of `genai-prices`, by the provider's address and the model, else

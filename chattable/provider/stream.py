@@ -4,7 +4,9 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import closing
+from typing import Self
 
 import openai
 from flask import current_app
@@ -66,25 +68,27 @@ class Completion:
     thread.
     """
 
-    def __init__(self, model, messages):
+    def __init__(self, model: str, messages: list[dict[str, str]]):
         self.model = model
         self.messages = messages
         self.usage = Usage()
-        self.finish_reason = None
+        self.finish_reason: str | None = None
         self.stopped = False
         self._events = EventReader()
         self._text, self._reasoning = TextJoiner(), TextJoiner()
         self._aloud = ThoughtReader()
-        self._thoughts = []
+        self._thoughts: list[str] = []
         self._chunks: deque[bytes] = deque()
         self._wake = threading.Event()
-        self._error = self._failure = self._farewell = None
+        self._error: Exception | None = None
+        self._failure: ProviderError | None = None
+        self._farewell: threading.Timer | None = None
         self._ended = self._done = self._spoke = self._usage_is_stale = False
         self._read_timeout = current_app.config["READ_TIMEOUT"]
         self._provider = current()
         self._line = self._provider.line()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._heard_at = time.monotonic()
         # The request leaves now, while the caller prepares for the answer.
         threading.Thread(target=self._read, name="provider", daemon=True).start()
@@ -93,7 +97,7 @@ class Completion:
     def __exit__(self, *_):
         self._hang_up()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         ended = False
         while not (ended or self._done or self._failure or self.stopped):
             self._wake.wait(IDLE)
@@ -105,24 +109,24 @@ class Completion:
         if not self.stopped:
             self._judge()
 
-    def stop(self):
+    def stop(self) -> None:
         """End the completion now: the provider's connection is closed at once."""
         self.stopped = True
         self._hang_up()
         self._wake.set()
 
     @property
-    def reasoning(self):
+    def reasoning(self) -> str:
         """What the model thought before it spoke, if the provider tells."""
         return "".join(self._thoughts)
 
-    def takes_back(self):
+    def takes_back(self) -> bool:
         """Return whether, as this step has told, all the text before it was a thought."""
         told, self._aloud.took_back = self._aloud.took_back, False
         return told
 
     @property
-    def note(self):
+    def note(self) -> str | None:
         """A sentence the reader should see under the text, or None."""
         garbled = GARBLED if self._events.garbled else ""
         finish = FINISH_NOTES.get((self.finish_reason or "").lower(), "")
@@ -255,7 +259,7 @@ class Completion:
         elif text:
             self._usage_is_stale = True
 
-    def settle_usage(self, text, refused=False):
+    def settle_usage(self, text: str, refused: bool = False) -> Usage:
         """Return the usage of `text`; what the provider did not report is estimated and marked.
 
         A request that was `refused` has used nothing but what the provider says.

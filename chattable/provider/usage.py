@@ -68,7 +68,7 @@ def estimate_tokens(text):
     return -(-len(text.encode()) // 4)
 
 
-def estimate_usage(messages, text=""):
+def estimate_usage(messages: list[dict[str, str]], text: str = "") -> Usage:
     """Return the estimated `Usage` of a request of which nobody was told the usage."""
     return Usage(estimate_prompt(messages), estimate_tokens(text), estimated=True)
 
