@@ -5,6 +5,7 @@ For jobs: an app enqueues `say_and_answer`, or writes a job of its own with the 
 
 import logging
 import time
+import uuid
 
 from flask import g
 from rq import get_current_job
@@ -18,15 +19,14 @@ from chattable.queue import TURN_POLL, turn
 log = logging.getLogger(__name__)
 
 
-def say_and_answer(
-    chat_id: int, content: str, model: str, client_id: str | None = None
-) -> None:
+def say_and_answer(chat_id: int, content: str, model: str, client_id: str | None = None) -> None:
     """Save what a person said, then stream the reply to everyone watching. A job.
 
     `client_id` is a UUID that whoever wrote it has made: what comes twice is answered once. Without
-    one, it is the RQ job's.
+    one, it is the RQ job's, if there is one.
     """
-    client_id = client_id or get_current_job().id
+    job = get_current_job()
+    client_id = client_id or (job.id if job else str(uuid.uuid4()))
     with turn(chat_id, client_id) as begun:
         answer_message(begun, chat_id, content, model, client_id)
 

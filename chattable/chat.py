@@ -61,7 +61,7 @@ class ChatMixin:
     """
 
     # The table that names this install, see `install`; named after the chats' if it has no name.
-    __installs__ = None
+    __installs__: str | None = None
 
     # Types are said: an app's own base may take others for `int` and `bool`.
     id: Mapped[int] = mapped_column(Integer, primary_key=True)

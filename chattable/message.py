@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     event,
+    inspect,
     select,
     text,
 )
@@ -52,7 +53,7 @@ class MessageMixin:
 
     # Of what says that each is said once, and one reply is written at a time: in PostgreSQL such
     # names are a schema's. Named after the table if there are none.
-    __unique_names__ = None
+    __unique_names__: tuple[str, str] | None = None
 
     # Types are said: an app's own base may take others for `int` and `bool`.
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -164,7 +165,7 @@ class MessageMixin:
         """End a reply whose chat or owner is no more, or whose hook fails: nobody is told."""
         end = {"status": "failed", "error": INTERRUPTED, "_finished_at": now()}
         bound = {f"new_{name}": value for name, value in end.items()}
-        db.session.execute(ending(cls, *end), {**bound, "message_id": message_id})
+        db.session.execute(ending(inspect(cls), *end), {**bound, "message_id": message_id})
         commit()
 
     @persistent
