@@ -6,6 +6,7 @@ It takes half a second to import, and 25 MB: none of it is, until somebody asks.
 import logging
 import re
 from contextlib import contextmanager
+from functools import cached_property
 from threading import Timer
 
 import httpx2
@@ -22,7 +23,7 @@ from chattable.provider.errors import (
     explain_body,
     sentence,
 )
-from chattable.provider.transport import CONNECT_TIMEOUT, HungUp, Line, Pool
+from chattable.provider.transport import CONNECT_TIMEOUT, HungUp, Line, Pool, Transport, asking_on
 
 OPENAI = "https://api.openai.com/v1"
 # Seconds.
@@ -34,9 +35,9 @@ log = logging.getLogger(__name__)
 
 
 def current():
-    """Return the app's `Provider`; kept connections save a handshake for each reply."""
-    kept, config = current_app.extensions["chattable_provider"], current_app.config
-    return kept.setdefault("provider", Provider(config))
+    """Return the app's `Provider`; its kept connections save each reply a handshake."""
+    kept = current_app.extensions["chattable_provider"]
+    return kept.get("provider") or kept.setdefault("provider", Provider(current_app.config))
 
 
 class Provider:
@@ -53,8 +54,8 @@ class Provider:
         """Return a `Line` to ask on, which any thread may cut."""
         return Line(self._pool)
 
-    def client(self, line):
-        """Return the SDK's client that asks on this line (50 us). Raises `ProviderError`."""
+    @cached_property
+    def _client(self):
         if not re.fullmatch("[!-~]+", self._key):
             raise ProviderError(sentence(401, "", None))
         try:
@@ -63,8 +64,8 @@ class Provider:
                 base_url=self._url,
                 timeout=httpx2.Timeout(self._silence, connect=CONNECT_TIMEOUT),
                 default_headers={"Accept-Encoding": "identity"},
-                # The line knows the environment's proxies; a netrc file is not meant for us.
-                http_client=httpx2.Client(transport=line, trust_env=False),
+                # A line knows the environment's proxies; a netrc file is not meant for us.
+                http_client=httpx2.Client(transport=Transport(), trust_env=False),
             )
         except httpx2.InvalidURL as error:
             raise ProviderError(NOT_REACHED) from error
@@ -75,8 +76,17 @@ class Provider:
         The SDK's `create` would check every message of the conversation against its types: 0.24 ms
         each, 48 ms for 200 of them.
         """
-        client = self.client(line)
-        return client.post("/chat/completions", cast_to=httpx2.Response, body=data, stream=True)
+        asking_on.set(line)
+        path = "/chat/completions"
+        return self._client.post(path, cast_to=httpx2.Response, body=data, stream=True)
+
+    def models(self, line):
+        """Return the body (bytes) of the list of models, like `complete`.
+
+        Some providers list them in a form of their own, which the SDK does not take.
+        """
+        asking_on.set(line)
+        return self._client.models.with_raw_response.list().content
 
 
 def list_models() -> list[str]:
@@ -86,8 +96,7 @@ def list_models() -> list[str]:
     line = provider.line()
     try:
         with deadline(line, MODELS_TIMEOUT):
-            # Some providers list them in a form of their own, which the SDK does not take.
-            listed = decode(provider.client(line).models.with_raw_response.list().content)
+            listed = decode(provider.models(line))
     except ValueError as error:
         raise ProviderError(NOT_UNDERSTOOD) from error
     except (openai.OpenAIError, httpx2.HTTPError) as error:

@@ -10,6 +10,7 @@ import ssl
 from base64 import b64encode
 from collections import deque
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cached_property
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
 from threading import Event, Lock
@@ -31,7 +32,19 @@ class HungUp(Exception):
     """Raised in the thread that waits for an answer when another one has hung up."""
 
 
-class Line(httpx2.BaseTransport):
+class Transport(httpx2.BaseTransport):
+    """What the SDK's one client sends by: the line of whoever asks."""
+
+    def handle_request(self, request):
+        """Return the answer, its body as it arrives. Raises `httpx2.TransportError`, `HungUp`."""
+        return asking_on.get().request(request)
+
+
+# The line on which this thread, or greenlet, asks.
+asking_on: ContextVar["Line"] = ContextVar("asking_on")
+
+
+class Line:
     """One caller's way to a provider, request after request, until any thread hangs up."""
 
     def __init__(self, pool):
@@ -39,8 +52,8 @@ class Line(httpx2.BaseTransport):
         self._lock, self._over = Lock(), Event()
         self._sock = None
 
-    def handle_request(self, request):
-        """Return the answer, its body as it arrives. Raises `httpx2.TransportError`, `HungUp`."""
+    def request(self, request):
+        """See `Transport.handle_request`."""
         with translated():
             if kept := self._pool.take():
                 # It may end as it is used: that says nothing about the provider.
