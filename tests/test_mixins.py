@@ -437,20 +437,19 @@ def updates(stranger):
 @pytest.mark.parametrize("hook", [asks, commits, adds_and_fails, forgets])
 def test_a_reply_holds_no_connection_before_its_first_word_either(stranger, chat, provider, hook):
     live.install()  # the keeper of leases would ask for it meanwhile
+    stranger.db.session.commit()
     stranger.hook = lambda kind, *args: hook(stranger, *args)
     script = provider.reply().begins().holds()
 
-    def look():
+    with ThreadPoolExecutor() as pool:
+        reply = pool.submit(in_a_context, stranger, lambda: stranger.AiChat.with_owner(1).run("m"))
         script.wait_for_hold()
         try:
             wait_for_connections(stranger)
+            assert not reply.done()
         finally:
             script.release()
-
-    with ThreadPoolExecutor() as pool:
-        looking = pool.submit(look)
-        chat.run("gpt-4o")
-        looking.result()
+        reply.result()
 
 
 def test_a_hook_may_broadcast_what_it_has_not_saved_yet(stranger, chat):
