@@ -203,10 +203,10 @@ class ChatMixin:
 
         A page that has missed more than it shows at first is given what a fresh load shows.
         """
-        snapshot = live.Snapshot(id_of(self))
-        # Redis first: what was read of me before may be older.
-        db.session.refresh(self)
-        changed = self._changed_since(since)
+        snapshot, changed = self._look(since)
+        if snapshot.outlived_by(changed):
+            # Its last words, which are yet to be heard, are not for the reply as it has ended.
+            snapshot, changed = self._look(since)
         if len(changed) > PAGE:
             frames = snapshot.list_frames(self, *self.page(snapshot=snapshot))
         else:
@@ -214,6 +214,13 @@ class ChatMixin:
         if self.revision > since:
             frames += self.surroundings()
         return snapshot.seq, frames
+
+    def _look(self, since):
+        """Return what Redis has, and then the messages that the database has changed."""
+        snapshot = live.Snapshot(id_of(self))
+        # What was read of me before may be older.
+        db.session.refresh(self)
+        return snapshot, self._changed_since(since)
 
     def _changed_since(self, revision):
         """Return the messages changed since, and the one that is running; no more than enough."""

@@ -17,7 +17,7 @@ from wsproto.extensions import PerMessageDeflate
 
 from chattable import live
 from chattable.provider.stream import TICK
-from models import Chat, db
+from models import Chat, Message, db
 from tests.page import Page
 from tests.patience import patient
 from tests.services import wait_until
@@ -557,6 +557,33 @@ def test_a_word_saved_while_a_page_catches_up_is_left_to_its_own_frame(app, user
     shown = "".join(snapshot.frames([reply]))
     assert "one" in shown
     assert "two" not in shown
+
+
+def test_the_last_words_of_a_reply_that_ends_while_a_page_catches_up_are_shown_once(
+    app, user, monkeypatch
+):
+    chat, broadcast = Chat(), live.Broadcast()
+    user.chats.append(chat)
+    reply = chat.begin_reply("gpt-4o")
+    reply.show("one ")
+    broadcast.update(reply)
+
+    def ends(id, snapshot=live.Snapshot):
+        """Look, and have the reply say its last words and end before anybody looks again."""
+        monkeypatch.setattr(live, "Snapshot", snapshot)
+        seen = snapshot(id)
+        reply.show("one two")
+        broadcast.update(reply)
+        values = {"status": "complete", "content": "one two", "revision": chat.next_revision()}
+        db.session.execute(Message.__table__.update().values(values))
+        db.session.commit()
+        db.session.expire_all()
+        return seen
+
+    monkeypatch.setattr(live, "Snapshot", ends)
+    seq, frames = chat.catch_up(0)
+    assert "one two" in "".join(frames)
+    assert seq == live.Snapshot(chat.id).seq
 
 
 def test_an_open_page_hears_what_comes_after_redis_forgot_its_chat(stack, ada, provider):

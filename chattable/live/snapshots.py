@@ -34,6 +34,10 @@ class Snapshot:
         self.text = (text or b"").decode()
         self._patches = [patch.decode() for patch in patches]
 
+    def outlived_by(self, messages: Sequence[Any]) -> bool:
+        """Return whether the reply that was being written has ended, as the database says later."""
+        return any(each.id == self.message_id and not each.running for each in messages)
+
     def frames(self, messages: Sequence[Any]) -> list[str]:
         """Return the frames that bring a page up to `messages` and the reply's latest word."""
         kept = [self._article(message) for message in messages if not message.superseded]
