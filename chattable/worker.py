@@ -23,6 +23,7 @@ from gevent.pool import Pool
 from redis.exceptions import RedisError
 from rq.command import parse_payload
 from rq.exceptions import DequeueTimeout, DeserializationError
+from rq.job import JobStatus
 from rq.logutils import setup_loghandlers
 from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
@@ -293,6 +294,8 @@ class Worker(BaseWorker):
         """Have nothing kept of a job whose chat was deleted meanwhile."""
         if self.is_ours(job.id) and (chat_id := deleted_chat(job)):
             job.result_ttl = job.failure_ttl = 0
+            # Taken out of Redis with the chat, it has no status, and RQ deletes what has one.
+            job.set_status(JobStatus.STARTED)
             live.broadcast_deletion(chat_id)
         super().handle_execution_ended(job, queue, heartbeat_ttl)
 
