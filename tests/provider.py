@@ -131,7 +131,7 @@ class Provider:
 
     def answer(self, connection, request):
         """Answer one request by its script."""
-        if not request.path.endswith("/chat/completions"):
+        if not request.path.partition("?")[0].endswith("/chat/completions"):
             return self._list_models(connection, request)
         with self.changed:
             request.reply = self.script_for(request)

@@ -739,7 +739,9 @@ SENTENCES = [
     (402, {}, "used up its credit"),
     (403, HTML, "does not let this key use the model"),
     (404, {"error": f"model not found {KEY}"}, "does not know the model “gpt-4o-mini”"),
-    (404, HTML, "does not know the model"),
+    (404, HTML, "has nothing at this address"),
+    (404, "404 page not found", "has nothing at this address"),
+    (408, "", "took too long to answer"),
     (413, HTML, "too much text"),
     (422, wire.error("unprocessable"), "error 422"),
     (
@@ -766,6 +768,27 @@ def test_an_http_error_becomes_a_helpful_sentence(ask, provider, caplog, status,
     assert sentence in answer.error
     assert KEY not in answer.error + caplog.text
     assert answer.text == ""
+
+
+@pytest.mark.parametrize("error", [None, "", {}, "Bad Request"])
+def test_an_error_may_say_beside_its_error_what_went_wrong(ask, provider, error):
+    provider.fails(400, {"error": error, "message": "maximum context length exceeded"})
+    assert TOO_LONG in ask().error
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "idna", "base64", "nonsense"])
+def test_an_error_is_read_whatever_charset_it_claims(ask, provider, charset):
+    kind = {"content-type": f"application/json; charset={charset}"}
+    provider.fails(401, wire.error("no"), headers=kind)
+    assert "refused the API key" in ask().error
+
+
+@pytest.mark.parametrize("status", [302, 400])
+def test_of_an_error_without_end_only_the_beginning_is_read(ask, provider, status):
+    script = provider.fails(status, b"x" * 100_000, headers={"content-length": str(10**9)})
+    script.steps.append(lambda exchange: exchange.pause(None))
+    assert ask().error.startswith("The provider")
+    assert script.wait_for_disconnect()
 
 
 def test_an_http_error_that_breaks_off_is_explained_by_its_status(ask, provider):
@@ -847,6 +870,22 @@ def test_a_key_is_sent_without_the_blanks_around_it(ask, provider, key, sent):
 def test_a_key_that_cannot_be_sent_is_a_wrong_key(ask, caplog):
     assert "refused the API key" in ask(OPENAI_API_KEY="“sk-secret”").error
     assert "sk-" not in caplog.text
+
+
+def test_a_base_url_may_have_a_query_a_name_and_blanks_around_it(ask, provider):
+    provider.says("Hi")
+    url = provider.url.replace("//", "//ada:secret@")
+    assert ask(OPENAI_BASE_URL=f" {url}?api-version=7\n").text == "Hi"
+    asked = provider.requests[0]
+    assert asked.path == "/v1/chat/completions?api-version=7"
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("name", ["OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
+@pytest.mark.parametrize("value", ["org-1\n", "örg"])
+def test_a_setting_that_cannot_be_sent_is_told_in_a_sentence(ask, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert ask().error.startswith(("The request cannot be sent", "The provider could not be"))
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -1066,6 +1105,62 @@ def test_a_connection_that_was_closed_while_idle_is_replaced(ask, provider, capl
     provider.says("two")
     assert ask().text == "two"
     assert not caplog.records
+
+
+def test_a_connection_that_has_idled_for_long_is_replaced(ask, provider, monkeypatch):
+    provider.says("one")
+    assert ask().text == "one"
+    readers_end()
+    [before] = provider.connections
+    monkeypatch.setattr("chattable.provider.transport.KEPT_FOR", 0)
+    provider.says("two")
+    assert ask().text == "two"
+    assert before not in provider.connections
+
+
+def test_a_busy_provider_is_asked_again_on_the_same_connection(ask, provider):
+    seen = set()
+    for script in (provider.fails(429), provider.fails(429), provider.says("Here now")):
+        script.steps.insert(0, lambda exchange: seen.add(exchange.connection))
+    assert ask().text == "Here now"
+    assert len(seen) == 1
+
+
+def test_what_only_announces_an_answer_is_passed_over(ask, provider):
+    for _ in range(2):
+        script = provider.reply()
+        script.steps.append(lambda exchange: exchange.raw(EARLY))
+        script.says("Hi")
+        assert ask().text == "Hi"
+        readers_end()
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+
+
+@pytest.mark.parametrize("status", [101, 204])
+def test_a_body_where_none_should_be_answers_nobody_else(ask, provider, status):
+    late = wire.http_head(200, {"content-length": 2}) + b"{}"
+    provider.fails(status, late, headers={"content-length": "0"})
+    ask()
+    readers_end()
+    provider.says("two")
+    assert ask().text == "two"
+
+
+def test_a_cookie_is_not_sent_back(ask, provider):
+    provider.fails(429, headers={"set-cookie": "a=\xe9", "retry-after-ms": "20"})
+    provider.says("Hi")
+    assert ask().text == "Hi"
+    assert "cookie" not in provider.requests[1].headers
+
+
+def test_an_answer_that_is_no_http_is_not_asked_for_again(ask, provider):
+    script = provider.reply()
+    script.steps.append(lambda exchange: exchange.raw(b"what?\r\n\r\n"))
+    script.cuts()
+    assert ask().error == "The provider's answer could not be understood. Try again."
+    assert len(provider.requests) == 1
 
 
 def test_what_a_provider_says_while_nobody_asks_answers_nobody(ask, provider):

@@ -17,13 +17,14 @@ from chattable.provider.dialect import decode, fields, plain
 from chattable.provider.errors import (
     BROKEN_OFF,
     NOT_REACHED,
+    NOT_SENT,
     NOT_UNDERSTOOD,
     TOO_LATE,
     ProviderError,
     explain_body,
     sentence,
 )
-from chattable.provider.transport import CONNECT_TIMEOUT, HungUp, Line, Pool, Transport, asking_on
+from chattable.provider.transport import HungUp, Line, NotUnderstood, Pool, Transport, asking_on
 
 OPENAI = "https://api.openai.com/v1"
 # Seconds.
@@ -44,7 +45,7 @@ class Provider:
     """A provider's address, our key, and connections to it that are kept."""
 
     def __init__(self, config):
-        self._url = config.get("OPENAI_BASE_URL") or OPENAI
+        self._url = (config.get("OPENAI_BASE_URL") or OPENAI).strip()
         self._key = (config.get("OPENAI_API_KEY") or "").strip() or "none"
         # Longer than a completion waits.
         self._silence = config["READ_TIMEOUT"] * THINKING + 10
@@ -59,16 +60,18 @@ class Provider:
         if not re.fullmatch("[!-~]+", self._key):
             raise ProviderError(sentence(401, "", None))
         try:
-            return openai.OpenAI(
-                api_key=self._key,
-                base_url=self._url,
-                timeout=httpx2.Timeout(self._silence, connect=CONNECT_TIMEOUT),
-                default_headers={"Accept-Encoding": "identity"},
-                # A line knows the environment's proxies; a netrc file is not meant for us.
-                http_client=httpx2.Client(transport=Transport(), trust_env=False),
-            )
+            url = httpx2.URL(self._url)
         except httpx2.InvalidURL as error:
             raise ProviderError(NOT_REACHED) from error
+        return openai.OpenAI(
+            api_key=self._key,
+            base_url=url.copy_with(query=None, userinfo=b""),
+            default_query=dict(url.params),
+            timeout=self._silence,
+            default_headers={"Accept-Encoding": "identity"},
+            # The pool knows the environment's proxies; a netrc file is not meant for us.
+            http_client=httpx2.Client(transport=Transport(), trust_env=False),
+        )
 
     def complete(self, line, data):
         """Return the open response to a completion's request; `explain` explains what it raises.
@@ -97,9 +100,11 @@ def list_models() -> list[str]:
     try:
         with deadline(line, MODELS_TIMEOUT):
             listed = decode(provider.models(line))
+    except UnicodeEncodeError as error:
+        raise explain(error, None) from error
     except ValueError as error:
         raise ProviderError(NOT_UNDERSTOOD) from error
-    except (openai.OpenAIError, httpx2.HTTPError) as error:
+    except (openai.OpenAIError, httpx2.HTTPError, NotUnderstood) as error:
         raise explain(error, None) from error
     models = fields(listed).get("data") or listed
     ids = {plain(fields(model).get("id")) for model in (models if type(models) is list else ())}
@@ -124,18 +129,28 @@ def explain(error, model):
     """Return the `ProviderError` for what ended a request; a bug is raised as it is."""
     if isinstance(error, ProviderError):
         return error
+    if isinstance(error, openai.APIStatusError):
+        return explain_body(body_of(error.response), error.status_code, model)
     log.warning("model %s failed: %s", model, type(error).__name__)
     match error:
-        case openai.APIStatusError():
-            return explain_body(error.body, error.status_code, model)
         case openai.APITimeoutError() | httpx2.TimeoutException():
             return ProviderError(TOO_LATE)
-        case openai.APIConnectionError() if isinstance(error.__cause__, httpx2.ProtocolError):
+        case openai.APIConnectionError() if isinstance(error.__cause__, httpx2.DecodingError):
             return ProviderError(NOT_UNDERSTOOD)
         case openai.APIConnectionError():
             return ProviderError(NOT_REACHED)
-        case httpx2.DecodingError():
+        case httpx2.DecodingError() | NotUnderstood():
             return ProviderError(NOT_UNDERSTOOD)
+        case UnicodeEncodeError():
+            return ProviderError(NOT_SENT)
         case httpx2.HTTPError():
             return ProviderError(BROKEN_OFF)
     raise error
+
+
+def body_of(response):
+    """Return what an error says: JSON decoded, else its text."""
+    try:
+        return decode(response.content)
+    except ValueError:
+        return response.text

@@ -6,6 +6,8 @@ from chattable.provider.dialect import fields, plain
 
 TOO_LATE = "The provider took too long to answer. Try again."
 NOT_REACHED = "The provider could not be reached. Try again in a moment."
+NOT_SENT = "The request cannot be sent as it is. Check the settings that begin with OPENAI_."
+NOWHERE = "The provider has nothing at this address. Check OPENAI_BASE_URL, then try again."
 NOT_UNDERSTOOD = "The provider's answer could not be understood. Try again."
 BROKEN_OFF = "The connection to the provider broke off. Try again."
 HTTP_ERRORS = {str(status) for status in range(400, 600)}
@@ -34,7 +36,8 @@ def explain_body(body, status, model):
     told = fields(error) or {"message": error if plain(error)[:1] != "<" else None}
     code = str(told.get("code"))
     status = status or (int(code) if code in HTTP_ERRORS else None)
-    words = " ".join(str(told.get(key) or "") for key in ("code", "type", "message")).lower()
+    parts = [told.get(key) for key in ("code", "type", "message")] + [fields(body).get("message")]
+    words = " ".join(str(part) for part in parts if part).lower()
     said = sentence(status, words, model)
     log.warning("model %s: provider error %s: %s", model, status, said)
     return ProviderError(said)
@@ -50,10 +53,16 @@ def sentence(status, words, model):
         return "The provider account has used up its credit. Top it up, then try again."
     if status == 401 or any(sign in words for sign in ("api_key", "api key", "authentication")):
         return "The provider refused the API key. Check OPENAI_API_KEY, then try again."
+    if status == 408:
+        return TOO_LATE
+    if status == 404 and (not model or "model" not in words):
+        return NOWHERE
     if status == 404 or "model_not_found" in words:
         return f"The provider does not know the model “{model}”. Pick another one."
     if status == 429 or "rate_limit" in words or "rate limit" in words:
         return "The provider is receiving too many requests. Wait a moment, then try again."
+    if status == 403 and not model:
+        return "The provider does not let this key list its models."
     if status == 403:
         return f"The provider does not let this key use the model “{model}”. Pick another one."
     if status == 413:

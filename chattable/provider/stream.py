@@ -1,5 +1,6 @@
 """Read the stream of a completion as it grows: its text, its usage and its end."""
 
+import logging
 import os
 import threading
 import time
@@ -52,6 +53,8 @@ FINISH_NOTES = {
 }
 GARBLED = "A part of the answer could not be read."
 LONGEST_REASON = 40
+
+log = logging.getLogger(__name__)
 
 # The completions that are read in this process; adding and discarding needs no lock.
 readers: set["Completion"] = set()
@@ -113,6 +116,8 @@ class Completion:
         """End the completion now: the provider's connection is closed at once."""
         self.stopped = True
         self._hang_up()
+        # It may still sleep before it would ask again.
+        readers.discard(self)
         self._wake.set()
 
     @property
@@ -150,7 +155,7 @@ class Completion:
             self._receive(stream_options={"include_usage": True})
         except openai.APIStatusError as refusal:
             # Some providers refuse the option instead of ignoring it.
-            if "stream_options" not in str(refusal.body):
+            if "stream_options" not in refusal.response.text:
                 raise
             self._receive()
 
@@ -208,6 +213,7 @@ class Completion:
         silent = time.monotonic() - self._heard_at > limit and not self._chunks
         if silent and not self.finish_reason:
             sentence = f"The model has said nothing for {limit:.0f} seconds. Try again."
+            log.warning("model %s: %s", self.model, sentence)
             self._failure = ProviderError(sentence)
         return silent
 

@@ -7,12 +7,19 @@ ends nothing that another thread wants to have ended. Only `client` comes in her
 import os
 import socket
 import ssl
+import time
 from base64 import b64encode
 from collections import deque
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cached_property
-from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    IncompleteRead,
+)
 from threading import Event, Lock
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -23,20 +30,32 @@ import httpx2
 CONNECT_TIMEOUT = 10
 # Idle connections that wait for the next request.
 KEPT_CONNECTIONS = 10
-# Bytes: what one look at a connection takes at once, and at most; all that is read of an error.
+# Seconds after which a kept connection is not used again: somebody on the way may forget it.
+KEPT_FOR = 60
+# Bytes: what one look at a connection takes at once, and at most; more is not read of an error.
 BLOCK = 65_536
 MOST_AT_ONCE = 2**20
+# What the SDK is told of an answer's headers: a cookie would be sent with every later request, and
+# errors are JSON, whatever charset they claim.
+HEARD = ("content-encoding", "retry-after", "retry-after-ms", "x-should-retry")
 
 
 class HungUp(Exception):
     """Raised in the thread that waits for an answer when another one has hung up."""
 
 
+class NotUnderstood(Exception):
+    """Raised for an answer that is no HTTP: to ask again might be billed again."""
+
+
 class Transport(httpx2.BaseTransport):
     """What the SDK's one client sends by: the line of whoever asks."""
 
     def handle_request(self, request):
-        """Return the answer, its body as it arrives. Raises `httpx2.TransportError`, `HungUp`."""
+        """Return the answer, its body as it arrives.
+
+        Raises `httpx2.TransportError`, `NotUnderstood`, `HungUp`.
+        """
         return asking_on.get().request(request)
 
 
@@ -54,6 +73,7 @@ class Line:
 
     def request(self, request):
         """See `Transport.handle_request`."""
+        self.check()
         with translated():
             if kept := self._pool.take():
                 # It may end as it is used: that says nothing about the provider.
@@ -67,16 +87,16 @@ class Line:
         try:
             with self.listening():
                 sock = self._connect(connection, request.extensions["timeout"]["read"])
-                connection.request(request.method, target, request.read(), headers | more)
+                body = request.read() or None
+                connection.request(request.method, target, body, headers | more)
                 answer = connection.getresponse()
         except BaseException:
             self.drop(connection)
             raise
+        heard = {name: answer.headers.get(name) for name in HEARD if name in answer.headers}
         return httpx2.Response(
             answer.status,
-            headers=[
-                (name.encode(), value.encode("latin-1")) for name, value in answer.getheaders()
-            ],
+            headers=[(name.encode(), text.encode("latin-1")) for name, text in heard.items()],
             stream=Body(self, connection, sock, answer),
         )
 
@@ -128,6 +148,16 @@ class Line:
             self._sock = None
 
 
+class Answer(HTTPResponse):
+    """An answer behind all that only announces it: `HTTPResponse` knows that of 100 alone."""
+
+    def begin(self):
+        super().begin()
+        while 101 < self.status < 200:
+            self.headers = None  # type: ignore[assignment] # for `begin` to read on
+            super().begin()
+
+
 @contextmanager
 def translated():
     """Raise what goes wrong as `httpx2` does, which the SDK understands."""
@@ -135,11 +165,11 @@ def translated():
         yield
     except TimeoutError as error:
         raise httpx2.ReadTimeout(str(error)) from error
-    except ConnectionError as error:  # one of them is an HTTPException, too
+    except (ConnectionError, IncompleteRead) as error:  # one of them is an HTTPException, too
         raise httpx2.NetworkError(str(error)) from error
     except HTTPException as error:
-        raise httpx2.RemoteProtocolError(str(error)) from error
-    except (OSError, UnicodeError) as error:  # a name that can be none is the latter
+        raise NotUnderstood from error
+    except (OSError, ValueError) as error:  # a name, or a header, that can be none is the latter
         raise httpx2.ConnectError(str(error)) from error
 
 
@@ -148,7 +178,7 @@ class Pool:
 
     def __init__(self, url):
         self._address = url
-        self._kept: deque[HTTPConnection] = deque()
+        self._kept: deque[tuple[HTTPConnection, float]] = deque()
         self._process = os.getpid()
 
     def take(self):
@@ -156,18 +186,18 @@ class Pool:
         self._notice_fork()
         while True:
             try:
-                connection = self._kept.pop()
+                connection, since = self._kept.pop()
             except IndexError:
                 return None
-            if is_silent(connection.sock):
+            if time.monotonic() - since < KEPT_FOR and is_silent(connection.sock):
                 return connection
             connection.close()
 
     def keep(self, connection):
         self._notice_fork()
-        self._kept.append(connection)
+        self._kept.append((connection, time.monotonic()))
         while len(self._kept) > KEPT_CONNECTIONS:
-            self._kept.popleft().close()
+            self._kept.popleft()[0].close()
 
     def _notice_fork(self):
         if self._process != os.getpid():
@@ -177,16 +207,20 @@ class Pool:
     def open(self):
         """Return a new connection, not connected yet."""
         if not self._proxy:
-            return self._connection(self._url.host, self._port)
+            return self._connection(self._url.raw_host.decode(), self._port)
         connection = self._connection(self._proxy.hostname, self._proxy.port or 80)
         if self._secure:
             connection.set_tunnel(self._url.host, self._port, self._credentials)
         return connection
 
     def _connection(self, host, port):
+        connection: HTTPConnection
         if self._secure:
-            return HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=self._tls)
-        return HTTPConnection(host, port, timeout=CONNECT_TIMEOUT)
+            connection = HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=self._tls)
+        else:
+            connection = HTTPConnection(host, port, timeout=CONNECT_TIMEOUT)
+        connection.response_class = Answer
+        return connection
 
     def address(self, url):
         """Return (target, headers) that a request for `url` needs besides its own."""
@@ -212,7 +246,7 @@ class Pool:
 
     @cached_property
     def _tls(self):
-        context = ssl.create_default_context()
+        context = httpx2.create_ssl_context()
         context.set_alpn_protocols(["http/1.1"])
         return context
 
@@ -254,6 +288,9 @@ class Body(httpx2.SyncByteStream):
         self._framing = Chunks() if answer.chunked else Plain(answer.length)
 
     def close(self):
+        if self._answer.status >= 300 and not self._framing.over:
+            # Of a refusal that nobody reads: to keep the connection, for the next try.
+            self._framing.feed(bytes(self._drain(self._answer.fp.read1)))
         self._answer.close()
         if self._framing.clean and not self._answer.will_close:
             self._line.keep(self._connection)
@@ -263,7 +300,7 @@ class Body(httpx2.SyncByteStream):
     def __iter__(self):
         """Yield the bytes of the body, all that has arrived each time."""
         with translated(), self._line.listening():
-            if self._answer.status < 400:
+            if self._answer.status < 300:
                 yield from self._arriving()
             else:
                 yield from self._error()
@@ -320,7 +357,8 @@ class Plain:
 
     def __init__(self, length):
         self._left = length
-        self.over = self.clean = length == 0
+        # What should have no body may have one all the same.
+        self.over, self.clean = length == 0, False
 
     def feed(self, data):
         """Return the body's part of what has arrived; of nothing, at the connection's end."""
