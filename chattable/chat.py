@@ -13,14 +13,12 @@ from sqlalchemy import (
     Integer,
     String,
     and_,
-    bindparam,
     delete,
     event,
     false,
     func,
     inspect,
     select,
-    update,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship
@@ -42,7 +40,8 @@ from chattable.database import (
 from chattable.family import family_of
 from chattable.history import conversation, spoken
 from chattable.message import UNSEEN, MessageMixin, is_doubled
-from chattable.owner import Chattable, kind_of, spent
+from chattable.owner import Chattable
+from chattable.queries import cost_of_chat, counted, with_chat
 from chattable.writing import INTERRUPTED, RUNNING, give_up
 
 PAGE = 30
@@ -448,29 +447,3 @@ def delete_messages(_mapper, connection, chat):
     """Leave nothing behind, where the database minds no foreign keys and where it does."""
     said = family_of(type(chat)).message.__table__
     connection.execute(delete(said).where(said.c.chat_id == chat.id))
-
-
-# Queries that every reply asks are built once.
-
-
-@functools.cache
-def with_chat(mapper, owner):
-    """Return the query for a chat and the `owner` (a class) it belongs to."""
-    chat = mapper.class_
-    its = and_(owner.id == chat.chattable_id, chat.chattable_type == kind_of(owner))
-    return select(chat, owner).join(owner, its).where(chat.id == bindparam("chat_id"))
-
-
-@functools.cache
-def counted(mapper, *names):
-    """Return the statement that counts a change of a chat and sets what has these names."""
-    columns = mapper.columns
-    values: dict = {columns[name]: bindparam(f"new_{name}") for name in names}
-    change = update(mapper.local_table).where(columns["id"] == bindparam("chat_id"))
-    values[columns["revision"]] = columns["revision"] + 1
-    return change.values(values).returning(columns["revision"])
-
-
-@functools.cache
-def cost_of_chat(message):
-    return select(spent(message)).where(message.chat_id == bindparam("chat_id"))
