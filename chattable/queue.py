@@ -180,7 +180,16 @@ def delete_jobs(ids):
     for id in ids:
         # It may end, and be forgotten, at any moment.
         with suppress(NoSuchJobError, InvalidJobOperation):
-            Job.fetch(id, connection=live.redis()).delete()
+            delete_job(Job.fetch(id, connection=live.redis()))
+
+
+def delete_job(job):
+    try:
+        job.delete()
+    except ValueError:
+        # RQ misses a run of it that has just ended, or whose worker was killed a while ago.
+        live.redis().delete(job.execution_registry.key)
+        job.delete()
 
 
 def delete_cancelled_jobs():

@@ -5,11 +5,12 @@ import uuid
 
 import pytest
 from flask_login import login_user
+from rq.executions import Execution
 from rq.job import Job
 from sqlalchemy import event, insert
 
 from app import show_page
-from chattable import shredder
+from chattable import live, queue, shredder
 from chattable.chat import PAGE
 from models import NEW_CHAT, Chat, Message, User, db
 from tests.page import Page, parse
@@ -275,6 +276,20 @@ def test_a_job_may_end_while_its_chat_is_deleted(ada, new_chat, monkeypatch):
 
     monkeypatch.setattr(Job, "fetch", fetch_and_end)
     assert ada.delete(f"/chats/{chat}", headers=HTMX).status_code == 200
+
+
+def test_a_run_of_a_job_may_end_while_its_chat_is_deleted(app, ada, new_chat):
+    chat = new_chat()
+    words = {"chat_id": chat, "content": "Hello", "client_id": str(uuid.uuid4())}
+    assert ada.post("/messages", data=words, headers=HTMX).status_code == 204
+    with app.app_context():
+        [job] = queue.queue().jobs
+        # RQ has it in its list of runs, and nothing else: a worker that was killed leaves this.
+        run = Execution("a run", job.id, live.redis())
+        job.execution_registry.add(run, ttl=60, pipeline=live.redis())
+        assert ada.delete(f"/chats/{chat}", headers=HTMX).status_code == 200
+        assert not Job.exists(job.id, connection=live.redis())
+        assert not live.redis().exists(job.execution_registry.key)
 
 
 # earlier messages
