@@ -28,7 +28,10 @@ class Tab:
     """One page of a chat, loaded once, and its socket; `page` is what a person would see.
 
     `seen`, if given, is called with the tab after each frame that was swapped in.
+    Set `persists` for it to connect anew when it is told to, as a browser does.
     """
+
+    persists = False
 
     def __init__(self, person, chat_id, seen=None):
         self.person, self.chat_id, self.seen = person, chat_id, seen
@@ -59,6 +62,8 @@ class Tab:
         while not (result := condition(self)):
             if self._has_news(deadline - time.monotonic()):
                 self._show_next()
+            elif self.persists and self.socket.code == 1012 and time.monotonic() < deadline:
+                self.connect()
             elif not (result := condition(self)):
                 raise TimeoutError(
                     f"socket {self.socket.code}, {self.shown} frames, the page shows:\n"
