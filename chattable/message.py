@@ -134,6 +134,7 @@ class MessageMixin:
 
     def show(self, content: str) -> None:
         """Show `content` as what was written so far."""
+        # As if it were saved: a hook that commits would save the whole text with every word.
         set_committed_value(self, "content", content)
         set_committed_value(self, "status", "streaming")
 

@@ -1,8 +1,6 @@
 """The connections to Redis that everybody shares, but for the relay's."""
 
 import logging
-import select
-import sys
 from typing import Any
 
 from flask import current_app
@@ -40,12 +38,7 @@ def watchful(connection_class: Any):
 
     After a failover the old primary may keep its connections, and refuse every write: then all of
     them are made anew. What was refused is not sent again.
-
-    The quick look before each command is a tenth of a reply's CPU: gevent's poll takes a turn
-    around the hub, behind everybody else, also when it need not wait.
     """
-
-    look_at_once = poll()
 
     class WatchfulConnection(connection_class):
         failovers = 0
@@ -89,23 +82,9 @@ def watchful(connection_class: Any):
             # The pool takes a connection that has something to read for one that was closed.
             if self.made_after < self.failovers:
                 return True
-            if timeout or not self._sock or not look_at_once:
-                return super().can_read(timeout)
-            # (Nothing is left over in its buffer: what was not read drops the connection.)
-            look = look_at_once()
-            look.register(self._sock, select.POLLIN)
-            return bool(look.poll(0))
+            return super().can_read(timeout)
 
     return WatchfulConnection
-
-
-def poll():
-    """Return the system's `poll`, also where gevent has put its own in its place, or None."""
-    if "gevent" not in sys.modules:
-        return getattr(select, "poll", None)
-    from gevent.monkey import get_original
-
-    return get_original("select", "poll")
 
 
 def redis() -> Redis:

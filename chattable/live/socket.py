@@ -183,9 +183,10 @@ def follow(socket, watcher, seq):
 
 
 def rest(socket):
-    """Free the compressor of a quiet socket, a quarter of a megabyte; the next frame makes one.
+    """Free the compressor of a quiet socket; the next frame makes another.
 
     Any message may begin a new stream (RFC 7692, 7.2.1); the browser's side does not notice.
+    wsproto has no public way. A page takes 53 kB of a web process, its compressor 90 to 260 more.
     """
     for extension in getattr(getattr(socket.ws.connection, "_proto", None), "extensions", ()):
         extension._compressor = None
