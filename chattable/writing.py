@@ -232,10 +232,22 @@ class Writing:
 @functools.cache
 def ending(mapper, *names):
     """Return the statement that ends a running reply, built once: each reply needs it."""
-    columns = mapper.columns
-    running = columns["id"] == bindparam("message_id"), columns["status"].in_(RUNNING)
-    values: dict = {columns[name]: bindparam(f"new_{name}") for name in names}
-    return update(mapper.local_table).where(*running).values(values)
+    values: dict = {mapper.columns[name]: bindparam(f"new_{name}") for name in names}
+    return update(mapper.local_table).where(*running(mapper.local_table)).values(values)
+
+
+@functools.cache
+def growing(table):
+    """Return the statement that adds `more` to a running reply of which so much is `saved`."""
+    content = table.c.content
+    # A commit whose answer was lost must not append twice.
+    as_known = func.length(content) == bindparam("saved")
+    grown = {"content": content + bindparam("more"), "status": "streaming"}
+    return update(table).where(*running(table), as_known).values(grown)
+
+
+def running(table):
+    return table.c.id == bindparam("message_id"), table.c.status.in_(RUNNING)
 
 
 class Checkpoint:
@@ -246,7 +258,6 @@ class Checkpoint:
         # One statement is its own transaction: one round trip instead of three.
         engine = db.session.get_bind(mapper=type(message).__mapper__).engine
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._running = table.c.id == self._id, table.c.status.in_(RUNNING)
         self._table = table
         self._saved = 0
         self._due = time.monotonic() + CHECKPOINT
@@ -266,32 +277,30 @@ class Checkpoint:
             return True
 
     def _save(self, content):
-        column, more = self._table.c.content, content[self._saved :]
-        # A commit whose answer was lost must not append twice.
-        as_known = func.length(column) == self._saved
-        append = update(self._table).where(*self._running, as_known)
-        if saved := self._execute(append.values(content=column + more, status="streaming")):
+        more = content[self._saved :]
+        if saved := self._execute(growing(self._table), saved=self._saved, more=more):
             self._saved = len(content)
         return saved
 
     def start_over(self):
         self._saved = 0
         try:
-            self._execute(update(self._table).where(*self._running).values(content=""))
+            self._execute(update(self._table).where(*running(self._table)).values(content=""))
         except SQLAlchemyError as error:
             if not transient(error):
                 raise
             # The end of the reply will be saved whole.
             log.warning("message %s: thought not taken back: %s", self._id, reason(error))
 
-    def _execute(self, statement):
+    def _execute(self, statement, **values):
         with self._engine.connect() as connection:
-            return connection.execute(statement).rowcount == 1
+            done = connection.execute(statement, {"message_id": self._id, **values})
+            return done.rowcount == 1
 
     def still_ours(self):
         """Return whether the reply has not been declared dead or deleted."""
-        query = select(func.length(self._table.c.content)).where(*self._running)
+        query = select(func.length(self._table.c.content)).where(*running(self._table))
         with self._engine.connect() as connection:
-            length = connection.execute(query).scalar()
+            length = connection.execute(query, {"message_id": self._id}).scalar()
         self._saved = length or 0
         return length is not None
