@@ -89,11 +89,12 @@ class User(Chattable, UserMixin, Model):
         live.broadcast_message(message)
         if message.role == "user" and message.chat.title == opening_words(message.content):
             message.chat.broadcast_title()
+            message.chat.told_at = message.revision
 
     def on_message_update(self, message: "Message") -> None:
         live.broadcast_message(message)
         if not message.running:
-            message.chat.confirm_title()
+            message.chat.confirm_title(message.revision)
             message.chat.broadcast_cost()
 
 
@@ -107,6 +108,9 @@ class Chat(ChatMixin, Model):
     __installs__ = "installs"
 
     title: Mapped[str] = mapped_column(String(200), default=NEW_CHAT)
+
+    # The revision as of which my title was shown by whoever writes a reply here.
+    told_at = None
 
     def also_changes(self, content: str | None) -> dict[str, Any]:
         return {"title": opening_words(content)} if content and self.title == NEW_CHAT else {}
@@ -123,15 +127,14 @@ class Chat(ChatMixin, Model):
     def broadcast_title(self) -> None:
         """Show my title on every page of mine."""
         live.announce(self.id, self._title_frame())
-        self.announced = self.title
 
     @persistent
-    def confirm_title(self) -> None:
-        """Show my title again if somebody else has changed it since I showed it here."""
-        if announced := self.__dict__.pop("announced", None):
+    def confirm_title(self, revision: int) -> None:
+        """Show my title again if somebody else has changed me since a reply here began."""
+        if self.told_at and self.told_at + 1 < revision:
             db.session.refresh(self, ["title"])
-            if self.title != announced:
-                live.announce(self.id, self._title_frame())
+            self.broadcast_title()
+            self.told_at = None
 
     @persistent
     def broadcast_cost(self) -> None:

@@ -170,6 +170,23 @@ def test_both_hooks_show_messages_title_and_cost_on_open_pages(frames, send, run
     assert "$0.0002" in shown[-1]
 
 
+@pytest.mark.parametrize("rename", [True, False])
+def test_the_end_of_a_reply_shows_the_title_somebody_gave_meanwhile(app, chat, frames, rename):
+    with app.app_context():
+        writer, seen = Chat.with_owner(chat), []
+        _, reply = writer.exchange("Hello", str(uuid.uuid4()), "gpt-4o-mini")
+        with app.app_context():  # elsewhere; its pages hear of it before the title of the writer
+            db.session.get(Chat, chat).rename("Plans") if rename else None
+        frames()
+        writer.broadcast_title()
+        db.event.listen(db.engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+        reply.interrupt(reply.id)
+    shown = [found[1] for frame in frames() if (found := re.search("<title>(.+) ·", frame))]
+    assert shown == (["Hello", "Plans"] if rename else ["Hello"])
+    # Nobody asks for a title that is known.
+    assert rename == any(query.startswith("SELECT chats.title") for query in seen), seen
+
+
 def test_the_conversation_so_far_is_what_the_provider_is_told(send, run_jobs, provider):
     for text, reply in (("one", "eins"), ("two", "zwei"), ("three", "drei")):
         provider.says(reply)
