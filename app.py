@@ -148,8 +148,7 @@ def create_chat():
 
 
 def create_empty_chat():
-    chat = Chat()
-    current_user.chats.append(chat)
+    chat = current_user.begin_chat()
     db.session.commit()
     return chat
 

@@ -48,6 +48,12 @@ class Chattable:
     def on_message_update(self, message: Any) -> None:
         """Called with each piece that a message has grown by, and once it has ended."""
 
+    def begin_chat(self) -> Any:
+        """Return a new chat of mine, to be committed; `chats.append` would read all the others."""
+        chat = family_of(type(self)).chat(chattable_type=kind_of(type(self)), chattable_id=self.id)
+        db.session.add(chat)
+        return chat
+
     def chats_by_recency(self, limit: int | None = None) -> list[Any]:
         """Return my chats (at most `limit`), the latest active first."""
         latest = my_latest_chats(family_of(type(self)).chat)

@@ -116,20 +116,33 @@ def test_everybody_has_a_list_of_their_own(ada, new_chat, say, let_in):
     assert titles(bob) == sidebar(bob) == ["his"]
 
 
-def test_a_page_takes_no_more_queries_with_many_chats(app, ada, new_chat, say):
+@pytest.fixture
+def asked(app):
+    """Every statement that the database is asked from now on."""
+    statements = []
+    with app.app_context():
+        engine = db.engine
+    db.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    return statements
+
+
+def test_a_page_takes_no_more_queries_with_many_chats(ada, new_chat, say, asked):
     def queries(path):
-        seen = []
-        with app.app_context():
-            engine = db.engine
-        db.event.listen(engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+        asked.clear()
         assert ada.get(path).status_code == 200
-        return len(seen)
+        return len(asked)
 
     say(new_chat(), "one")
     few = queries("/chats/1")
     for number in range(10):
         say(new_chat(), f"more {number}")
     assert queries("/chats/1") == few
+
+
+def test_a_new_chat_reads_no_other(new_chat, asked):
+    new_chat()
+    assert any("INSERT INTO chats" in each for each in asked)
+    assert not any("FROM chats" in each for each in asked), asked
 
 
 # titles
