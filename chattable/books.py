@@ -1,4 +1,4 @@
-"""RQ's books, as a worker keeps them: who lives, and which jobs have lost their worker.
+"""What a worker keeps up in RQ's records: that it and its jobs live, and which lost their worker.
 
 For the worker.
 """
@@ -18,7 +18,7 @@ LIFE = 11
 STUCK = 10
 CALM = 4
 
-# All or nothing: a full Redis refuses the push. A job that was deleted is only forgotten.
+# One script, for a full Redis refuses the push. The id of a job that was deleted is only removed.
 PUT_BACK = """
 local taken, queue, job = unpack(KEYS)
 if not redis.call('LPOS', taken, ARGV[1]) then return 0 end
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Bookkeeper:
-    """Keep the books of one worker's queues."""
+    """Keep up RQ's records of one worker and its queues."""
 
     def __init__(self, app, worker):
         self.app, self.worker = app, worker
@@ -57,7 +57,7 @@ class Bookkeeper:
         worker = self.worker
         with worker.connection.pipeline(transaction=False) as pipeline:
             worker.heartbeat(pipeline=pipeline)
-            # All of it: Redis may have lost its memory.
+            # All of it: Redis may have been restarted without its data.
             told = {**worker.serialize(), "state": worker.get_state()}
             pipeline.hset(worker.key, mapping=told)
             worker_registration.register(worker, pipeline)
@@ -67,7 +67,7 @@ class Bookkeeper:
 
     def _clean(self, queue):
         """Have abandoned jobs run again, and forget what is over."""
-        # One worker at a time, and never one that died of it.
+        # One worker at a time; the key expires, should that one die.
         if queue.connection.set(queue.registry_cleaning_key, 1, nx=True, px=int(BEAT * 900)):
             clean_registries(queue)
             worker_registration.clean_worker_registry(queue)
@@ -76,7 +76,7 @@ class Bookkeeper:
                     delete_cancelled_jobs()
 
     def _free_stuck(self, queue):
-        """Have jobs run again that were taken, as often seen, and never begun."""
+        """Have jobs run again that were taken from the queue long ago, and never begun."""
         started = queue.started_job_registry.get_job_ids(cleanup=False)
         taken = queue.intermediate_queue.get_job_ids()
         seen = self._stuck.get(queue.name, {})

@@ -62,7 +62,7 @@ class ChatMixin:
     # The table that names this install, see `install`; named after the chats' if it has no name.
     __installs__: str | None = None
 
-    # Types are said: an app's own base may take others for `int` and `bool`.
+    # Types are explicit: an app's own base may map `int` and `bool` to others.
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     chattable_type: Mapped[str] = mapped_column(String(80))
     chattable_id: Mapped[int] = mapped_column(Integer)
@@ -204,7 +204,7 @@ class ChatMixin:
         """
         snapshot, changed = self._look(since)
         if snapshot.outlived_by(changed):
-            # Its last words, which are yet to be heard, are not for the reply as it has ended.
+            # It has ended since: frames that are still to come do not fit the reply as it is now.
             snapshot, changed = self._look(since)
         if len(changed) > PAGE:
             frames = snapshot.list_frames(self, *self.page(snapshot=snapshot))
@@ -289,7 +289,7 @@ class ChatMixin:
         """
         self._save_waiting()
         history = self.history()
-        # Before the provider is asked: who may not write the reply must not have it billed.
+        # Before the provider is asked, and bills: another reply may be running.
         message = self.begin_reply(model)
         with provider.Completion(model, history) as completion:
             message.receive(completion)

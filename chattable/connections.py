@@ -71,7 +71,7 @@ def green_connection():
             if timeout is not None:
                 return super().wait(gen, interval, timeout)
             try:
-                # Both count alike: 1 to read, 2 to write.
+                # psycopg and gevent mean the same by them: 1 to read, 2 to write.
                 events = next(gen)
                 while True:
                     self._wait_for(events)

@@ -1,4 +1,4 @@
-"""What any room needs of the database: its session, patience with it, its own types."""
+"""What any module needs of the database: its session, patience with it, its own types."""
 
 import functools
 import logging
@@ -29,10 +29,11 @@ from werkzeug.local import LocalProxy
 # Seconds for which a job and a page wait for the database.
 PATIENCE = 600
 PATIENCE_OF_A_PAGE = 10
-# What a server says whose statement was prepared by, or for, somebody else: between it and us is
-# a pooler that shares its connections, such as PgBouncer.
+# SQLSTATEs of a prepared statement that is unknown, or there already: a pooler such as PgBouncer
+# shares the server's connections among its clients.
 MISPLACED = ("26000", "42P05")
-# Of SQLSTATE, what passes by itself: connections, failover, conflicts, resources, shutdown, I/O.
+# SQLSTATEs, or their beginnings, of what passes by itself: connections, failover, conflicts,
+# resources, shutdown, I/O.
 PASSING = ("08", "25006", "25P", "40", "53", "55P03", "57", "58", *MISPLACED)
 UNDEFINED_TABLE = "42P01"
 PASSING_IN_SQLITE = {

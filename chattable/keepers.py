@@ -18,7 +18,7 @@ SECOND_LOOK = 0.3
 MODELS_REFRESH = 600
 MODELS_RETRY = 15
 TRY_AGAIN = 1
-# What needs no traceback: it says itself who is away.
+# Errors without a traceback: they say themselves who is away.
 EXPECTED = (RedisError, provider.ProviderError)
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def keep_sweeping(app):
 
     def sweep():
         nonlocal missing
-        # Whatever goes wrong, who is missing is counted anew.
+        # After an error, all that are missing count as seen for the first time.
         before, missing = missing, {}
         with app.app_context():
             missing = interrupt_orphans(before)
@@ -67,7 +67,7 @@ def interrupt_orphans(missing):
 
 
 def end_orphan(message_id):
-    """End a reply whose writer is gone; what one resists with keeps no other from its end."""
+    """End a reply whose writer is gone; where that fails, end it in the database alone."""
     message = family().message
     try:
         message.interrupt(message_id)

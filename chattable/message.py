@@ -41,7 +41,7 @@ from chattable.writing import INTERRUPTED, RUNNING, Writing, ending
 if TYPE_CHECKING:
     from chattable.provider import Completion
 
-# The finish reason of what is on the books only.
+# The finish reason of a request that was billed, and whose answer nobody has seen.
 UNSEEN = "unseen"
 
 
@@ -51,11 +51,11 @@ class MessageMixin:
     Mix it into one model of an app, of any name and with any columns of its own.
     """
 
-    # Of what says that each is said once, and one reply is written at a time: in PostgreSQL such
-    # names are a schema's. Named after the table if there are none.
+    # The names of two unique rules: one message by client id, one running reply in a chat. They
+    # have to be unique in a schema of PostgreSQL. After the table's name if there are none.
     __unique_names__: tuple[str, str] | None = None
 
-    # Types are said: an app's own base may take others for `int` and `bool`.
+    # Types are explicit: an app's own base may map `int` and `bool` to others.
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     chat_id: Mapped[int] = mapped_column(Integer)
     role: Mapped[str] = mapped_column(String(16))
@@ -171,7 +171,7 @@ class MessageMixin:
 
     @persistent
     def supersede(self) -> None:
-        """Take a reply that has ended out of the conversation; its cost stays on the books."""
+        """Take a reply that has ended out of the conversation; its cost still counts."""
         self.superseded = True
         self.revision = self.chat.next_revision()
         commit()

@@ -59,7 +59,7 @@ def enqueue_turn(chat: ChatMixin, token: str, job: Callable, *args: Any) -> bool
     try:
         enqueued = enqueue(job, chat, token, *args)
     finally:
-        # Sent twice at once, the turn is the job's that the other one enqueued.
+        # If it was sent twice at once, the turn belongs to the job that the other one enqueued.
         if turn == "taken" and not (enqueued or to_be_done(chat.id, token)):
             live.end_turn(chat.id, token)
     return True
@@ -83,7 +83,7 @@ def enqueue(job: Callable, chat: ChatMixin, token: str, *args: Any) -> bool:
         "description": f"{job.__name__} in chat {chat.id}",
     }
     try:
-        # RQ's list of queues can wait, a worker has the job meanwhile.
+        # The pipeline gets RQ's list of queues alone: a worker has the job before that is sent.
         with live.redis().pipeline() as later:
             queue().enqueue(job, chat.id, *args, unique=True, pipeline=later, **options)
             later.execute()
@@ -100,7 +100,7 @@ def job_id(chat_id, token):
 
 def own_jobs():
     """Return what the id of each job begins with that was enqueued here, and no other's."""
-    # RQ takes nothing but letters, digits and these two signs there.
+    # RQ takes letters, digits, "_" and "-" in an id, and nothing else.
     prefix = re.sub("[.:]", "_", current_app.config["REDIS_PREFIX"] or "chattable")
     return f"{prefix}_{live.install()}-"
 
@@ -125,7 +125,7 @@ def status(job_id):
 
 @contextmanager
 def turn(chat_id: int, token: str) -> Iterator[Callable[[], None]]:
-    """Wait for a turn in the chat, so that replies never interleave, and for a place to begin.
+    """Wait for the chat's turn, so that replies never interleave, and until few others begin.
 
     Gives a function to call once the reply has begun, or may have to wait: a few begin at a time,
     or those that stream would wait for a hundred others at the database.
@@ -133,9 +133,9 @@ def turn(chat_id: int, token: str) -> Iterator[Callable[[], None]]:
     while not take_turn(chat_id, token):
         time.sleep(TURN_POLL)
     try:
-        with ExitStack() as place:
-            place.enter_context(BEGINNING)
-            yield place.close
+        with ExitStack() as beginning:
+            beginning.enter_context(BEGINNING)
+            yield beginning.close
     finally:
         live.end_turn(chat_id, token)
 
@@ -168,12 +168,12 @@ def forget_chat(chat_id: int) -> None:
 
 def known_job_ids():
     """Return the ids of all jobs, wherever RQ keeps them."""
-    books = queue()
-    waiting = [books, books.intermediate_queue]
-    ended = [books.finished_job_registry, books.failed_job_registry, books.canceled_job_registry]
-    running = [books.started_job_registry, books.scheduled_job_registry]
-    ids = {id for place in waiting for id in place.get_job_ids()}
-    return ids.union(*(place.get_job_ids(cleanup=False) for place in ended + running))
+    ours = queue()
+    waiting = [ours, ours.intermediate_queue]
+    ended = [ours.finished_job_registry, ours.failed_job_registry, ours.canceled_job_registry]
+    running = [ours.started_job_registry, ours.scheduled_job_registry]
+    ids = {id for each in waiting for id in each.get_job_ids()}
+    return ids.union(*(each.get_job_ids(cleanup=False) for each in ended + running))
 
 
 def delete_jobs(ids):
@@ -187,17 +187,17 @@ def delete_job(job):
     try:
         job.delete()
     except ValueError:
-        # RQ misses a run of it that has just ended, or whose worker was killed a while ago.
+        # RQ does not find an execution that has just ended, or whose worker was killed long ago.
         live.redis().delete(job.execution_registry.key)
         job.delete()
 
 
 def delete_cancelled_jobs():
     """Delete what RQ would keep for ever, and what earlier versions had it keep for a year."""
-    books, late = queue(), time.time() + 2 * KEPT_WHEN_FAILED
-    failed: Any = live.redis().zrangebyscore(books.failed_job_registry.key, late, "+inf")
+    ours, late = queue(), time.time() + 2 * KEPT_WHEN_FAILED
+    failed: Any = live.redis().zrangebyscore(ours.failed_job_registry.key, late, "+inf")
     # Read once: what is cancelled meanwhile is deleted the next time.
-    cancelled = books.canceled_job_registry.get_job_ids()
+    cancelled = ours.canceled_job_registry.get_job_ids()
     delete_jobs([*cancelled, *(id.decode() for id in failed)])
     for id in cancelled:
-        books.canceled_job_registry.remove(id)
+        ours.canceled_job_registry.remove(id)

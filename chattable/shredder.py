@@ -1,6 +1,6 @@
 """What was deleted leaves the files, too: the append-only file of the embedded Redis, and others.
 
-For whoever has deleted something, and for rooms that know of a file.
+For whoever has deleted something, and for modules that know of a file.
 """
 
 import logging

@@ -41,7 +41,7 @@ from chattable.shredder import shredder
 # Seconds.
 DATABASE_RETRY = 1
 RETRY = 1
-# The end of a worker: jobs that only wait, replies that are stopped, and all the rest.
+# What a worker that ends allows jobs that only wait, then stopped replies, then itself.
 GIVE_BACK = 2
 LAST_WORDS = 3
 FAREWELL = 2
@@ -210,8 +210,8 @@ class Worker(BaseWorker):
             put_back(queue, taken[0].id)
 
     def _look_for_more(self):
-        # Where many replies run, each command to Redis waits for all of them: jobs that come
-        # together are taken together, not one after the other.
+        # Where many replies run, the answer to each command waits for its turn among them: jobs
+        # that come together are taken by several greenlets, not one after the other.
         for _ in range(2 if self.pool else 0):
             if self._looking < MOST_LOOKING and self.pool.free_count() > 1:
                 self._looking += 1
@@ -257,8 +257,8 @@ class Worker(BaseWorker):
                 self._greenlets.pop(execution.id, None)
 
     def prepare_job_execution(self, job, remove_from_intermediate_queue=True):
-        """Have a job stand where RQ notes those that run, and not where it was taken."""
-        # RQ takes none from there that has several queues.
+        """Note that a job runs, and take it out of RQ's intermediate queue."""
+        # A worker of several queues would leave it there.
         super().prepare_job_execution(job, remove_from_intermediate_queue=True)
 
     def handle_job_failure(self, job, queue, *args, **kwargs):
@@ -275,7 +275,7 @@ class Worker(BaseWorker):
     def _count_retries(self, job, error, execution):
         passes = transient(error) and self._patient_with(job)
         if passes or isinstance(error, GivenBack):
-            # RQ counts it down; what passes does not count.
+            # RQ counts it down; the absence of a database does not count.
             job.retries_left = (job.retries_left or 0) + 1
         elif execution and not isinstance(error, RedisError):
             job.retries_left = 0
@@ -294,7 +294,7 @@ class Worker(BaseWorker):
         """Have nothing kept of a job whose chat was deleted meanwhile."""
         if self.is_ours(job.id) and (chat_id := deleted_chat(job)):
             job.result_ttl = job.failure_ttl = 0
-            # Taken out of Redis with the chat, it has no status, and RQ deletes what has one.
+            # Deleted with the chat, it has no status; RQ deletes only a job that has one.
             job.set_status(JobStatus.STARTED)
             live.broadcast_deletion(chat_id)
         super().handle_execution_ended(job, queue, heartbeat_ttl)
@@ -357,11 +357,11 @@ class Worker(BaseWorker):
         return not all(self.is_ours(each.job_id) for each in self.executions.values())
 
     def teardown(self):
-        """Leave RQ's books, if Redis is there to hear it."""
+        """Have RQ forget this worker, if Redis is there to hear it."""
         with gevent.Timeout(1, False), suppress(RedisError):
             self.register_death()
 
-    # What RQ tells its books, see also `books`.
+    # What RQ keeps in Redis about the worker, see also `books`.
 
     def set_state(self, state, pipeline=None):
         """Be "idle" only when nothing runs; tell Redis only what is new."""
@@ -371,7 +371,7 @@ class Worker(BaseWorker):
             super().set_state(state, pipeline)
 
     def heartbeat(self, timeout=None, pipeline=None):
-        """Leave to `books` what RQ would say several times a job, each a round trip."""
+        """Send none by itself, as RQ does several times a job: `books` does for all of them."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
 
@@ -381,7 +381,7 @@ class Worker(BaseWorker):
 
 
 def import_function(job):
-    """Import what a job will call, apart: modules of jobs push an app context when imported."""
+    """Import a job's function in a context of its own: its module may push an app context."""
     with suppress(Exception):  # it happens again where RQ takes note of it
         contextvars.copy_context().run(getattr, job, "func")
 

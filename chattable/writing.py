@@ -34,7 +34,7 @@ from chattable.database import (
 RUNNING = ("pending", "streaming")
 # Seconds between two checkpoints.
 CHECKPOINT = 1.0
-# Seconds. `LEASE - RENEW + ORPHANED` is the longest pause that no reply minds: over 10.
+# Seconds. A writer that hangs for `LEASE - RENEW + ORPHANED`, over 10, loses its reply.
 ORPHANED = 5.2
 OUT_OF_TIME = "The reply took too long and was ended. Try again, or ask for less at once."
 INTERRUPTED = "The reply was interrupted. What had arrived is kept; try again to get a new one."
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 def give_up(message):
     """End a reply that nobody will write."""
-    # Whatever a hook has left broken.
+    # A hook may have left a transaction that failed.
     roll_back()
     Writing(message).fail(provider.Usage(), "")
 
@@ -63,7 +63,7 @@ class Writing:
     def receive(self, completion):
         """See `MessageMixin.receive`."""
         self._show_on(live.Broadcast())
-        # A hook that commits has had the rows read anew.
+        # A hook that commits had the rows read anew, which took a connection.
         release()
         with live.lease(self.id, completion.stop):
             outcome = {"status": "failed", "error": INTERRUPTED}
@@ -168,7 +168,7 @@ class Writing:
 
     def _finish(self, completion, status, error=None):
         """Save how the reply ended, unless it was already declared dead, and tell the hook."""
-        # Whatever a hook has left broken.
+        # A hook may have left a transaction that failed.
         roll_back()
         persistent(self.settle)(
             completion.settle_usage(self.text, refused=error and not self.text),

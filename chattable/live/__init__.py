@@ -1,4 +1,4 @@
-"""The hall between worker and page: render a frame, publish it, catch a page up, fan frames out."""
+"""The live page: frames are rendered, published, fanned out to sockets; a late page catches up."""
 
 from chattable.live.broadcast import (
     Broadcast,

@@ -1,7 +1,7 @@
-"""Keys and channels: what is where in Redis, for every other room of the live page.
+"""Keys and channels: what is where in Redis, for every other module of the live page.
 
 Channels know no database numbers: another install on the same Redis hears them all. So each name
-begins with ours, and each word that is published, too.
+begins with ours, and so does each text that is published.
 """
 
 from flask import current_app

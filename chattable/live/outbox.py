@@ -17,8 +17,8 @@ from chattable.live.threads import Keeper
 from chattable.live.turns import LEASE
 
 RETRY = 1
-# In the place of a frame's number: not a frame follows, but how long ago (s) one was missed. Who
-# has watched for longer has to connect anew.
+# Published instead of a frame's number: what follows is how long ago (s) a frame was missed.
+# Sockets that were open by then have to connect anew.
 CATCH_UP = 0
 
 # Where Redis has forgotten a chat, numbers go on beyond any that a page may stand at.
@@ -34,9 +34,10 @@ end
 """
 
 # Number a frame, keep what a page that comes late needs, publish: all or nothing, so that a
-# snapshot never has a gap. Returns 1 if somebody asked the reply to stop, 2 (having done nothing)
-# if not what should be kept is: Redis was restarted, or the reply was declared dead. A whole frame
-# can do without, given a pass: it was got before the database was asked whose the reply is.
+# snapshot never has a gap. Returns 1 if somebody asked the reply to stop; 2, having done nothing,
+# if Redis does not hold what was sent before (it was restarted), or the reply was declared dead. A
+# key frame needs nothing sent before if its sender has a pass: a key that was set before the
+# database was asked whether the reply is still the sender's.
 GROW = f"""{NEXT_NUMBER}
 local seq, text, key, patches, stop, over, pass = unpack(KEYS)
 local install, channel, frame, more, length, lifetime, key_frame, whole, id, given = unpack(ARGV)
@@ -63,8 +64,7 @@ return redis.call('EXISTS', stop)
 """
 
 # The same for a frame whose content a late page finds in the database. `id` is that of a reply
-# which begins, if it is not over already: then its first word finds its place kept, and its lease
-# begins with it.
+# which begins: unless it is over already, its empty snapshot and its lease are made with it.
 ANNOUNCE = f"""{NEXT_NUMBER}
 local id, over, lease, lease_lifetime = unpack(ARGV, 5)
 if id and redis.call('EXISTS', over) == 1 then return 0 end
@@ -121,9 +121,9 @@ def make_up_for(nudges, missed, error):
 
 
 class Nudges:
-    """What is owed to pages that missed something: a word that has them catch up.
+    """Channels whose pages missed a frame, to be told (`CATCH_UP`) as soon as Redis takes it.
 
-    It is only published, which even a Redis that refuses to keep anything does.
+    They are told by PUBLISH alone, which even a Redis that refuses to keep anything does.
     """
 
     def __init__(self, connection):
@@ -134,14 +134,14 @@ class Nudges:
         self._owed, self._changed = {}, threading.Condition()
 
     def owe(self, channel, install, missed_at):
-        """Have the pages that watched `channel` at a (monotonic) time connect anew, once told."""
+        """Have the pages that watched `channel` at a (monotonic) time connect anew."""
         self._keeper.begin()
         with self._changed:
             self._owed[channel] = install, missed_at
             self._changed.notify_all()
 
     def wait(self):
-        """Wait until all is paid, or for a moment where that cannot be now."""
+        """Wait until all were told, or for a moment where that cannot be now."""
         with self._changed:
             self._changed.wait_for(lambda: not self._owed, RETRY)
 
@@ -186,7 +186,7 @@ class Outbox:
         `failed(error)` is called if it could not be.
         """
         answer = Answer(failed)
-        # Here, for what cannot be encoded to be nobody else's failure.
+        # Encoded here, so that what cannot be fails for this caller alone.
         values = [value.encode() if isinstance(value, str) else value for value in values]
         self._keeper.begin()
         self._waiting.put((script, keys, values, answer))

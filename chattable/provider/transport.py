@@ -49,7 +49,7 @@ class NotUnderstood(Exception):
 
 
 class Transport(httpx2.BaseTransport):
-    """What the SDK's one client sends by: the line of whoever asks."""
+    """How the SDK's one client sends: on the `Line` of the thread that asks."""
 
     def handle_request(self, request):
         """Return the answer, its body as it arrives.

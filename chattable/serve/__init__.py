@@ -1,4 +1,4 @@
-"""`uv run chattable`: the launcher, a room for each thing that it starts or looks after.
+"""`uv run chattable`: the launcher, a module for each thing that it starts or looks after.
 
 An app comes in for the folder and the key that it has in common with the launcher.
 """

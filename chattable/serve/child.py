@@ -109,5 +109,5 @@ def end_with_launcher(stop_with, launcher):
 
 
 def python_module(name, *arguments):
-    """Return the command that runs a room of this package as a child."""
+    """Return the command that runs a module of this package as a child."""
     return [sys.executable, "-m", name, *arguments]
