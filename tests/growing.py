@@ -23,24 +23,24 @@ class Page:
         self._insert(html, self.body, None)
 
     def apply(self, patches):
-        for target, patch in [(self._at(patch.depth), patch) for patch in patches]:
+        for target, patch in [(self._at(patch.path), patch) for patch in patches]:
             if patch.swap == "beforeend":
                 self._insert(patch.html, target, None)
             elif patch.swap == "outerHTML":
                 self._insert(patch.html, target.parentNode, target)
                 target.parentNode.removeChild(target)
             else:
-                assert (patch.swap, patch.depth) == ("innerHTML", 0)
+                assert (patch.swap, patch.path) == ("innerHTML", ())
                 target.childNodes = []
                 self._insert(patch.html, target, None)
         self.body.normalize()
 
-    def _at(self, depth):
+    def _at(self, path):
         element = self.body
-        for _ in range(depth):
-            element = [
-                child for child in element.childNodes if child.nodeType == child.ELEMENT_NODE
-            ][-1]
+        for name in path:
+            tag, _, own = name.partition(".")
+            named = [child for child in elements(element) if child.tagName == tag]
+            element = [each for each in named if own in each.getAttribute("class")][-1]
         return element
 
     def _insert(self, html, parent, before):
@@ -48,6 +48,20 @@ class Page:
         for node in list(fragment.childNodes):
             parent.insertBefore(node, before)
         parent.normalize()
+
+    def crowd(self):
+        """Append to each element what extensions and translators do."""
+        for element in [self.body, *self.body.getElementsByTagName("*")]:
+            if not element.hasAttribute("foreign"):
+                for tag in ("div", "span", "font"):
+                    self._insert(f"<{tag} foreign>theirs</{tag}>", element, None)
+
+    def empty(self):
+        """Take away what others have appended."""
+        for element in list(self.body.getElementsByTagName("*")):
+            if element.hasAttribute("foreign"):
+                element.parentNode.removeChild(element)
+        self.body.normalize()
 
     @property
     def html(self):
@@ -63,6 +77,10 @@ class Page:
         )
         bare = re.sub(r'<div class="code__head">.*?</div>|<[^>]*>', "", broken)
         return [line.strip() for line in bare.split("\n") if line.strip()]
+
+
+def elements(parent):
+    return [child for child in parent.childNodes if child.nodeType == child.ELEMENT_NODE]
 
 
 def grown(text, sizes):

@@ -243,6 +243,27 @@ def test_the_page_equals_what_the_growth_says_it_shows(text, sizes):
         assert page.html == Page(growth.html).html
 
 
+@settings(max_examples=200, deadline=None)
+@given(texts, sizes)
+def test_the_text_goes_into_our_own_elements_whatever_others_append(text, sizes):
+    growth, page = Growth(), Page()
+    for piece in pieces(text, sizes):
+        page.apply(growth.feed(piece))
+        page.crowd()
+    page.empty()
+    assert page.html == Page(growth.html).html
+
+
+def test_a_long_paragraph_goes_on_among_what_others_append():
+    growth, page = Growth(), Page()
+    for _ in range(400):
+        page.apply(growth.feed("a few *more* words of it "))
+    page.crowd()
+    page.apply(growth.feed("and the last of them"))
+    page.empty()
+    assert "rest" in growth.html and page.html == Page(growth.html).html
+
+
 BLOCKS = [
     "{}", "{}\n{}", "# {}", "## {}\n\n{}", "- {}\n- {}\n- {}", "- {}\n\n  {}\n- {}", "1. {}\n2. {}", "1. {}\n   - {}\n   - {}\n2. {}",
     "- [ ] {}\n- [x] {}", "> {}", "> {}\n> {}\n>\n> {}", "> - {}\n> - {}", "```py\n{}\n\n{}\n```", "~~~\n{}\n~~~", "- {}\n  ```\n  {}\n\n  x\n  ```\n  {}",

@@ -26,7 +26,7 @@ def article(message, body=None):
 
 
 def removal(message):
-    return f'<hx-partial hx-target="#message-{message.id}" hx-swap="delete"></hx-partial>'
+    return partial(f"#message-{message.id}", "delete", "")
 
 
 def growth_frame(message, patches):
@@ -35,17 +35,24 @@ def growth_frame(message, patches):
     It is JSON, the shortest form htmx's socket extension knows: most frames carry few words.
     """
     first, *others = patches
-    frame = {"target": spine(message, first.depth), "content": first.html}
+    # Found in the chat: a copy that something has made of a message elsewhere has the same id.
+    frame = {"target": f"find {address(message, first.path)}", "content": first.html}
     if first.swap != "beforeend":
         frame["swap"] = first.swap
     frame["content"] += "".join(
-        f'<hx-partial hx-target="{spine(message, patch.depth)}" hx-swap="{patch.swap}">'
-        f"{patch.html}</hx-partial>"
-        for patch in others
+        partial(address(message, patch.path), patch.swap, patch.html) for patch in others
     )
     return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
 
 
-def spine(message, depth):
-    """Return the selector of the element at `depth` in the chain of last children of the body."""
-    return f"#message-{message.id}-body" + ">:last-child" * depth
+def partial(target, swap, html):
+    return f'<hx-partial hx-target="{target}" hx-swap="{swap}">{html}</hx-partial>'
+
+
+def address(message, path):
+    """Return the selector of the element in the body of a message that a patch's path leads to."""
+    steps = (
+        f">:nth-last-child(1 of {name})" if "." in name else f">{name}:last-of-type"
+        for name in path
+    )
+    return f"#message-{message.id}-body{''.join(steps)}"

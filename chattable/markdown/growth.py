@@ -7,7 +7,7 @@ from mistune.util import escape
 from chattable.markdown.characters import CARET
 from chattable.markdown.closers import closers, inline_closers
 from chattable.markdown.dialect import render_blocks, render_inline, render_row
-from chattable.markdown.patches import TAG, Patch, closing, difference, split_closing
+from chattable.markdown.patches import TAG, Patch, closing, difference, names, split_closing
 from chattable.markdown.regions import LONG, SETEXT, Region
 from chattable.markdown.tags import ends_details
 from chattable.markdown.tail import ACTIVE, WORD, WORD_END, with_whole_link, without_tail
@@ -37,6 +37,7 @@ class Growth:
     def _begin(self, context, source="", table=None):
         self._region = Region(context, source, table, "blockquote" in self._tags)  # the open one
         self._stem, self._after = [], ""  # its HTML up to where text goes; its closing tags
+        self._opened: tuple[str, ...] = ()  # the names of the elements that those close
         self._gap = ""  # the end of its source that is held back
         self._hoped = False  # whether markup is shown of which the end has not come
         self._plain = False  # whether ordinary text can go to the end of the stem
@@ -54,8 +55,8 @@ class Growth:
         return [tag for tag, _ in self._stack]
 
     @property
-    def _depth(self):
-        return len(self._stack) + self._after.count("</")
+    def _path(self):
+        return (*self._tags, *self._opened)
 
     def feed(self, text):
         """Take what is new of the text and return the patches that show it."""
@@ -98,13 +99,13 @@ class Growth:
     def _append(self, text):
         shown = escape(text, quote=False)
         self._stem.append(shown)
-        return [Patch(self._depth, "beforeend", shown)] if shown else []
+        return [Patch(self._path, "beforeend", shown)] if shown else []
 
     # Rendering
 
     def _update(self, text):
         """Finish what is finished, render what is open, and return what differs."""
-        stem, depth = "".join(self._stem), self._depth
+        stem, path = "".join(self._stem), self._path
         stack, mark = list(self._stack), len(self._head)
         self._stem = [stem]
         while (cut := self._region.next_cut()) is not None:
@@ -112,20 +113,21 @@ class Growth:
         if len(self._head) == mark and not self._region.fence and self._can_wait:
             return self._append_raw(text)
         self._render_open()
+        self._opened = names(self._stem[0])
         new = "".join(self._head[mark:]) + self._stem[0] + self._after + closing(self._tags)
-        return self._difference(stem, new, depth, stack, mark)
+        return self._difference(stem, new, path, stack, mark)
 
     @property
     def _can_wait(self):
         return self._work > LONG and LONG / 4 < self._region.weight < self._rendered * 1.25
 
-    def _difference(self, old, new, depth, stack, mark):
+    def _difference(self, old, new, path, stack, mark):
         """Return the patches that turn the old open end of the HTML into the new one."""
-        patches = difference(old, new, depth)
+        patches = difference(old, new, path)
         if patches is None and stack:
             before = "".join(self._head[stack[-1][1] : mark])
-            patches = difference(before + old, before + new, depth)
-        return [Patch(0, "innerHTML", self.html)] if patches is None else patches
+            patches = difference(before + old, before + new, path)
+        return [Patch((), "innerHTML", self.html)] if patches is None else patches
 
     def _render_open(self):
         """Render the open region as far as it can be shown."""
@@ -182,7 +184,7 @@ class Growth:
         if context == "text":
             source = QUOTE_MARK.sub("\n", source) if "blockquote" in self._tags else source
             shown = render_inline(UNDERLINE.sub("", source.rstrip()), links)
-            return f"<span>{shown}</span>" if shown else ""
+            return f'<span class="rest">{shown}</span>' if shown else ""
         if context == "row":
             return render_row(source, self._region.table[1], links)
         shown, kinds = render_blocks(source, links)

@@ -4,34 +4,39 @@ import re
 from typing import NamedTuple
 
 TAG = re.compile(r"<(/?)([a-z0-9]+)[^>]*>")
-VOID = {"br", "hr", "input"}
+NAME = re.compile(r'<(\w+)(?:[^>]*? class="([\w-]+))?')
+VOID, COMMON = {"br", "hr", "input"}, {"div", "span"}
 
 
 class Patch(NamedTuple):
-    """A change to the shown HTML: where on the spine (depth below the body), how, and with what."""
+    """A change to the shown HTML: where, how, and with what.
 
-    depth: int
+    The path has the names of the elements that lead there from the body, each the last of ours in
+    the one before: ("ul", "li", "p"), ("div.code", "pre", "code").
+    """
+
+    path: tuple[str, ...]
     swap: str
     html: str
 
 
-def difference(old, new, depth):
-    """Return the patches from HTML open at a depth to new HTML; None if nothing is in common."""
+def difference(old, new, path):
+    """Return the patches from HTML open at a path to new HTML; None if nothing is in common."""
     if new.startswith(old):
-        return [
-            Patch(level, "beforeend", added)
-            for level, added in _chunks(new[len(old) :], depth)
-            if added
-        ]
-    common = _common(old, new)
-    starts = [start for start in _open_elements(old) if start <= common]
+        return _appended(new[len(old) :], path)
+    common, opened = _common(old, new), _open_elements(old)
+    starts = [start for start in opened if start <= common]
     if not starts:
         return None
-    level = depth - len(_open_elements(old)) + len(starts)
-    (_, first), *rest = _chunks(new[starts[-1] :], level - 1)
-    return [Patch(level, "outerHTML", first)] + [
-        Patch(at, "beforeend", added) for at, added in rest if added
-    ]
+    path = path[: len(path) - len(opened) + len(starts)]
+    (_, first), *rest = _chunks(new[starts[-1] :], len(path) - 1)
+    added = [Patch(path[:depth], "beforeend", html) for depth, html in rest if html]
+    return [Patch(path, "outerHTML", first), *added]
+
+
+def _appended(html, path):
+    chunks = _chunks(html, len(path))
+    return [Patch(path[:depth], "beforeend", added) for depth, added in chunks if added]
 
 
 def _common(old, new):
@@ -55,6 +60,19 @@ def _open_elements(shown):
         elif match.group(2) not in VOID:
             starts.append(match.start())
     return starts
+
+
+def names(shown):
+    """Return the path of the elements that are open at the end of HTML.
+
+    Others append to a page, too, mostly a <div> or a <span>: ours have a class that tells them.
+    """
+    return tuple(_name(NAME.search(shown, start)) for start in _open_elements(shown))
+
+
+def _name(opening):
+    tag, own = opening.groups()
+    return f"{tag}.{own}" if own and tag in COMMON else tag
 
 
 def _chunks(shown, depth):
