@@ -36,7 +36,7 @@ def figures(reader, said):
 def shown_by(frame):
     """Return the letters of the reply that a frame brings; None if it brings no reply's text."""
     if frame.startswith("{"):
-        return visible(json.loads(frame)["content"])
+        return visible(json.loads(frame).get("content", ""))
     found = ASSISTANT.search(frame)
     return visible(inner_html(frame, f"message-{found[1]}-body")) if found else None
 

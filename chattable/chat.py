@@ -211,7 +211,7 @@ class ChatMixin:
         else:
             frames = snapshot.frames(changed)
         if self.revision > since:
-            frames += self.surroundings()
+            frames += [*self.surroundings(), live.since_frame(self.revision)]
         return snapshot.seq, frames
 
     def _look(self, since):

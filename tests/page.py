@@ -5,6 +5,9 @@ import re
 
 from bs4 import BeautifulSoup
 
+KEPT = "hx-morph-skip-children"
+RUNNING = "[data-status=streaming] "
+
 STEP = re.compile(r"(?::nth-last-child\(1 of )?(?P<tag>\w+)(?:\.(?P<own>[\w-]+)\)|:last-of-type)")
 
 
@@ -41,9 +44,11 @@ class Page:
 
         BeautifulSoup's own `select` takes ten times as long, which tests of speed would feel.
         """
-        name, *path = selector.removeprefix("find ").split(">")
+        name, *path = selector.removeprefix("find ").removeprefix(RUNNING).split(">")
         article = re.match(r"#message-\d+", name)[0]
         element = next((each for each in self.messages if f"#{each['id']}" == article), None)
+        if selector.startswith(RUNNING) and element["data-status"] != "streaming":
+            return None
         if element and name != article:
             element = element.find(id=name[1:])
         for step in path:
@@ -66,6 +71,8 @@ class Page:
         if "#message-" not in target:
             return lambda: None  # the title and the cost are beside the list
         element = self.find(target)
+        if element is None and target.startswith(RUNNING):
+            return lambda: None
         assert element is not None, f"nothing on the page is {target}"
         return lambda: SWAPS[swap](element, content)
 
@@ -86,6 +93,8 @@ def patches(frame):
     if not frame.startswith("{"):
         return [patch for element in elements(frame) for patch in element_patches(element)]
     given = json.loads(frame)
+    if "content" not in given:
+        return []
     content = parse(given["content"])
     others = [partial.extract() for partial in content.find_all("hx-partial", recursive=False)]
     first = (given["target"], given.get("swap", "beforeend"), content)
@@ -126,7 +135,12 @@ def fill(element, content):
     append(element, content)
 
 
-def replace(element, content):
+def morph(element, content):
+    kept = content.find(attrs={KEPT: True})
+    if kept:
+        body = element.find(id=kept["id"]).extract()
+        assert len(body.get_text().encode("utf-16-le")) // 2 == int(kept[KEPT])
+        kept.replace_with(body)
     element.replace_with(*[node.extract() for node in list(content.contents)])
 
 
@@ -134,4 +148,12 @@ def delete(element, content):
     element.decompose()
 
 
-SWAPS = {"beforeend": append, "innerHTML": fill, "outerHTML": replace, "delete": delete}
+# What htmx morphs is in the end what it is morphed into.
+SWAPS = {
+    "beforeend": append,
+    "innerHTML": fill,
+    "innerMorph": fill,
+    "outerHTML": morph,
+    "outerMorph": morph,
+    "delete": delete,
+}

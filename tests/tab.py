@@ -41,7 +41,7 @@ class Tab:
         self.connect()
 
     def connect(self):
-        """Open the socket again as htmx does: at the address that the page was loaded with."""
+        """Open the socket again as a page does: for what has changed since it last caught up."""
         self.socket = self.person.socket(self.chat_id, since=self.since)
         self.shown = 0
 
@@ -83,7 +83,10 @@ class Tab:
 
     def _show_next(self):
         self.shown += 1
-        self.page.apply(self.socket.frames[self.shown - 1])
+        frame = self.socket.frames[self.shown - 1]
+        self.page.apply(frame)
+        if moved := re.fullmatch(r'{"since":(\d+)}', frame):
+            self.since = moved[1]
         if self.seen:
             self.seen(self)
 

@@ -7,7 +7,7 @@ from chattable.live.broadcast import (
 )
 from chattable.live.catalog import keep_models, known_models
 from chattable.live.connection import CONNECTIONS, check_writing, redis
-from chattable.live.frames import render
+from chattable.live.frames import render, since_frame
 from chattable.live.keys import channel, install, lease_key, own, prefix, stops_channel, turn_key
 from chattable.live.outbox import ANNOUNCE, announce
 from chattable.live.relay import BACKLOG_BYTES, SILENCE, Watcher
@@ -67,6 +67,7 @@ __all__ = [
     "same_origin",
     "serve",
     "silence",
+    "since_frame",
     "snapshot",
     "stops_channel",
     "take_over_turn",

@@ -25,6 +25,11 @@ def article(message, body=None):
     return render("chattable/_message.html", message=message, body=body)
 
 
+def since_frame(revision):
+    """Return the frame that tells a page at which revision it is now, for when it comes again."""
+    return f'{{"since":{revision}}}'
+
+
 def removal(message):
     return partial(f"#message-{message.id}", "delete", "")
 

@@ -5,11 +5,7 @@ const messages = document.querySelector("#messages[role=log]");
 const line = document.getElementById("announcer");
 
 function onChange(records) {
-  const gone = records.flatMap((record) => [...record.removedNodes]).filter((node) => node.matches?.(RUNNING));
-  for (const { id } of gone) {
-    const ending = ENDINGS[document.getElementById(id)?.dataset.status];
-    if (ending) line.textContent = ending;
-  }
+  for (const { target } of records) line.textContent = ENDINGS[target.dataset.status] ?? line.textContent;
   const busy = messages.querySelector(RUNNING) !== null;
   messages.setAttribute("aria-busy", busy);
   if (busy) line.textContent = "";
@@ -17,5 +13,6 @@ function onChange(records) {
 
 if (messages && line) {
   new MutationObserver(onChange).observe(messages, { childList: true });
+  new MutationObserver(onChange).observe(messages, { subtree: true, attributeFilter: ["data-status"] });
   onChange([]);
 }

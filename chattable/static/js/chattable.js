@@ -1,5 +1,6 @@
 // All that a live chat needs in the browser, beside htmx.
 import "./live.js";
+import "./keep.js";
 import "./follow.js";
 import "./older.js";
 import "./announce.js";
