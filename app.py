@@ -194,6 +194,20 @@ def rename_chat(chat_id):
     return redirect(chat_path(chat), 303)
 
 
+@routes.post("/chats/<int:chat_id>/stop")
+def stop_reply(chat_id):
+    """Stop the reply that is being written in a chat, if there is one."""
+    chat = current_user.chat_or_404(chat_id)
+    if reply := chat.running_reply:
+        live.request_stop(reply.id)
+    return done(chat)
+
+
+def done(chat):
+    """Answer what the page of a chat has asked for: it shows the change over its socket."""
+    return ("", 204) if request.headers.get("HX-Request") else redirect(chat_path(chat), 303)
+
+
 @routes.delete("/chats/<int:chat_id>")
 @routes.post("/chats/<int:chat_id>/delete")
 def delete_chat(chat_id):
@@ -220,7 +234,7 @@ def create_message():
             return refuse_draft("chats/show.html", BUSY, 409, chat)
     except RedisError:
         return refuse_draft("chats/show.html", REDIS_AWAY, 503, chat)
-    return ("", 204) if request.headers.get("HX-Request") else redirect(chat_path(chat), 303)
+    return done(chat)
 
 
 def read_draft():

@@ -3,17 +3,21 @@ import { field, form } from "./draft.js";
 
 const IME_KEYCODE = 229; // Safari ends a composition before its Enter; the key code still tells
 const touch = matchMedia("(pointer: coarse)");
+const stop = document.querySelector(".composer__stop");
 
-function sends(event) {
-  const plain = event.key === "Enter" && !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey;
-  return plain && !event.isComposing && event.keyCode !== IME_KEYCODE && !touch.matches;
-}
+const plain = ({ shiftKey, altKey, ctrlKey, metaKey }) => !shiftKey && !altKey && !ctrlKey && !metaKey;
+const composing = ({ isComposing, keyCode }) => isComposing || keyCode === IME_KEYCODE;
 
 function onKey(event) {
-  const commanded = event.key === "Enter" && (event.ctrlKey || event.metaKey);
-  if (!sends(event) && !commanded) return;
+  if (event.key !== "Enter" || composing(event)) return;
+  if (!(plain(event) && !touch.matches) && !event.ctrlKey && !event.metaKey) return;
   event.preventDefault();
   if (field.value.trim() && !event.repeat) form.requestSubmit();
+}
+
+function onEscape(event) {
+  if (event.key !== "Escape" || event.defaultPrevented || composing(event) || !stop.offsetWidth) return;
+  if (!event.target.matches("select") && !document.querySelector(":popover-open, dialog[open]")) stop.click();
 }
 
 function grow() {
@@ -22,6 +26,12 @@ function grow() {
 }
 
 if (form) {
+  if (!touch.matches) field.enterKeyHint = "send";
   field.addEventListener("keydown", onKey);
   if (!CSS.supports("field-sizing", "content")) field.addEventListener("input", grow);
+}
+if (stop) {
+  document.addEventListener("keydown", onEscape);
+  // The second click of two on Send is not meant for Stop.
+  stop.addEventListener("click", (event) => event.detail > 1 && event.preventDefault());
 }

@@ -1,0 +1,138 @@
+"""The composer: Stop, where the focus goes, drafts, the choice of models, whose page it is."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.patience import patient
+from tests.test_browser import PHONE, Person
+
+RUNNING = [f"word{number} " * 9 + "\n\n" for number in range(400)]
+
+
+@pytest.fixture
+def ada(page, stack):
+    """Ada, signed up, whose console has to stay clean."""
+    person = Person(page).is_signed_up(stack.signup())
+    yield person
+    assert person.complaints == []
+
+
+@pytest.fixture
+def phone(browser, stack):
+    """Ada on a telephone."""
+    context = browser.new_context(base_url=stack.url, **PHONE)
+    context.set_default_timeout(1000 * patient(10))
+    yield Person(context.new_page(), sends="button").is_signed_up(stack.signup())
+    context.close()
+
+
+def button(person, name):
+    return person.page.get_by_role("button", name=name, exact=True)
+
+
+def another_tab(person, path=None):
+    other = Person(person.page.context.new_page())
+    other.page.goto(path or person.page.url)
+    return other
+
+
+def streams(provider):
+    """Queue a reply that goes on until it is stopped."""
+    script = provider.reply()
+    for words in RUNNING:
+        script.says(words).pauses(0.02)
+    return script.hangs()
+
+
+def stops(person):
+    """Return a list of what the page asks to be stopped from now on."""
+    asked = []
+    person.page.on("request", lambda sent: sent.url.endswith("/stop") and asked.append(sent.method))
+    return asked
+
+
+def press_slowly(person, place, count=1):
+    """Press the mouse at the middle of a box for as long as people do."""
+    mouse = person.page.mouse
+    mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    mouse.down(click_count=count)
+    person.page.wait_for_timeout(120)
+    mouse.up(click_count=count)
+
+
+# Stop
+
+
+def test_stop_is_in_the_place_of_send_while_a_reply_runs(ada, provider):
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    expect(button(ada, "Stop")).to_be_hidden()
+    place = button(ada, "Send").bounding_box()
+    streams(provider)
+    ada.send("Go on")
+    expect(button(ada, "Send")).to_be_hidden()
+    other = another_tab(ada)
+    ada.page.reload()
+    for tab in (ada, other):
+        expect(button(tab, "Stop")).to_be_visible()
+        expect(button(tab, "Send")).to_be_hidden()
+        assert button(tab, "Stop").bounding_box() == pytest.approx(place, abs=1)
+    other.press("Stop")
+    for tab in (ada, other):
+        tab.wait_for("stopped")
+        expect(button(tab, "Send")).to_be_visible()
+        expect(button(tab, "Stop")).to_be_hidden()
+    assert ada.shown() == ada.fresh()
+
+
+def test_no_slow_press_of_stop_misses_while_the_text_runs(ada, provider):
+    ada.page.goto("/chats/new")
+    for number in range(1, 6):
+        streams(provider)
+        ada.send("Go on")
+        expect(ada.articles).to_have_count(2 * number)
+        expect(ada.body).to_contain_text("word9 ")
+        press_slowly(ada, button(ada, "Stop").bounding_box())
+        ada.wait_for("stopped")
+
+
+def test_the_second_click_of_two_on_send_does_not_stop(ada, provider):
+    script = provider.says("one ", hold=True).says("two")
+    ada.page.goto("/chats/new")
+    ada.send("Hello")
+    expect(ada.body).to_have_text("one")
+    asked = stops(ada)
+    press_slowly(ada, button(ada, "Stop").bounding_box(), count=2)
+    script.release()
+    ada.wait_for("complete")
+    assert asked == []
+
+
+def test_escape_stops_but_not_what_it_is_pressed_for_elsewhere(phone, provider):
+    provider.says("one ", hold=True)
+    phone.begin("Hello")
+    expect(phone.body).to_have_text("one")
+    asked = stops(phone)
+    button(phone, "Chats").tap()
+    expect(phone.page.locator("#sidebar")).to_be_visible()
+    phone.page.keyboard.press("Escape")
+    expect(phone.page.locator("#sidebar")).to_be_hidden()
+    keys = phone.page.context.new_cdp_session(phone.page)
+    phone.box.focus()
+    keys.send("Input.imeSetComposition", {"text": "に", "selectionStart": 1, "selectionEnd": 1})
+    phone.page.keyboard.press("Escape")
+    keys.send("Input.insertText", {"text": "に"})
+    expect(phone.box).to_have_value("に")
+    assert asked == []
+    phone.page.keyboard.press("Escape")
+    phone.wait_for("stopped")
+    assert len(asked) == 1
+    expect(phone.box).to_have_value("に")
+
+
+def test_stop_works_without_javascript_and_in_nobody_elses_chat(let_in):
+    ada, bob = let_in(), let_in("Bob", "bob@example.com")
+    ada.post("/chats")
+    assert bob.post("/chats/1/stop").status_code == 404
+    answer = ada.post("/chats/1/stop")
+    assert (answer.status_code, answer.location) == (303, "/chats/1")
