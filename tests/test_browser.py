@@ -557,6 +557,7 @@ def test_earlier_messages_come_on_demand_and_move_nothing(ada, stack):
     assert abs(text.bounding_box()["y"] - before) < 60  # the button itself goes
     expect(ada.page.get_by_role("button", name="Show earlier messages")).to_have_count(0)
     expect(first).to_contain_text("Hello")
+    expect(first).to_be_focused()
 
 
 def test_a_tab_that_slept_through_much_shows_the_end_and_keeps_its_draft(ada, stack):

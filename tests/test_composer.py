@@ -7,6 +7,7 @@ from tests.patience import patient
 from tests.test_browser import PHONE, Person
 
 RUNNING = [f"word{number} " * 9 + "\n\n" for number in range(400)]
+FOCUSED = "document.activeElement.id || document.activeElement.className"
 
 
 @pytest.fixture
@@ -136,3 +137,27 @@ def test_stop_works_without_javascript_and_in_nobody_elses_chat(let_in):
     assert bob.post("/chats/1/stop").status_code == 404
     answer = ada.post("/chats/1/stop")
     assert (answer.status_code, answer.location) == (303, "/chats/1")
+
+
+# where the focus goes
+
+
+def test_after_stop_and_regenerate_one_goes_on_in_the_composer(ada, provider):
+    streams(provider)
+    ada.begin("Hello")
+    button(ada, "Stop").press("Enter")
+    ada.wait_for("stopped")
+    expect(ada.box).to_be_focused()
+    provider.says("Done.")
+    button(ada, "Retry").press("Enter")
+    ada.wait_for("complete")
+    expect(ada.box).to_be_focused()
+
+
+def test_a_finger_on_stop_calls_no_keyboard(phone, provider):
+    streams(provider)
+    phone.begin("Hello")
+    button(phone, "Stop").tap()
+    phone.wait_for("stopped")
+    assert phone.page.evaluate(FOCUSED) == "composer"
+    expect(phone.box).to_have_attribute("enterkeyhint", "enter")

@@ -1,4 +1,4 @@
-// The composer's keys and height.
+// The composer's keys and height; and the focus, which comes back to it.
 import { field, form } from "./draft.js";
 
 const IME_KEYCODE = 229; // Safari ends a composition before its Enter; the key code still tells
@@ -29,6 +29,10 @@ if (form) {
   if (!touch.matches) field.enterKeyHint = "send";
   field.addEventListener("keydown", onKey);
   if (!CSS.supports("field-sizing", "content")) field.addEventListener("input", grow);
+  // What was pressed is gone as soon as it has worked. A finger's keyboard stays away.
+  document.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
+    if (ctx.request.method === "POST" && ctx.sourceElement.closest("main")) (touch.matches ? form : field).focus({ preventScroll: true });
+  });
 }
 if (stop) {
   document.addEventListener("keydown", onEscape);

@@ -31,7 +31,6 @@ function onAnswer(event) {
   const to = destination(ctx);
   if (to) follow(event, new URL(to, location.href));
   else if (ctx.response.status === 204) accept();
-  field.focus();
 }
 
 if (form) {

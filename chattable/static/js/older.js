@@ -12,5 +12,7 @@ document.addEventListener("htmx:before:swap", ({ detail }) => {
 document.addEventListener("htmx:after:swap", ({ detail }) => {
   if (!isOlder(detail)) return;
   page.scrollTop = page.scrollHeight - fromEnd;
-  messages.querySelector(".message").setAttribute("tabindex", "-1");
+  const first = messages.querySelector(".message");
+  first.tabIndex = -1;
+  first.focus({ preventScroll: true });
 });
