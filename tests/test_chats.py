@@ -235,9 +235,9 @@ def test_htmx_is_led_to_the_list_after_a_deletion(ada, new_chat):
 def test_deleting_asks_first(ada, new_chat):
     page = parse(ada.get(f"/chats/{new_chat()}/edit").text)
     dialog = page.find(id="confirm-delete")
-    assert dialog.has_attr("popover")
-    assert dialog["action"] == "/chats/1/delete"
-    assert page.select("button[popovertarget=confirm-delete]")
+    assert dialog.name == "dialog"
+    assert dialog.form["action"] == "/chats/1/delete"
+    assert page.select("button[commandfor=confirm-delete][command=show-modal]")
 
 
 def test_a_new_chat_never_gets_the_number_of_a_deleted_one(ada, new_chat):

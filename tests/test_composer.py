@@ -7,6 +7,8 @@ from tests.patience import patient
 from tests.test_browser import PHONE, Person
 
 RUNNING = [f"word{number} " * 9 + "\n\n" for number in range(400)]
+NO_COMMANDS = """delete HTMLButtonElement.prototype.command;
+addEventListener("command", (event) => event.preventDefault(), { capture: true });"""
 FOCUSED = "document.activeElement.id || document.activeElement.className"
 
 
@@ -161,3 +163,33 @@ def test_a_finger_on_stop_calls_no_keyboard(phone, provider):
     phone.wait_for("stopped")
     assert phone.page.evaluate(FOCUSED) == "composer"
     expect(phone.box).to_have_attribute("enterkeyhint", "enter")
+
+
+def delete_dialog(ada):
+    ada.page.goto("/chats/new")
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    ada.page.goto(f"{ada.page.url}/edit")
+    button(ada, "Delete chat").press("Enter")
+    return ada.page.get_by_role("dialog")
+
+
+def test_the_focus_stays_in_the_question_and_goes_where_it_leads(ada):
+    dialog = delete_dialog(ada)
+    for _ in range(5):
+        expect(ada.page.locator(":focus:not(dialog *)")).to_have_count(0)
+        ada.page.keyboard.press("Tab")
+    ada.page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(button(ada, "Delete chat")).to_be_focused()
+    ada.page.keyboard.press("Enter")
+    dialog.get_by_role("button", name="Delete").press("Enter")
+    expect(ada.page.get_by_text("The chat was deleted.")).to_be_focused()
+
+
+def test_the_question_is_asked_by_browsers_that_know_no_commands(ada):
+    ada.page.add_init_script(NO_COMMANDS)
+    dialog = delete_dialog(ada)
+    expect(dialog).to_be_visible()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_be_hidden()
