@@ -63,7 +63,7 @@ def sign_up():
     if not errors:
         user = User.sign_up(form["name"], form["email"], request.form["password"])
         if user:
-            login_user(user)
+            enter(user)
             return redirect(safe_next())
         errors = {"email": "There is an account with this e-mail address already. Log in instead."}
     return show_sign_up(form, errors), 422
@@ -129,9 +129,19 @@ def log_in():
     if user is None:
         wrong = {"form": "That e-mail address and password do not go together."}
         return show_log_in({"email": email}, wrong), 422
-    login_user(user)
+    enter(user)
     session.permanent = "remember" in request.form
     return redirect(safe_next())
+
+
+def enter(user):
+    login_user(user)
+    forget_forms()
+
+
+def forget_forms():
+    """Accept no form any more that was shown before: who is logged in has changed."""
+    session.pop("csrf_token", None)
 
 
 def show_log_in(form, errors):
@@ -148,6 +158,7 @@ def safe_next(default="/chats"):
 @routes.post("/logout")
 def log_out():
     logout_user()
+    forget_forms()
     return redirect(url_for("accounts.log_in"))
 
 

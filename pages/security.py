@@ -2,7 +2,11 @@
 
 from flask import request, session
 from flask.sessions import SecureCookieSessionInterface
+from flask_login import current_user
 from flask_wtf.csrf import CSRFProtect
+
+from pages.accounts import ask_to_log_in
+from pages.errors import problem
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self';"
@@ -11,14 +15,27 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+NOT_YOURS = (
+    "Somebody else has logged in here since this page was opened. "
+    "Your text is kept; log in as yourself to send it."
+)
+
 csrf = CSRFProtect()
 
 
 def init_app(app):
     """Guard an app's forms, cookies and answers."""
     app.session_interface = SecureWhenEncrypted()
+    app.before_request(refuse_former_readers)
     csrf.init_app(app)
     app.after_request(add_security_headers)
+
+
+def refuse_former_readers():
+    """Take nothing from a page that was opened by another person than who is logged in now."""
+    reader = request.headers.get("X-Reader") or request.form.get("reader")
+    if reader and reader != current_user.get_id():
+        return problem(NOT_YOURS, 403) if current_user.is_authenticated else ask_to_log_in()
 
 
 class SecureWhenEncrypted(SecureCookieSessionInterface):

@@ -193,3 +193,20 @@ def test_the_question_is_asked_by_browsers_that_know_no_commands(ada):
     expect(dialog).to_be_visible()
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_be_hidden()
+
+
+# whose page it is
+
+
+def test_a_page_takes_nothing_for_whoever_has_logged_in_since(ada, provider, stack):
+    ada.forgiven = ["403", "400", "WebSocket"]
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    ada.is_signed_up(stack.signup("Bob"))
+    ada.send("not for Bob")
+    expect(ada.page.get_by_role("alert")).to_contain_text("Your text is kept; log in as yourself")
+    expect(ada.box).to_have_value("not for Bob")
+    fresh = another_tab(ada, "/chats/new")
+    fresh.send("mine")
+    fresh.wait_for("complete")
+    assert [request.prompt for request in provider.requests] == ["Hello", "mine"]

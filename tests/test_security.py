@@ -112,3 +112,34 @@ def test_ids_are_unique_and_labels_and_targets_exist_on_every_page(every_page):
         refers = ("for", "aria-describedby", "aria-labelledby", "popovertarget")
         named = {tag[name] for name in refers for tag in page.select(f"[{name}]")}
         assert named <= set(ids), answer.request.path
+
+
+# whose page it is
+
+
+@pytest.mark.parametrize(("part", "name"), [("data", "reader"), ("headers", "X-Reader")])
+def test_a_page_of_somebody_else_changes_nothing(let_in, part, name):
+    ada, bob = let_in(), let_in("Bob", "bob@example.com")
+    ada_is, bob_is = (values(person.get("/chats/new"))["reader"] for person in (ada, bob))
+    refused = bob.post("/chats", **{part: {name: ada_is}})
+    assert refused.status_code == 403
+    assert "Somebody else has logged in" in refused.text
+    assert bob.post("/chats", **{part: {name: bob_is}}).location == "/chats/1"
+
+
+def test_forms_are_too_old_once_who_is_logged_in_has_changed(make_app):
+    person = make_app(WTF_CSRF_ENABLED=True).test_client()
+    tokens = []
+
+    def act(path, page, **form):
+        tokens.append(values(person.get(page))["csrf_token"])
+        answer = person.post(path, data=form | {"csrf_token": tokens[-1]})
+        assert answer.status_code == 302
+
+    act("/signup", "/signup", **ADA)
+    act("/logout", "/chats/new")
+    act("/login", "/login", **ADA)
+    tokens.append(values(person.get("/chats/new"))["csrf_token"])
+    for token in tokens[:-1]:
+        assert person.post("/chats", data={"csrf_token": token}).status_code == 400
+    assert person.post("/chats", data={"csrf_token": tokens[-1]}).status_code == 303
