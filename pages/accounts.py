@@ -64,9 +64,15 @@ def sign_up():
         user = User.sign_up(form["name"], form["email"], request.form["password"])
         if user:
             enter(user)
-            return redirect(safe_next())
+            return redirect(first_page())
         errors = {"email": "There is an account with this e-mail address already. Log in instead."}
     return show_sign_up(form, errors), 422
+
+
+def first_page():
+    """Return where to go after signing up: the list of chats is empty."""
+    target = safe_next()
+    return "/chats/new" if target in ("/", "/chats") else target
 
 
 def may_sign_up(invitation):

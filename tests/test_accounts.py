@@ -54,7 +54,7 @@ def values(answer):
 
 def test_whoever_signs_up_is_logged_in(client):
     answer = client.post("/signup", data=ADA)
-    assert answer.location == "/chats"
+    assert answer.location == "/chats/new"
     page = parse(client.get("/chats").text)
     assert page.select_one(".sidebar__name").get_text() == "Ada Lovelace"
     assert page.select_one(".avatar").get_text() == "AL"
@@ -306,12 +306,18 @@ def test_logging_in_never_leads_to_another_site(app, client, target):
         assert location == "/chats"
 
 
-@pytest.mark.parametrize("path", ["/login", "/signup"])
-def test_a_foreign_address_in_either_form_is_forgotten(app, sign_up, path):
+def test_signing_up_leads_to_the_composer_and_not_to_an_empty_list(app):
+    for number, (target, place) in enumerate({"/": "/chats/new", "/chats/7": "/chats/7"}.items()):
+        form = ADA | {"email": f"{number}@example.com", "next": target}
+        assert app.test_client().post("/signup", data=form).location == place
+
+
+@pytest.mark.parametrize(("path", "place"), [("/login", "/chats"), ("/signup", "/chats/new")])
+def test_a_foreign_address_in_either_form_is_forgotten(app, sign_up, path, place):
     sign_up()
     form = ADA | {"email": "ada@example.com" if path == "/login" else "bob@example.com"}
     answer = app.test_client().post(path, data=form | {"next": "//evil.example"})
-    assert answer.location == "/chats"
+    assert answer.location == place
 
 
 # what needs a login
