@@ -9,6 +9,13 @@ from tests.test_browser import PHONE, Person
 RUNNING = [f"word{number} " * 9 + "\n\n" for number in range(400)]
 NO_COMMANDS = """delete HTMLButtonElement.prototype.command;
 addEventListener("command", (event) => event.preventDefault(), { capture: true });"""
+REFUSALS = {
+    "denied": """const refuse = () => { throw new DOMException("no", "SecurityError"); };
+        for (const name of ["localStorage", "sessionStorage"])
+            Object.defineProperty(window, name, { get: refuse });
+        navigator.locks.request = navigator.locks.query = async () => refuse();""",
+    "full": "Storage.prototype.setItem = () => { throw new Error('storage is full'); };",
+}
 FOCUSED = "document.activeElement.id || document.activeElement.className"
 
 
@@ -193,6 +200,73 @@ def test_the_question_is_asked_by_browsers_that_know_no_commands(ada):
     expect(dialog).to_be_visible()
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_be_hidden()
+
+
+# drafts
+
+LONG = "A long text, and more of it. " * 400
+
+
+@pytest.mark.parametrize("place", ["a chat", "a new chat"])
+def test_each_tab_keeps_its_own_draft_and_removes_no_other(ada, place):
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    if place == "a new chat":
+        ada.page.goto("/chats/new")
+    ada.box.fill(LONG)
+    path = ada.page.url
+    other = another_tab(ada)
+    other.box.fill("a short one")
+    for tab, text in ((ada, LONG), (other, "a short one")):
+        tab.page.reload()
+        expect(tab.box).to_have_value(text)
+    other.box.press("Enter")
+    expect(other.box).to_have_value("")
+    ada.page.goto("/chats")
+    ada.page.go_back()
+    expect(ada.box).to_have_value(LONG)
+    other.page.goto(path)
+    expect(other.box).to_have_value("")
+
+
+def test_what_a_closed_tab_left_is_offered_once(ada):
+    for path in ("/chats/new", ada.begin("Hello").page.url):
+        ada.page.goto(path)
+        other = another_tab(ada, path)
+        other.box.fill("left behind")
+        other.page.close()
+        heir, late = another_tab(ada, path), another_tab(ada, path)
+        expect(heir.box).to_have_value("left behind")
+        expect(late.box).to_have_value("")
+        expect(ada.box).to_have_value("")
+        heir.page.reload()
+        expect(heir.box).to_have_value("left behind")
+
+
+def test_a_duplicated_tab_becomes_a_tab_of_its_own(ada):
+    ada.page.goto("/chats/new")
+    ada.box.fill("the first")
+    with ada.page.expect_popup() as opened:
+        ada.page.evaluate("window.open(location)")
+    other = Person(opened.value)
+    expect(other.box).to_have_value("the first")
+    other.box.fill("the second")
+    for tab, text in ((ada, "the first"), (other, "the second")):
+        tab.page.reload()
+        expect(tab.box).to_have_value(text)
+
+
+@pytest.mark.parametrize("refusal", ["denied", "full"])
+def test_a_browser_that_keeps_nothing_still_sends(ada, provider, refusal):
+    ada.page.add_init_script(REFUSALS[refusal])
+    ada.page.goto("/chats/new")
+    ada.send("Hello")
+    ada.wait_for("complete")
+    ada.send("Once more")
+    expect(ada.articles).to_have_count(4)
+    ada.wait_for("complete")
+    expect(ada.box).to_have_value("")
+    assert [request.prompt for request in provider.requests] == ["Hello", "Once more"]
 
 
 # whose page it is

@@ -5,12 +5,12 @@ const IME_KEYCODE = 229; // Safari ends a composition before its Enter; the key 
 const touch = matchMedia("(pointer: coarse)");
 const stop = document.querySelector(".composer__stop");
 
-const plain = ({ shiftKey, altKey, ctrlKey, metaKey }) => !shiftKey && !altKey && !ctrlKey && !metaKey;
 const composing = ({ isComposing, keyCode }) => isComposing || keyCode === IME_KEYCODE;
 
 function onKey(event) {
-  if (event.key !== "Enter" || composing(event)) return;
-  if (!(plain(event) && !touch.matches) && !event.ctrlKey && !event.metaKey) return;
+  const { key, shiftKey, altKey, ctrlKey, metaKey } = event;
+  if (key !== "Enter" || composing(event)) return;
+  if ((shiftKey || altKey || touch.matches) && !ctrlKey && !metaKey) return;
   event.preventDefault();
   if (field.value.trim() && !event.repeat) form.requestSubmit();
 }

@@ -15,18 +15,25 @@ export function write(key, value) {
   } catch {}
 }
 
-export function forget(prefix) {
+export function keys(prefix) {
   try {
-    Object.keys(localStorage).filter((key) => key.startsWith(prefix)).forEach((key) => localStorage.removeItem(key));
-  } catch {}
+    return Object.keys(localStorage).filter((key) => key.startsWith(prefix));
+  } catch {
+    return [];
+  }
 }
 
-// crypto.randomUUID exists on https and localhost only; people also open this on a LAN address.
-export function uuid() {
-  if (crypto.randomUUID) return crypto.randomUUID();
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+export const forget = (prefix) => keys(prefix).forEach((key) => write(key, null));
+
+// The name of this tab, which a reload and a step back keep.
+export function tabName(anew) {
+  const place = "chattable:tab";
+  try {
+    return (!anew && sessionStorage[place]) || (sessionStorage[place] = uuid());
+  } catch {
+    return uuid();
+  }
 }
+
+// The address of a blob ends in a new UUID, by its standard; crypto.randomUUID does not exist on plain http.
+export const uuid = () => URL.createObjectURL(new Blob()).slice(-36);
