@@ -2,11 +2,7 @@
 import { field, form, id, prefix, put } from "./draft.js";
 import { keep } from "./outbox.js";
 
-const CHAT_PATH = /^\/chats\/(\d+)$/;
 let posted = { text: "", id: "" };
-
-const destination = ({ hx, response }) =>
-  hx.redirect ?? (response.raw.redirected ? response.raw.url : null);
 
 // The message may be on the page before this answer is, and then the composer is another's already.
 function accept(place) {
@@ -16,20 +12,11 @@ function accept(place) {
   document.dispatchEvent(new Event("chattable:sent"));
 }
 
-// A new chat's text waits under the key of the chat it became.
-function follow(event, url) {
-  const chat = url.pathname.match(CHAT_PATH)?.[1];
-  if (!chat) return;
-  accept(`${prefix.replace(/new$/, chat)}:sent`);
-  event.preventDefault();
-  location.assign(url);
-}
-
-function onAnswer(event) {
-  const { ctx } = event.detail;
+// A new chat's text waits under the key of the chat it became, whose page htmx opens then.
+function onAnswer({ detail: { ctx } }) {
   if (ctx.sourceElement !== form) return;
-  const to = destination(ctx);
-  if (to) follow(event, new URL(to, location.href));
+  const [chat] = ctx.hx.redirect?.match(/\d+$/) ?? [];
+  if (chat) accept(`${prefix.replace(/new$/, chat)}:sent`);
   else if (ctx.response.status === 204) accept();
 }
 
