@@ -38,11 +38,12 @@ from pages.settings import (
     refuse_other_encodings,
     warn_without_key,
 )
-from pages.words import one_line
+from pages.words import choices, one_line
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_MODELS = ["gpt-5-mini", "gpt-5", "gpt-4o-mini"]
 SIDEBAR = 50
+RECENT = 5  # models
 LARGEST_ID = 2**31 - 1
 BUSY = "A reply is still being written. Wait for it or stop it; your text is kept."
 
@@ -104,7 +105,7 @@ def around():
     known = current_user.is_authenticated
     return {
         "chats": current_user.chats_by_recency(SIDEBAR) if known else [],
-        "models": available_models() if known else [],
+        "models": choices(available_models(), recent_models()) if known else [],
         "demo": current_app.config["DEMO_MODEL"],
     }
 
@@ -274,8 +275,7 @@ def refuse_draft(template, sentence, status, chat=None):
 
 def send_to_worker(chat, draft):
     """Enqueue a draft; return False if a reply is running. Raises `RedisError`."""
-    if session.get("model") != draft["model"]:
-        session["model"] = draft["model"]
+    remember_model(draft["model"])
     said = draft["content"], draft["model"], draft["client_id"]
     return queue.enqueue_turn(chat, said[-1], jobs.create_message_and_stream, *said)
 
@@ -316,9 +316,20 @@ def available_models():
 
 
 def default_model():
-    """Return the model to offer first: the one this person picked last, if there still is."""
-    picked, models = session.get("model"), available_models()
-    return picked if picked in models else models[0]
+    """Return the model to offer first: the one this person picked last that there still is."""
+    models = available_models()
+    return next((name for name in recent_models() if name in models), models[0])
+
+
+def recent_models():
+    """Return what this person has picked, the last first."""
+    return session.get("models", [])
+
+
+def remember_model(model):
+    recent = [model, *(name for name in recent_models() if name != model)][:RECENT]
+    if recent != recent_models():
+        session["models"] = recent
 
 
 # The socket.

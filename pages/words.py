@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 
 import humanize
 
+FEW = 12  # models that a list shows without groups
+
 
 def init_app(app):
     """Give the templates what puts things into words."""
@@ -20,6 +22,16 @@ def dom_id(thing, part=None):
 def time_in_words(moment):
     age = datetime.now(UTC) - moment
     return "just now" if age.total_seconds() < 60 else humanize.naturaltime(age)
+
+
+def choices(models, recent):
+    """Return [(group, names)]: few models as they are, many by vendor after the recent ones."""
+    if len(models) <= FEW:
+        return [("", models)]
+    groups = {"Recent": [name for name in recent if name in models]}
+    for name in sorted(set(models).difference(recent)):
+        groups.setdefault(name.partition("/")[0] if "/" in name else "Others", []).append(name)
+    return [(group, names) for group, names in groups.items() if names]
 
 
 def one_line(text):

@@ -1,9 +1,13 @@
 """The composer: Stop, where the focus goes, drafts, the choice of models, whose page it is."""
 
+from contextlib import closing
+
 import pytest
 from playwright.sync_api import expect
 
+from tests.page import parse
 from tests.patience import patient
+from tests.stack import Stack
 from tests.test_browser import PHONE, Person
 
 RUNNING = [f"word{number} " * 9 + "\n\n" for number in range(400)]
@@ -267,6 +271,74 @@ def test_a_browser_that_keeps_nothing_still_sends(ada, provider, refusal):
     ada.wait_for("complete")
     expect(ada.box).to_have_value("")
     assert [request.prompt for request in provider.requests] == ["Hello", "Once more"]
+
+
+# models
+
+VENDORS = ("anthropic", "google", "meta-llama", "mistralai", "openai", "qwen")
+
+
+@pytest.fixture(scope="module")
+def stack_of_many(provider_server):
+    """The product with 337 models to choose from."""
+    names = [f"{vendor}/model-{number}" for vendor in VENDORS for number in range(56)]
+    models = ",".join([*names, "anthropic/claude-7"])
+    with closing(Stack(provider_server.url, models=models)) as stack:
+        yield stack.start()
+
+
+@pytest.fixture
+def chooser(browser, stack_of_many, provider):
+    """Ada, before the choice of many models."""
+    context = browser.new_context(base_url=stack_of_many.url)
+    context.set_default_timeout(1000 * patient(10))
+    person = Person(context.new_page()).is_signed_up(stack_of_many.signup())
+    person.page.goto("/chats/new")
+    yield person
+    assert person.complaints == []
+    context.close()
+
+
+@pytest.mark.parametrize("begin", ["Find", "Model"])
+def test_one_of_many_models_is_found_by_a_part_of_its_name(chooser, provider, begin):
+    ada, model = chooser, chooser.page.get_by_label("Model")
+    ada.page.get_by_label(begin).press_sequentially("claude-7")
+    expect(model).to_have_value("anthropic/claude-7")
+    ada.page.keyboard.press("Enter")
+    expect(ada.box).to_be_focused()
+    ada.send("Hello")
+    ada.wait_for("complete")
+    assert provider.requests[0].json["model"] == "anthropic/claude-7"
+    groups = model.locator("optgroup")
+    assert groups.nth(0).get_attribute("label") == "Recent"
+    expect(groups.nth(0).locator("option")).to_have_text("anthropic/claude-7")
+    assert groups.nth(1).get_attribute("label") == "anthropic"
+    expect(groups.nth(1).locator("option").first).to_have_text("model-0")
+    model.select_option("openai/model-7")
+    expect(model).to_have_value("openai/model-7")
+
+
+def test_a_model_that_there_is_not_is_refused_before_it_is_asked(chooser, provider):
+    ada = chooser
+    find = ada.page.get_by_label("Find")
+    find.fill("gpt-99")
+    assert find.evaluate("find => find.validationMessage") == "No model has this in its name."
+    ada.send("Hello")
+    expect(find).to_be_focused()
+    expect(ada.box).to_have_value("Hello")
+    find.fill("")
+    ada.box.press("Enter")
+    ada.wait_for("complete")
+    assert len(provider.requests) == 1
+
+
+def test_a_few_models_are_shown_as_they_are(let_in):
+    page = parse(let_in().get("/chats/new").text)
+    assert [option.get_text() for option in page.find(id="model")("option")] == [
+        "gpt-4o-mini",
+        "gpt-4o",
+    ]
+    assert not page.select("optgroup, #find")
 
 
 # whose page it is

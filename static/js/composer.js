@@ -1,5 +1,6 @@
 // The composer's keys and height; and the focus, which comes back to it.
 import { field, form } from "./draft.js";
+import "./models.js";
 
 const IME_KEYCODE = 229; // Safari ends a composition before its Enter; the key code still tells
 const touch = matchMedia("(pointer: coarse)");
@@ -17,7 +18,7 @@ function onKey(event) {
 
 function onEscape(event) {
   if (event.key !== "Escape" || event.defaultPrevented || composing(event) || !stop.offsetWidth) return;
-  if (!event.target.matches("select") && !document.querySelector(":popover-open, dialog[open]")) stop.click();
+  if (!event.target.closest("select, #find") && !document.querySelector(":popover-open, dialog[open]")) stop.click();
 }
 
 function grow() {
