@@ -273,6 +273,24 @@ def test_a_browser_that_keeps_nothing_still_sends(ada, provider, refusal):
     assert [request.prompt for request in provider.requests] == ["Hello", "Once more"]
 
 
+# files
+
+GIVE_A_FILE = """(element, name) => {
+  const given = new DataTransfer(), kind = name === "paste" ? ClipboardEvent : DragEvent;
+  given.items.add(new File(["text"], "notes.txt"));
+  const options = { bubbles: true, cancelable: true, dataTransfer: given, clipboardData: given };
+  return element.dispatchEvent(new kind(name, options));
+}"""
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_a_file_is_refused_with_a_sentence(ada, how):
+    ada.page.goto("/chats/new")
+    goes_on = [ada.box.evaluate(GIVE_A_FILE, name) for name in ("dragover", how)]
+    assert goes_on == [False, False]
+    expect(ada.page.get_by_role("alert")).to_contain_text("Files cannot be sent here yet")
+
+
 # models
 
 VENDORS = ("anthropic", "google", "meta-llama", "mistralai", "openai", "qwen")

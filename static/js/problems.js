@@ -2,6 +2,7 @@
 const UNREACHABLE = "The server could not be reached. Your text is kept; try again.";
 const SIGNED_OUT = "You are signed out. Your text is kept; log in again and send it.";
 const REFUSED = "The server did not accept this. Your text is kept; try again.";
+const NO_FILES = "Files cannot be sent here yet. Paste their text instead.";
 const MARK = "data-problem"; // in the server's own sentence, messages/_error.html
 const place = document.getElementById("composer-error");
 
@@ -28,7 +29,16 @@ function refuse(event, sentence) {
   say(sentence);
 }
 
+// A browser would open a dropped file in the place of the chat.
+function onFiles(event) {
+  const { types } = event.dataTransfer ?? event.clipboardData;
+  if (!types.includes("Files") || types.includes("text/plain")) return;
+  event.preventDefault();
+  if (event.type !== "dragover") say(NO_FILES);
+}
+
 if (place) {
+  for (const name of ["dragover", "drop", "paste"]) document.addEventListener(name, onFiles);
   const clear = () => place.replaceChildren();
   document.addEventListener("input", clear);
   document.addEventListener("htmx:before:request", clear);
