@@ -29,7 +29,7 @@ from werkzeug.routing import IntegerConverter
 import jobs
 from chattable import connections, init_app, live, queue
 from chattable.templating import digest
-from models import Chat, db
+from models import Chat, db, opening_words
 from pages import accounts, errors, health, security, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
 from pages.settings import (
@@ -173,8 +173,18 @@ def show_page(chat, **context):
     revision = chat.revision
     messages, older = chat.page()
     context |= {"messages": messages, "older": older, "revision": revision}
+    context["waiting"] = waiting_text(chat, messages)
     selected = request.form.get("model") or chat.model or default_model()
     return render_template("chats/show.html", chat=chat, selected_model=selected, **context)
+
+
+def waiting_text(chat, messages):
+    """Return how a message begins that was sent without JavaScript and is not stored yet."""
+    chat_id, client_id, text = session.get("sent", (None, None, None))
+    if chat_id == chat.id and client_id not in {message.client_id for message in messages}:
+        return text
+    session.pop("sent", None)
+    return None
 
 
 @routes.get("/chats/<int:chat_id>/edit")
@@ -277,7 +287,10 @@ def send_to_worker(chat, draft):
     """Enqueue a draft; return False if a reply is running. Raises `RedisError`."""
     remember_model(draft["model"])
     said = draft["content"], draft["model"], draft["client_id"]
-    return queue.enqueue_turn(chat, said[-1], jobs.create_message_and_stream, *said)
+    taken = queue.enqueue_turn(chat, said[-1], jobs.create_message_and_stream, *said)
+    if taken and not request.headers.get("HX-Request"):
+        session["sent"] = chat.id, draft["client_id"], opening_words(draft["content"])
+    return taken
 
 
 @routes.get("/messages/<int:message_id>")

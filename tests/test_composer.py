@@ -9,6 +9,7 @@ from tests.page import parse
 from tests.patience import patient
 from tests.stack import Stack
 from tests.test_browser import PHONE, Person
+from tests.test_chats import HTMX
 
 RUNNING = [f"word{number} " * 9 + "\n\n" for number in range(400)]
 NO_COMMANDS = """delete HTMLButtonElement.prototype.command;
@@ -289,6 +290,31 @@ def test_a_file_is_refused_with_a_sentence(ada, how):
     goes_on = [ada.box.evaluate(GIVE_A_FILE, name) for name in ("dragover", how)]
     assert goes_on == [False, False]
     expect(ada.page.get_by_role("alert")).to_contain_text("Files cannot be sent here yet")
+
+
+# without JavaScript
+
+
+def test_without_javascript_the_page_shows_what_is_being_sent_and_then_the_reply(
+    let_in, provider, run_jobs
+):
+    ada = let_in()
+
+    def page():
+        shown = parse(ada.get("/chats/1").text)
+        return shown.find(id="outbox").get_text(), shown.select_one("noscript meta")
+
+    for number, path in enumerate(("/chats", "/messages")):
+        answer = ada.post(path, data={"chat_id": 1, "content": f"What is {number} & 1?"})
+        assert answer.location == "/chats/1"
+        for _ in range(2):
+            sending, refresh = page()
+            assert sending == f"Sending: What is {number} & 1?"
+            assert refresh["http-equiv"] == "refresh"
+        run_jobs()
+        assert page() == ("", None)
+    ada.post("/messages", data={"chat_id": 1, "content": "One more"}, headers=HTMX)
+    assert page() == ("", None)
 
 
 # models
