@@ -1,32 +1,25 @@
 // What went wrong, said in one sentence above the composer.
 const UNREACHABLE = "The server could not be reached. Your text is kept; try again.";
-const SIGNED_OUT = "You are signed out. Your text is kept; log in again and send it.";
 const REFUSED = "The server did not accept this. Your text is kept; try again.";
 const NO_FILES = "Files cannot be sent here yet. Paste their text instead.";
 const MARK = "data-problem"; // in the server's own sentence, messages/_error.html
 const place = document.getElementById("composer-error");
 
 function say(sentence) {
-  const line = document.createElement("p");
-  line.className = "alert";
-  line.setAttribute("role", "alert");
-  line.textContent = sentence;
-  place.replaceChildren(line);
+  place.innerHTML = '<p class="alert" role="alert"></p>';
+  place.firstChild.textContent = sentence;
 }
 
 function onAnswer(event) {
   const { ctx } = event.detail, { status, raw } = ctx.response;
-  if (event.defaultPrevented) return;
-  if (raw.redirected && status < 400) return refuse(event, SIGNED_OUT);
-  if (status < 400) return;
-  if (!ctx.text.includes(MARK)) return refuse(event, status < 500 ? REFUSED : UNREACHABLE);
-  ctx.target = place;
-  ctx.swap = "innerHTML";
-}
-
-function refuse(event, sentence) {
-  event.preventDefault();
-  say(sentence);
+  if (status < 400 && !raw.redirected) return; // no answer of ours redirects a page that is open
+  if (ctx.text.includes(MARK)) {
+    ctx.target = place;
+    ctx.swap = "innerHTML";
+  } else {
+    event.preventDefault();
+    say(status < 500 ? REFUSED : UNREACHABLE);
+  }
 }
 
 // A browser would open a dropped file in the place of the chat.

@@ -27,9 +27,8 @@ export const forget = (prefix) => keys(prefix).forEach((key) => write(key, null)
 
 // The name of this tab, which a reload and a step back keep.
 export function tabName(anew) {
-  const place = "chattable:tab";
   try {
-    return (!anew && sessionStorage[place]) || (sessionStorage[place] = uuid());
+    return (!anew && sessionStorage.chattable) || (sessionStorage.chattable = uuid());
   } catch {
     return uuid();
   }
