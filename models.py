@@ -154,10 +154,6 @@ class Message(MessageMixin, Model):
     __tablename__ = "messages"
     __unique_names__ = "one_message_per_client_id", "one_running_reply"
 
-    @property
-    def initials(self) -> str:
-        return initials(self.author or "")
-
 
 def initials(name: str) -> str:
     """Return the one or two capitals that stand for a person: "AL" for Ada Lovelace."""

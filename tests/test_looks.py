@@ -1,0 +1,153 @@
+"""How a conversation looks: turns, receipts, themes, on paper, with another's colours."""
+
+from decimal import Decimal
+
+import pytest
+from playwright.sync_api import expect
+
+from models import Chat, db
+from tests.patience import patient
+from tests.test_browser import PHONE, Person, somewhere_else
+
+PASTED = "\n".join(f"Line {number} of what was pasted." for number in range(60))
+
+
+@pytest.fixture
+def told(stack):
+    """Make a chat in which all of this was said: `told((question, {reply}), …)` -> (ada, id)."""
+    ada = stack.signup()
+    chat_id = ada.new_chat()
+
+    def tell(*turns):
+        with somewhere_else(stack):
+            chat = db.session.get(Chat, chat_id)
+            for question, reply in turns:
+                chat.say("user", question)
+                message = chat.say("assistant", reply.get("content", "Fine."))
+                message.model = "gpt-4o"
+                for name, value in reply.items():
+                    setattr(message, name, value)
+                db.session.commit()
+        return ada, chat_id
+
+    return tell
+
+
+@pytest.fixture
+def look(browser, stack):
+    """Open a chat in a browser: `look((ada, chat_id), **context)` returns its Person."""
+    contexts, people = [], []
+
+    def open_chat(told, **context):
+        ada, chat_id = told
+        contexts.append(browser.new_context(base_url=stack.url, **context))
+        contexts[-1].set_default_timeout(1000 * patient(10))
+        person = Person(contexts[-1].new_page()).is_signed_up(ada)
+        person.page.goto(f"/chats/{chat_id}")
+        people.append(person)
+        return person
+
+    yield open_chat
+    for context in contexts:
+        context.close()
+    assert [person.complaints for person in people if person.complaints] == []
+
+
+def style(locator, name):
+    """Return what a style is computed to."""
+    return locator.evaluate("(element, name) => getComputedStyle(element)[name]", name)
+
+
+USED = {
+    "prompt_token_usage": 12812,
+    "completion_token_usage": 1240,
+    "input_cost": Decimal("0.0320"),
+    "output_cost": Decimal("0.0124"),
+}
+
+# what a reply cost
+
+
+def test_a_receipt_is_one_line_at_the_foot_even_on_a_phone(told, look):
+    ada = look(told(("Hello", USED)), **PHONE)
+    line = ada.reply.locator(".message__usage")
+    expect(line).to_have_text("12,812 input tokens [$0.0320] / 1,240 output tokens [$0.0124]")
+    box, body = line.bounding_box(), ada.body.bounding_box()
+    assert body["y"] + body["height"] <= box["y"]
+    assert box["height"] < 34 and box["x"] + box["width"] <= 390
+
+
+def test_the_rest_of_a_receipt_is_one_click_away(told, look):
+    reply = USED | {"cached_token_usage": 1024, "usage_estimated": True}
+    ada = look(told(("Hello", reply)))
+    rest = ada.reply.locator(".message__receipt")
+    expect(rest).to_be_hidden()
+    ada.reply.get_by_role("button", name="12,812 input tokens").click()
+    for words in (
+        "gpt-4o",
+        "1,024 of the input tokens",
+        "$0.0444",
+        "UTC",
+        "the provider did not say",
+    ):
+        expect(rest).to_contain_text(words)
+    expect(rest).to_be_in_viewport(ratio=1)
+    ada.page.keyboard.press("Escape")
+    expect(rest).to_be_hidden()
+
+
+def test_an_unknown_price_is_said_once(told, look):
+    ada = look(told(("Hello", USED | {"input_cost": None, "output_cost": None})))
+    expect(ada.reply.locator(".message__usage")).to_have_text(
+        "12,812 input tokens / 1,240 output tokens [price unknown]"
+    )
+    assert ada.reply.text_content().count("unknown") == 1
+
+
+# whose turn it is
+
+
+def test_ones_own_words_are_a_bubble_as_wide_as_they_are(told, look):
+    ada = look(told(("Hi", {}), ("word " * 200, {})))
+    column = ada.page.locator("#messages").bounding_box()["width"]
+    short, long = ada.page.locator(".message--user .message__body").all()
+    assert short.bounding_box()["width"] < 100
+    assert long.bounding_box()["width"] < column * 0.9
+    edges = [box["x"] + box["width"] for box in (short.bounding_box(), long.bounding_box())]
+    assert edges[0] == edges[1]
+    expect(ada.page.get_by_role("heading", name="Ada Lovelace")).to_have_count(2)
+    assert ada.page.locator(".message--user h2").first.bounding_box()["width"] <= 1
+
+
+def test_actions_appear_under_the_mouse_and_where_the_keys_are(told, look):
+    ada = look(told(("Hello", {}), ("Again", {"status": "failed", "error": "It broke."})))
+    actions = ada.articles.nth(1).locator(".message__actions")
+    expect(actions).to_have_css("opacity", "0")
+    ada.articles.nth(1).hover()
+    expect(actions).to_have_css("opacity", "1")
+    ada.page.mouse.move(0, 0)
+    expect(actions).to_have_css("opacity", "0")
+    actions.get_by_role("button", name="Copy").focus()
+    expect(actions).to_have_css("opacity", "1")
+    expect(ada.reply.locator(".message__actions")).to_have_css("opacity", "1")
+
+
+def test_on_a_touch_screen_actions_are_always_there(told, look):
+    ada = look(told(("Hello", {})), **PHONE)
+    for article in ada.articles.all():
+        expect(article.locator(".message__actions")).to_have_css("opacity", "1")
+
+
+def test_a_long_message_of_ones_own_is_folded_and_found(told, look):
+    ada = look(told((PASTED, {}), ("Short.", {})))
+    ada.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    article, body = ada.articles.first, ada.page.locator(".message__body").first
+    fold = ada.page.get_by_role("checkbox", name="Show more")
+    expect(fold).to_have_count(1)
+    assert body.bounding_box()["height"] < 500
+    assert ada.page.evaluate("find('Line 57 of', false, false, true)")
+    fold.check()
+    assert body.bounding_box()["height"] > 1200
+    article.get_by_role("button", name="Copy").click()
+    expect(article.get_by_role("button", name="Copied")).to_be_visible()
+    assert ada.page.evaluate("navigator.clipboard.readText()") == PASTED
