@@ -30,7 +30,7 @@ import jobs
 from chattable import connections, init_app, live, queue
 from chattable.templating import digest
 from models import Chat, db, opening_words
-from pages import accounts, errors, health, security, words
+from pages import accounts, errors, health, looks, security, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
 from pages.settings import (
     read_settings,
@@ -73,7 +73,7 @@ def create_app(config: dict | None = None) -> Flask:
     db.init_app(app)
     connections.tune(app)
     init_app(app, db)
-    for part in (security, accounts, errors, words, health, compress):
+    for part in (security, accounts, errors, words, health, looks, compress):
         part.init_app(app)
     app.register_blueprint(routes)
     sock.init_app(app)

@@ -1,5 +1,6 @@
 """How a conversation looks: turns, receipts, themes, on paper, with another's colours."""
 
+import re
 from decimal import Decimal
 
 import pytest
@@ -151,3 +152,53 @@ def test_a_long_message_of_ones_own_is_folded_and_found(told, look):
     article.get_by_role("button", name="Copy").click()
     expect(article.get_by_role("button", name="Copied")).to_be_visible()
     assert ada.page.evaluate("navigator.clipboard.readText()") == PASTED
+
+
+# the theme
+
+DARK = "rgb(27, 26, 24)"
+LIGHT = "rgb(251, 250, 247)"
+# What the page's background was at its first frame.
+FIRST_PAINT = """requestAnimationFrame(() => {
+  window.first = getComputedStyle(document.documentElement).backgroundColor;
+})"""
+
+
+def test_a_theme_is_chosen_and_kept(told, look):
+    ada = look(told(("Hello", {})))
+    html = ada.page.locator("html")
+    expect(html).to_have_css("background-color", LIGHT)
+    ada.press("Theme")
+    with ada.page.expect_response("**/theme"):
+        ada.page.get_by_role("radio", name="Dark").check()
+    expect(html).to_have_css("background-color", DARK)
+    ada.page.reload()
+    expect(html).to_have_css("background-color", DARK)
+    expect(html).to_have_attribute("data-theme", "dark")
+    ada.page.emulate_media(color_scheme="dark")
+    ada.press("Theme")
+    ada.page.get_by_role("radio", name="Light").check()
+    expect(html).to_have_css("background-color", LIGHT)
+    with ada.page.expect_response("**/theme"):
+        ada.page.get_by_role("radio", name="System").check()
+    expect(html).to_have_css("background-color", DARK)
+    ada.page.reload()
+    expect(html).not_to_have_attribute("data-theme", re.compile(""))
+
+
+def test_a_theme_is_there_from_the_first_frame_and_before_logging_in(stack, look, told):
+    ada = look(told(("Hello", {})), color_scheme="light")
+    ada.page.context.clear_cookies()
+    ada.page.context.add_cookies([{"name": "theme", "value": "dark", "url": stack.url}])
+    ada.page.add_init_script(FIRST_PAINT)
+    ada.page.goto("/login")
+    assert ada.page.evaluate("window.first") == DARK
+
+
+def test_a_theme_can_be_chosen_without_javascript(told, look):
+    ada = look(told(("Hello", {})), java_script_enabled=False)
+    ada.press("Theme")
+    ada.page.get_by_role("radio", name="Dark").check()
+    ada.press("Choose")
+    expect(ada.page).to_have_url(re.compile(r"/chats/\d+$"))
+    expect(ada.page.locator("html")).to_have_attribute("data-theme", "dark")

@@ -1,0 +1,29 @@
+"""How pages look in one browser: light, dark, or as its system does."""
+
+from urllib.parse import urlsplit
+
+from flask import Blueprint, redirect, request
+
+YEAR = 365 * 86400  # s
+
+routes = Blueprint("looks", __name__)
+
+
+def init_app(app):
+    """Let people choose a theme."""
+    app.register_blueprint(routes)
+
+
+@routes.post("/theme")
+def choose_theme():
+    """Keep the theme in a cookie, so that the next page has it from its first paint."""
+    page = urlsplit(request.referrer or "").path or "/chats"
+    answer = redirect(page, 303)
+    if request.headers.get("HX-Request"):
+        answer.status_code = 204
+    chosen = request.form.get("theme")
+    if chosen in ("light", "dark"):
+        answer.set_cookie("theme", chosen, YEAR, secure=request.is_secure, samesite="Lax")
+    else:
+        answer.delete_cookie("theme")
+    return answer
