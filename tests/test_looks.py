@@ -154,6 +154,15 @@ def test_a_long_message_of_ones_own_is_folded_and_found(told, look):
     assert ada.page.evaluate("navigator.clipboard.readText()") == PASTED
 
 
+def test_the_title_stays_in_sight_on_a_phone(told, look):
+    ada = look(told(("Hello", {"content": "A line.\n\n" * 60})), **PHONE)
+    ada.wait_for_the_end()
+    title = ada.page.locator(".topbar__title")
+    expect(title).to_be_in_viewport(ratio=1)
+    expect(title).to_have_text(ada.page.get_by_role("heading", level=1).text_content())
+    expect(ada.page.get_by_role("heading", level=1)).to_have_count(1)
+
+
 # the theme
 
 DARK = "rgb(27, 26, 24)"
