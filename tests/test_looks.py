@@ -211,3 +211,22 @@ def test_a_theme_can_be_chosen_without_javascript(told, look):
     ada.press("Choose")
     expect(ada.page).to_have_url(re.compile(r"/chats/\d+$"))
     expect(ada.page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+# as somebody needs it
+
+MOVING = """() => document.getAnimations().filter((each) =>
+  each.playState === "running" && !(each.timeline instanceof ScrollTimeline)).length"""
+
+
+@pytest.mark.parametrize("motion, moves", [("no-preference", True), ("reduce", False)])
+def test_nothing_moves_for_whom_nothing_should(told, look, motion, moves, provider):
+    ada = look(told(("Hello", {})), reduced_motion=motion)
+    script = provider.says("one ", hold=True)
+    ada.send("count")
+    expect(ada.body).to_have_text("one")
+    assert (ada.page.evaluate(MOVING) > 0) is moves
+    durations = "(element) => getComputedStyle(element).transitionDuration"
+    assert (ada.page.locator(".button--icon").last.evaluate(durations) != "0s") is moves
+    script.release()
+    ada.wait_for("complete")
