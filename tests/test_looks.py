@@ -10,6 +10,12 @@ from models import Chat, db
 from tests.patience import patient
 from tests.test_browser import PHONE, Person, somewhere_else
 
+WIDE = (
+    "```python\nvalue = " + "word + " * 60 + "1\n```\n\n"
+    "| " + " | ".join(f"Column {n}" for n in range(12)) + " |\n" + "|---" * 12 + "|\n"
+    "| " + " | ".join(f"12,345,67{n}" for n in range(12)) + " |\n\n"
+    "$$\n" + " + ".join(f"a_{{{n}}}" for n in range(60)) + "\n$$\n\nThe end."
+)
 PASTED = "\n".join(f"Line {number} of what was pasted." for number in range(60))
 
 
@@ -230,3 +236,37 @@ def test_nothing_moves_for_whom_nothing_should(told, look, motion, moves, provid
     assert (ada.page.locator(".button--icon").last.evaluate(durations) != "0s") is moves
     script.release()
     ada.wait_for("complete")
+
+
+# Of what can be scrolled sideways, or is higher than its box: which hides something.
+CUT = """() => [...document.querySelectorAll(".message__body, .message__body *")]
+  .filter((each) => getComputedStyle(each).overflowX !== "visible")
+  .filter((each) => each.scrollWidth > each.clientWidth || each.scrollHeight > each.clientHeight)
+  .map((each) => each.outerHTML.slice(0, 80))"""
+
+
+def test_paper_shows_all_of_it_and_nothing_else(told, look):
+    ada = look(told((PASTED, {"content": WIDE})), color_scheme="dark")
+    assert ada.page.evaluate(CUT)
+    ada.page.emulate_media(media="print")
+    ada.page.set_viewport_size({"width": 660, "height": 990})
+    assert ada.page.evaluate(CUT) == []
+    for part in (".code", "table"):
+        box = ada.body.locator(part).bounding_box()
+        assert box["x"] + box["width"] <= 660, part
+    for part in (".dock", ".sidebar", ".topbar", ".code__copy", ".message__fold"):
+        expect(ada.page.locator(part)).to_be_hidden()
+    expect(ada.page.get_by_role("heading", level=1)).to_be_visible()
+    expect(ada.page.locator("html")).to_have_css("background-color", LIGHT)
+    assert b"/Count" in ada.page.pdf()
+
+
+def test_without_colours_one_sees_the_focus_and_the_chat_one_is_in(told, look):
+    ada = look(told(("Hello", {})), forced_colors="active")
+    ada.page.get_by_role("link", name="New chat").first.focus()
+    composer = ada.page.locator(".composer")
+    assert style(composer, "outlineStyle") == "none"
+    ada.box.focus()
+    assert (style(composer, "outlineStyle"), style(composer, "outlineWidth")) == ("solid", "2px")
+    assert style(ada.page.locator(".sidebar__chat[aria-current]"), "borderLeftWidth") == "4px"
+    assert style(ada.page.locator(".message--user .message__body"), "borderTopWidth") == "1px"
