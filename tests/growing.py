@@ -13,6 +13,7 @@ X = (
     '<annotation encoding="application/x-tex">x</annotation></semantics></math>'
 )
 DISPLAYED_X = X.replace("inline", "block")
+SAID_TO_FEW = 'dir="(?:auto|ltr)"|tabindex="0"|role="group"|aria-label="(?:Code|Table|Done)"'
 
 
 class Page:
@@ -102,15 +103,16 @@ def pieces(text, sizes):
 
 
 def shown(text, sizes=1):
-    return undirected(grown(text, sizes)[0].html)
+    return bare(grown(text, sizes)[0].html)
 
 
 def render(text):
-    return undirected(markdown.render(text))
+    return bare(markdown.render(text))
 
 
-def undirected(html):
-    return html.replace(' dir="auto"', "").replace(' dir="ltr"', "")
+def bare(html):
+    """HTML without what it says of directions, of keys, and to who listens."""
+    return re.sub(f" (?:{SAID_TO_FEW})", "", html)
 
 
 def assert_grown_alike(text, after="\n\nSo it is and so it ends.\n\n# End\n\nEnd."):

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from models import Chat, db
 from tests.patience import patient
+from tests.services import wait_until
 from tests.test_browser import PHONE, Person, somewhere_else
 
 WIDE = (
@@ -63,6 +64,12 @@ def look(browser, stack):
 def style(locator, name):
     """Return what a style is computed to."""
     return locator.evaluate("(element, name) => getComputedStyle(element)[name]", name)
+
+
+def style_value(locator, name):
+    """Return what a custom property is computed to."""
+    read = "(element, name) => getComputedStyle(element).getPropertyValue(name)"
+    return locator.evaluate(read, name)
 
 
 USED = {
@@ -217,6 +224,30 @@ def test_a_theme_can_be_chosen_without_javascript(told, look):
     ada.press("Choose")
     expect(ada.page).to_have_url(re.compile(r"/chats/\d+$"))
     expect(ada.page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+# what is wider than its place
+
+
+def edges(locator):
+    """Return how much is faded before and beyond what is seen."""
+    return [style_value(locator, f"--chattable-{name}") for name in ("before", "beyond")]
+
+
+def test_what_goes_on_beyond_an_edge_fades_there_and_keys_scroll_it(told, look):
+    ada = look(told(("Hello", {"content": WIDE + "\n\n| a |\n|---|\n| b |"})))
+    ada.wait_for("complete")
+    table = ada.body.get_by_role("table", name="Table").first
+    for wide in (ada.body.get_by_role("group", name="Code"), table, ada.body.locator("math")):
+        wait_until(lambda wide=wide: edges(wide) == ["0px", "32px"], 5, "a fade where it goes on")
+        wide.focus()
+        ada.page.keyboard.press("ArrowRight")
+        expect(wide).not_to_have_js_property("scrollLeft", 0)
+        wide.evaluate("(element) => element.scrollTo(1e6, 0)")
+        expect(wide).not_to_have_css("mask-image", re.compile("gradient"))
+        ada.box.focus()
+        expect(wide).to_have_css("mask-image", re.compile("gradient"))
+    assert edges(ada.body.get_by_role("table").last) == ["0px", "0px"]
 
 
 # as somebody needs it

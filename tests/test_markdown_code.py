@@ -8,7 +8,7 @@ import pytest
 from chattable import markdown
 from chattable.markdown import Growth, code_blocks
 from chattable.markdown.characters import CARET
-from tests.growing import Page, render, shown, undirected
+from tests.growing import Page, bare, render, shown
 
 
 def test_code_that_takes_long_to_colour_stays_plain(monkeypatch):
@@ -89,7 +89,7 @@ def test_no_caret_is_shown_where_a_fence_begins_on_the_line_of_something_else(te
     ],
 )
 def test_code_that_begins_on_the_line_of_an_item_ends_where_its_fence_does(code, after):
-    assert undirected(re.sub("</(?:li|ul|ol)>", "", shown(code))).endswith("</code></pre></div>")
+    assert bare(re.sub("</(?:li|ul|ol)>", "", shown(code))).endswith("</code></pre></div>")
     for cut in range(len(code) + 1):
         growth = Growth()
         growth.feed(code[:cut])

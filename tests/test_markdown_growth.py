@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chattable import markdown
 from chattable.markdown import Growth
-from tests.growing import Page, grown, pieces, render, shown, undirected
+from tests.growing import Page, bare, grown, pieces, render, shown
 
 CHAT = """# Title here
 
@@ -170,7 +170,7 @@ def test_an_empty_feed_changes_nothing():
     growth = Growth()
     assert growth.feed("") == [] and growth.html == ""
     growth.feed("a")
-    assert growth.feed("") == [] and undirected(growth.html) == "<p>a</p>"
+    assert growth.feed("") == [] and bare(growth.html) == "<p>a</p>"
 
 
 WORDS = [

@@ -14,6 +14,7 @@ from chattable.markdown.links import BRACKETED, HALF_ADDRESS, HALF_LINK, LINK
 from chattable.markdown.math import LONGEST_MATH
 
 PROSE = ' dir="auto"'  # written in either direction, as its first letter is
+SCROLLS = ' tabindex="0"'  # may be wider than its place: keys scroll what has the focus
 FOREIGN = ' dir="ltr"'  # whatever is written around it, whose direction it says nothing about
 
 
@@ -32,7 +33,8 @@ class Renderer(mistune.HTMLRenderer):
 
     paragraph = block_text = _wrapped("p", PROSE)
     block_quote, list_item = _wrapped("blockquote", PROSE), _wrapped("li", PROSE)
-    table, table_body, table_row = _wrapped("table", PROSE), _wrapped("tbody"), _wrapped("tr")
+    table = _wrapped("table", PROSE + SCROLLS + ' aria-label="Table"')
+    table_body, table_row = _wrapped("tbody"), _wrapped("tr")
 
     def text(self, text):
         return escape(unescape(text), quote=False)
@@ -56,7 +58,7 @@ class Renderer(mistune.HTMLRenderer):
         return f"<ol{first}>{text}</ol>"
 
     def task_list_item(self, text, checked=False):
-        box = f'<input type="checkbox" disabled{" checked" * checked}> '
+        box = f'<input type="checkbox" disabled{" checked" * checked} aria-label="Done"> '
         item = self.list_item(text).replace("<li", '<li class="task"', 1)
         return item.replace("<p>", f"<p>{box}", 1)
 
@@ -64,13 +66,14 @@ class Renderer(mistune.HTMLRenderer):
         # Where the caret is in a fence's info, it must not get into an attribute.
         language, file = language_and_file((info or "").replace(CARET, ""))
         if language == "math" and len(code) <= LONGEST_MATH:
-            return mathml(code.strip(), display=True)
+            return self.math(code.strip(), display=True)
         body = escape(code, quote=False) if CARET in code else coloured(code, language)
         button = '<button type="button" class="code__copy">Copy</button>'
         name = html.escape(file or language or "text")
         head = f'<div class="code__head"><span>{name}</span>{button}</div>'
         code = f'<code class="language-{html.escape(language or "text")}">{body}</code>'
-        return f'<div class="code"{FOREIGN}>{head}<pre>{code}</pre></div>'
+        pre = f'<pre{SCROLLS} role="group" aria-label="Code">'
+        return f'<div class="code"{FOREIGN}>{head}{pre}{code}</pre></div>'
 
     def codespan(self, text):
         return f"<code{FOREIGN}>{escape(text, quote=False)}</code>"
@@ -98,7 +101,8 @@ class Renderer(mistune.HTMLRenderer):
         return f"<details{' open' * opened}>{text}</details>"
 
     def math(self, latex, display):
-        return mathml(latex, display)
+        formula = mathml(latex, display)
+        return formula.replace('display="block"', f'display="block"{SCROLLS}', 1)
 
     def table_head(self, text):
         return f"<thead><tr>{text}</tr></thead>"
