@@ -20,30 +20,34 @@ WIDE = (
 PASTED = "\n".join(f"Line {number} of what was pasted." for number in range(60))
 
 
+def tell(stack, chat_id, *turns):
+    """Have all of this said in a chat: a question each, and what a reply has as columns."""
+    with somewhere_else(stack):
+        chat = db.session.get(Chat, chat_id)
+        for question, reply in turns:
+            chat.say("user", question)
+            message = chat.say("assistant", "Fine.")
+            for name, value in ({"model": "gpt-4o"} | reply).items():
+                setattr(message, name, value)
+            db.session.commit()
+
+
 @pytest.fixture
 def told(stack):
-    """Make a chat in which all of this was said: `told((question, {reply}), …)` -> (ada, id)."""
+    """Make Ada's chat in which this was said: `told((question, {column: value}), …)`."""
     ada = stack.signup()
     chat_id = ada.new_chat()
 
-    def tell(*turns):
-        with somewhere_else(stack):
-            chat = db.session.get(Chat, chat_id)
-            for question, reply in turns:
-                chat.say("user", question)
-                message = chat.say("assistant", reply.get("content", "Fine."))
-                message.model = "gpt-4o"
-                for name, value in reply.items():
-                    setattr(message, name, value)
-                db.session.commit()
+    def say(*turns):
+        tell(stack, chat_id, *turns)
         return ada, chat_id
 
-    return tell
+    return say
 
 
 @pytest.fixture
 def look(browser, stack):
-    """Open a chat in a browser: `look((ada, chat_id), **context)` returns its Person."""
+    """Open a chat in a browser: `look(told(…), **context)` returns its Person."""
     contexts, people = [], []
 
     def open_chat(told, **context):

@@ -1,0 +1,82 @@
+"""What axe-core has against the pages: nothing, in both themes, at a desk and on a phone."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.patience import patient
+from tests.test_browser import RICH, Person
+from tests.test_looks import PASTED, USED, WIDE, tell
+
+TURNS = (
+    (PASTED, USED | {"content": "".join(RICH) + "\n\n" + WIDE, "reasoning": "Let me see."}),
+    ("שאלה?", {"content": "שלום.", **USED, "input_cost": None, "usage_estimated": True}),
+    ("Go on.", {"content": "I was", "status": "stopped", "note": "It was cut short."}),
+    ("And?", {"content": "", "status": "failed", "error": "The model did not answer."}),
+)
+
+
+@pytest.fixture(params=[1280, 390])
+def open_tab(browser, stack, request):
+    """Open somebody's tab that axe-core can look into: `open_tab(theme, session)`."""
+    contexts = []
+
+    def open_tab(theme, session=None):
+        phone = request.param == 390
+        contexts.append(
+            browser.new_context(
+                base_url=stack.url,
+                viewport={"width": request.param, "height": 844},
+                is_mobile=phone,
+                has_touch=phone,
+                color_scheme=theme,
+                reduced_motion="reduce",  # half of a fade has no contrast
+                bypass_csp=True,
+            )
+        )
+        contexts[-1].set_default_timeout(1000 * patient(10))
+        person = Person(contexts[-1].new_page())
+        return person.is_signed_up(session) if session else person
+
+    yield open_tab
+    for context in contexts:
+        context.close()
+
+
+def faults(person):
+    """Return what axe-core finds on a page, of whatever impact: each rule, and where."""
+    found = Axe().run(person.page).response["violations"]
+    return [(fault["id"], [node["html"][:200] for node in fault["nodes"]]) for fault in found]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_has_nothing_against_any_page(stack, open_tab, theme):
+    session = stack.signup()
+    chat = session.new_chat()
+    tell(stack, chat, *TURNS)
+    ada = open_tab(theme, session)
+    for path in ("/chats", "/chats/new", f"/chats/{chat}/edit", "/chats/999999", f"/chats/{chat}"):
+        ada.page.goto(path)
+        assert faults(ada) == [], path
+    ada.page.locator(".message__usage").last.click()
+    assert faults(ada) == [], "with a receipt"
+    ada.page.keyboard.press("Escape")
+    if chats := ada.page.get_by_role("button", name="Chats", exact=True).all():
+        chats[0].tap()
+    ada.press("Theme")
+    assert faults(ada) == [], "with the choice of a theme"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_has_nothing_against_a_newcomers_pages(stack, open_tab, theme):
+    stranger = open_tab(theme)
+    for path in ("/login", "/signup"):
+        stranger.page.goto(path)
+        assert faults(stranger) == [], path
+    stranger.page.goto("/login")
+    stranger.page.get_by_label("Email").fill("nobody@example.com")
+    stranger.page.get_by_label("Password").fill("not the password")
+    stranger.press("Log in")
+    assert faults(stranger) == [], "a refused login"
+    newcomer = open_tab(theme, stack.signup())
+    newcomer.page.goto("/chats")
+    assert faults(newcomer) == [], "no chats yet"
