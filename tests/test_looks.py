@@ -254,6 +254,16 @@ def test_what_goes_on_beyond_an_edge_fades_there_and_keys_scroll_it(told, look):
     assert edges(ada.body.get_by_role("table").last) == ["0px", "0px"]
 
 
+@pytest.mark.parametrize(
+    "latex", [r"\frac{\sum_{i=1}^n x_i}{n}", "x^{2^{2^2}}", r"\int_0^1 x", r"\sqrt{\frac ab}"]
+)
+def test_a_formula_in_a_line_is_seen_whole(told, look, latex):
+    ada = look(told(("Hello", {"content": f"So ${latex}$ is it.\n\n- ${latex}$"})))
+    expect(ada.body.locator("math")).to_have_count(2)
+    cut = "all => all.filter((each) => each.scrollHeight > each.clientHeight).length"
+    assert ada.body.locator("p").evaluate_all(cut) == 0
+
+
 # as somebody needs it
 
 MOVING = """() => document.getAnimations().filter((each) =>
