@@ -672,11 +672,31 @@ def test_an_error_in_mid_stream_is_a_failure_that_keeps_the_text(chat, provider,
     assert KEY not in message.error + caplog.text
 
 
-@pytest.mark.parametrize("data", [f"Overloaded {KEY}", '{"message": "x"}', '["x"]'])
+@pytest.mark.parametrize("data", [f"Odd {KEY}", '{"message": "x"}', '["x"]'])
 def test_an_event_may_be_named_error(ask, provider, data):
     provider.sends_raw([said("one"), f"event: error\ndata: {data}\n\n".encode(), FINISH])
     answer = ask()
     assert (answer.text, answer.error) == ("one", "The provider reported an error. Try again.")
+
+
+OVERLOADS = [
+    wire.event({"error": {"type": "overloaded_error", "message": "Overloaded"}}),
+    b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error"}}\n\n',
+    wire.event(wire.error("The server is overloaded or not ready yet", type="server_error")),
+    wire.event([{"error": {"code": 503, "status": "UNAVAILABLE", "message": "No."}}]),
+    wire.event({"error": {"code": 429, "message": "Model is currently over capacity."}}),
+    wire.event({"object": "error", "message": "Service is too busy"}),
+]
+
+
+@pytest.mark.parametrize("event", OVERLOADS)
+def test_an_overloaded_provider_is_told_as_one(ask, provider, event):
+    provider.sends_raw([said("one"), event])
+    answer = ask()
+    assert (answer.text, answer.error) == (
+        "one",
+        "The provider is overloaded. Try again in a moment.",
+    )
 
 
 def test_after_the_first_token_nothing_is_asked_again(ask, provider):
@@ -754,8 +774,22 @@ SENTENCES = [
     (500, wire.error("context deadline exceeded"), "having trouble (error 500)"),
     (500, {"error": {"message": ["odd"], "code": {}}}, "having trouble (error 500)"),
     (502, HTML, "having trouble (error 502)"),
-    (503, "", "having trouble (error 503)"),
-    (529, "\0{", "having trouble (error 529)"),
+    (502, wire.error("Provider returned error", code=502), "having trouble (error 502)"),
+    (503, "", "is overloaded"),
+    (503, {"error": {"message": "Loading model", "code": 503}}, "still being loaded"),
+    (504, HTML, "took too long to answer"),
+    (529, "\0{", "is overloaded"),
+    (429, wire.error("Service tier capacity exceeded for this model."), "is overloaded"),
+    (500, wire.error("The engine is currently overloaded, please try later"), "is overloaded"),
+    (429, wire.error("Rate limit reached. Add a payment method at /billing"), "too many requests"),
+    (429, wire.error("Quota exceeded. Please retry in 34.07s."), "too many requests"),
+    (429, wire.error("Request too large for gpt-4o: Limit 30000"), "too much text"),
+    (400, wire.error("The response was filtered", code="content_filter"), "rules do not allow"),
+    (403, wire.error("Your input was flagged"), "rules do not allow"),
+    (400, wire.error("User location is not supported for the API use."), "the country"),
+    (403, wire.error("No.", code="unsupported_country_region_territory"), "the country"),
+    (400, wire.error("x/y is not a valid model ID"), "does not know the model “gpt-4o-mini”"),
+    (400, wire.error("Model Not Exist"), "does not know the model “gpt-4o-mini”"),
 ]
 
 
@@ -795,7 +829,7 @@ def test_an_http_error_that_breaks_off_is_explained_by_its_status(ask, provider)
     for _ in range(3):
         script = provider.fails(503, b"{", headers={"content-length": "100"})
         script.steps.append(lambda exchange: exchange.drop())
-    assert "having trouble (error 503)" in ask().error
+    assert "is overloaded" in ask().error
     assert len(provider.requests) == 3
 
 

@@ -9,13 +9,69 @@ NOT_REACHED = "The provider could not be reached. Try again in a moment."
 NOT_SENT = "The request cannot be sent as it is. Check the settings that begin with OPENAI_."
 NOWHERE = "The provider has nothing at this address. Check OPENAI_BASE_URL, then try again."
 NOT_UNDERSTOOD = "The provider's answer could not be understood. Try again."
+TOO_MANY = "The provider is receiving too many requests. Wait a moment, then try again."
 BROKEN_OFF = "The connection to the provider broke off. Try again."
 HTTP_ERRORS = {str(status) for status in range(400, 600)}
-# How providers say that the context window is full.
-TOO_LONG = (
-    *("context length", "context_length", "context size", "context_size", "context window"),
-    *("prompt is too long", "input is too long", "too long for", "too many tokens"),
-    *("prompt length", "token count", "reduce the length"),
+# What goes wrong, the first that fits: as a status, in the words of providers, in ours.
+KINDS: tuple[tuple[set[int], tuple[str, ...], str], ...] = (
+    (
+        set(),
+        (
+            *("context length", "context_length", "context size", "context_size"),
+            *("prompt is too long", "input is too long", "too long for", "too many tokens"),
+            *("context window", "prompt length", "token count", "reduce the length"),
+        ),
+        "This conversation is too long for the model. Start a new chat or pick a model with"
+        " a larger context window.",
+    ),
+    (
+        {413},
+        ("request too large", "request_too_large"),
+        "This is too much text for the provider. Shorten it or start a new chat.",
+    ),
+    (
+        # It comes with 503, which overloaded is without it.
+        set(),
+        ("loading model", "currently loading", "model is loading"),
+        "The model is still being loaded. Try again in a moment.",
+    ),
+    (
+        {503, 529},
+        ("overloaded", "over capacity", "capacity exceeded", "capacity_exceeded", "too busy"),
+        "The provider is overloaded. Try again in a moment.",
+    ),
+    (
+        # Before the credit: where to buy more of it is a part of what they say.
+        set(),
+        ("rate_limit", "rate limit", "per minute", "retry in"),
+        TOO_MANY,
+    ),
+    (
+        {402},
+        ("quota", "billing", "insufficient balance"),
+        "The provider account has used up its credit. Top it up, then try again.",
+    ),
+    (
+        {401},
+        ("api_key", "api key", "authentication"),
+        "The provider refused the API key. Check OPENAI_API_KEY, then try again.",
+    ),
+    ({408, 504, 524}, ("timeout_error",), TOO_LATE),
+    ({429}, (), TOO_MANY),
+    (
+        set(),
+        ("content_filter", "content_policy", "content management policy", "flagged"),
+        "The provider's rules do not allow this message. Change it, then try again.",
+    ),
+    (
+        set(),
+        ("country, region", "unsupported_country", "user location"),
+        "The provider does not serve the country that this server is in.",
+    ),
+)
+UNKNOWN_MODEL = (
+    *("model_not_found", "model not found", "model not exist"),
+    *("not a valid model", "invalid model", "unknown model"),
 )
 
 log = logging.getLogger(__name__)
@@ -44,29 +100,17 @@ def explain_body(body, status, model):
 
 
 def sentence(status, words, model):
-    if any(sign in words for sign in TOO_LONG):
-        return (
-            "This conversation is too long for the model. Start a new chat or pick a model with"
-            " a larger context window."
-        )
-    if status == 402 or any(sign in words for sign in ("quota", "billing", "insufficient balance")):
-        return "The provider account has used up its credit. Top it up, then try again."
-    if status == 401 or any(sign in words for sign in ("api_key", "api key", "authentication")):
-        return "The provider refused the API key. Check OPENAI_API_KEY, then try again."
-    if status == 408:
-        return TOO_LATE
+    for statuses, signs, said in KINDS:
+        if status in statuses or any(sign in words for sign in signs):
+            return said
     if status == 404 and (not model or "model" not in words):
         return NOWHERE
-    if status == 404 or "model_not_found" in words:
+    if status == 404 or model and any(sign in words for sign in UNKNOWN_MODEL):
         return f"The provider does not know the model “{model}”. Pick another one."
-    if status == 429 or "rate_limit" in words or "rate limit" in words:
-        return "The provider is receiving too many requests. Wait a moment, then try again."
     if status == 403 and not model:
         return "The provider does not let this key list its models."
     if status == 403:
         return f"The provider does not let this key use the model “{model}”. Pick another one."
-    if status == 413:
-        return "This is too much text for the provider. Shorten it or start a new chat."
     if status and 300 <= status < 400:
         return "The provider has moved. Check OPENAI_BASE_URL, then try again."
     if status and 400 <= status < 500:
