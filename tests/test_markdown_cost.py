@@ -38,6 +38,9 @@ HOSTILE = [
     "`` ` ",
     "*a_",
     "$$ ",
+    "[^1]",
+    "\n[^1]: ",
+    "\n> [!TIP]",
 ]
 
 
@@ -77,6 +80,8 @@ LONG = {
     ),
     "quote": lambda size: ("> " + PROSE + "\n>\n") * (size // 102),
     "quoted lines": lambda size: "> a line with **bold** text\n" * (size // 28),
+    "callout": lambda size: "> [!NOTE]\n" + ("> " + PROSE + "\n>\n") * (size // 102),
+    "footnotes": lambda size: "[^1]: a line of text[^2] with **bold** text\n" * (size // 44),
     "never closed": lambda size: "*" + "word and more " * (size // 14),
 }
 

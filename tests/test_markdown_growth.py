@@ -48,6 +48,11 @@ $$
 x = y^2
 $$
 
+> [!NOTE]
+> A note[^1].
+
+[^1]: Its footnote.
+
 > quote **bold
 > more** text
 >
@@ -187,7 +192,7 @@ WORDS = [
     "中文。",
     "ที่",
 ]
-MARKS = "** * _ __ ` `` ~~ == [ ] ( ) [a](http://b.c) https://d.ef ![i](http://j.k) $ $x$ $$ \\( \\) \\ < > & &amp; <b> | ! . , : - + # = <br> <sub> </sub> <u> </u> \\begin{align} \\end{align} </details>".split()
+MARKS = "** * _ __ ` `` ~~ == [ ] ( ) [a](http://b.c) https://d.ef ![i](http://j.k) $ $x$ $$ \\( \\) \\ < > & &amp; <b> | ! . , : - + # = <br> <sub> </sub> <u> </u> \\begin{align} \\end{align} </details> [^1] [^x]: [!TIP]".split()
 STARTS = [
     "\n",
     "\n\n",
@@ -226,6 +231,8 @@ STARTS = [
     "\n</details>\n",
     "\n\\begin{align}\n",
     "\n\\end{align}\n",
+    "\n[^1]: ",
+    "\n\n> [!NOTE]\n> ",
 ]
 texts = st.lists(
     st.sampled_from(WORDS) | st.just(" ") | st.sampled_from(MARKS) | st.sampled_from(STARTS),
@@ -267,7 +274,7 @@ def test_a_long_paragraph_goes_on_among_what_others_append():
 BLOCKS = [
     "{}", "{}\n{}", "# {}", "## {}\n\n{}", "- {}\n- {}\n- {}", "- {}\n\n  {}\n- {}", "1. {}\n2. {}", "1. {}\n   - {}\n   - {}\n2. {}",
     "- [ ] {}\n- [x] {}", "> {}", "> {}\n> {}\n>\n> {}", "> - {}\n> - {}", "```py\n{}\n\n{}\n```", "~~~\n{}\n~~~", "- {}\n  ```\n  {}\n\n  x\n  ```\n  {}",
-    "| a | b |\n|---|:-:|\n| {} | {} |\n| {} |", "a | b\n--|--\n{} | {}", "{}\n---", "{}\n===", "***", "$$\nx + y\n$$", "{}\n$$\nx\n$$\n{}", "    x\n\n    y", "{}:\n- {}\n- {}", "{}  \n{}", "**{}**: {}", "*{}*", "<details>\n<summary>{}</summary>\n\n{}\n\n{}\n\n</details>", "\\begin{{gather}}\nx \\\\\ny\n\\end{{gather}}",
+    "| a | b |\n|---|:-:|\n| {} | {} |\n| {} |", "a | b\n--|--\n{} | {}", "{}\n---", "{}\n===", "***", "$$\nx + y\n$$", "{}\n$$\nx\n$$\n{}", "    x\n\n    y", "{}:\n- {}\n- {}", "{}  \n{}", "**{}**: {}", "*{}*", "> [!NOTE]\n> {}\n>\n> {}", "[^1]: {}\n[^2]: {}", "<details>\n<summary>{}</summary>\n\n{}\n\n{}\n\n</details>", "\\begin{{gather}}\nx \\\\\ny\n\\end{{gather}}",
 ]  # fmt: skip
 inlines = st.lists(
     st.sampled_from(
@@ -288,6 +295,7 @@ inlines = st.lists(
             "**中。**文",
             "x<sub>i</sub>",
             "a<br>b",
+            "a[^1]",
             "a*b",
             "**",
             "`",

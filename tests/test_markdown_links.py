@@ -7,7 +7,7 @@ import pytest
 from chattable import markdown
 from chattable.markdown import Growth
 from chattable.markdown.characters import CARET
-from tests.growing import Page, grown, link, pieces, render, shown
+from tests.growing import Page, pieces, render, shown
 
 DEFINED = '[a]: http://b.c "title"\n[Long one]:\n  http://d.e\n\nSee [it][a], [a] and\n\n- [long ONE]\n\n| [a] |\n|---|\n| [a] |\n'
 
@@ -22,22 +22,6 @@ def test_links_by_reference_are_links_once_they_are_defined(sizes):
     assert shown(DEFINED[: DEFINED.index(" and")], sizes).endswith(
         'href="http://b.c" title="title" rel="noopener noreferrer nofollow" target="_blank">it</a>,</p>'
     )
-
-
-@pytest.mark.parametrize("sizes", [1, 3, 1000])
-@pytest.mark.parametrize(
-    "text, html",
-    [
-        ("a[^1]\n\n[^1]: note", "<p>a[^1]</p><p>[^1]: note</p>"),
-        ("[^1]: http://a.b\n[^n]: *c*", "<p>[^1]: {}<br>\n[^n]: <em>c</em></p>"),
-        ("> a[^1]\n>\n> [^1]: b", "<blockquote><p>a[^1]</p><p>[^1]: b</p></blockquote>"),
-        ("- [^1]\n\n  [^1]: b", "<ul><li><p>[^1]</p><p>[^1]: b</p></li></ul>"),
-    ],
-)
-def test_footnotes_are_shown_as_they_are_written(text, html, sizes):
-    assert render(text) == html.format(link("http://a.b"))
-    _, page, _ = grown(text + "\n\nEnd.", sizes)
-    assert page.html == Page(markdown.render(text + "\n\nEnd.")).html
 
 
 def test_half_a_definition_is_neither_shown_nor_kept():

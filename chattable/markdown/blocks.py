@@ -7,6 +7,7 @@ import mistune
 from chattable.markdown.bounds import step
 from chattable.markdown.fences import quoted_markdown
 from chattable.markdown.math import FLUSH_MATH
+from chattable.markdown.notes import name_callout
 
 THEMATIC_BREAK = r"^ {0,3}(?:(?:-[ \t]*+){3,}+|(?:_[ \t]*+){3,}+|(?:\*[ \t]*+){3,}+)$"
 
@@ -58,6 +59,12 @@ class Blocks(mistune.BlockParser):
         level = {"level": len(m.group("atx_1"))}
         state.append_token({"type": "heading", "text": text, "attrs": level, "style": "atx"})
         return m.end() + 1
+
+    def parse_block_quote(self, m, state):
+        end = super().parse_block_quote(m, state)
+        if state.parent or not state.env.get("within"):
+            name_callout(state.tokens[-1])
+        return end
 
     def extract_block_quote(self, m, state):
         state.within = True

@@ -1,6 +1,7 @@
 """The dialect: Markdown becomes safe HTML, a whole message or a part. Message and growth come in.
 
-It is CommonMark with tables, ~~strikethrough~~, ==mark==, task lists, bare links and LaTeX math.
+It is CommonMark with tables, ~~strikethrough~~, ==mark==, task lists, bare links, LaTeX math,
+footnotes and the five kinds of notes that GitHub has.
 A newline in a paragraph is a line break, as in most chats. `_x_` is emphasis, as CommonMark has it
 (Redcarpet's underline is deliberately not taken). Raw HTML is never passed through; a few harmless
 tags without attributes (<br>, <sub>, <details> and the like; <details open> alone may have one)
@@ -22,6 +23,7 @@ from chattable.markdown.emphasis import marks
 from chattable.markdown.inline import Inline
 from chattable.markdown.links import bare_links
 from chattable.markdown.math import BLOCK_MATH, INLINE_MATH, parse_math
+from chattable.markdown.notes import FOOTNOTE, parse_footnote
 from chattable.markdown.renderer import Renderer
 from chattable.markdown.tables import TABLE, aligns_of, parse_table, row_token
 from chattable.markdown.tags import DETAILS, TAGS, parse_details, parse_tag
@@ -36,10 +38,13 @@ def render(text: str) -> Markup:
         return Markup(f"<pre>{escape(text, quote=False)}</pre>")
 
 
-def render_blocks(source, links):
-    """Render some blocks; return their HTML and kinds, and add what they define to the links."""
+def render_blocks(source, links, within=False):
+    """Render some blocks; return their HTML and kinds, and add what they define to the links.
+
+    `within` tells that they go on with what is shown before them.
+    """
     state = Lines()
-    state.env = {"ref_links": links}
+    state.env = {"ref_links": links, "within": within}
     shown, state = parser(source).parse(source, state)
     return shown, [token["type"] for token in state.tokens if token["type"] != "blank_line"]
 
@@ -70,7 +75,7 @@ def parser(source):
 def _dialect(md):
     """Set the rules: no HTML (its text is escaped like any other), tables, math, bare links."""
     md.block.specification |= {"block_html": r"(?!)", "thematic_break": THEMATIC_BREAK}
-    # A footnote's note is no address: it and its mark are shown as they are written.
+    # A footnote's note is no address.
     definition = md.block.specification["ref_link"].replace(r"\[", r"\[(?!\^)", 1)
     md.block.specification["ref_link"] = definition
     lists = (md.block.rules, md.block.block_quote_rules, md.block.list_rules)
@@ -83,6 +88,7 @@ def _dialect(md):
     md.inline.register("html_tags", TAGS, parse_tag, before="auto_link", start_chars="<")
     for rules in lists[1:]:
         rules[:] = ["block_math", "details", *rules, "table"]
+    md.inline.register("footnote", FOOTNOTE, parse_footnote, before="link")
     md.inline.register(
         "inline_math", INLINE_MATH, parse_math, before="escape", start_chars=("$", "\\")
     )

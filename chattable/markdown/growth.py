@@ -187,7 +187,7 @@ class Growth:
             return f'<span class="rest">{shown}</span>' if shown else ""
         if context == "row":
             return render_row(source, self._region.table[1], links)
-        shown, kinds = render_blocks(source, links)
+        shown, kinds = render_blocks(source, links, within=context == "quote")
         if context == "block":
             return shown
         tag = {"item": "list", "quote": "block_quote"}[context]

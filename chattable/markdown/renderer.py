@@ -32,9 +32,16 @@ class Renderer(mistune.HTMLRenderer):
             yield self.render_token(token, state)
 
     paragraph = block_text = _wrapped("p", PROSE)
-    block_quote, list_item = _wrapped("blockquote", PROSE), _wrapped("li", PROSE)
+    list_item, _quote = _wrapped("li", PROSE), _wrapped("blockquote", PROSE)
     table = _wrapped("table", PROSE + SCROLLS + ' aria-label="Table"')
     table_body, table_row = _wrapped("tbody"), _wrapped("tr")
+
+    def block_quote(self, text, kind=None):
+        if not kind:
+            return self._quote(text)
+        title = f"<strong{FOREIGN}>{kind.capitalize()}</strong>"
+        note = f'<blockquote class="callout callout--{kind}"'
+        return self._quote(title + text).replace("<blockquote", note, 1)
 
     def text(self, text):
         return escape(unescape(text), quote=False)
@@ -77,6 +84,9 @@ class Renderer(mistune.HTMLRenderer):
 
     def codespan(self, text):
         return f"<code{FOREIGN}>{escape(text, quote=False)}</code>"
+
+    def footnote(self, label):
+        return f"<sup>[{label}]</sup>"
 
     def link(self, text, url, title=None):
         text = re.sub(r"</?a\b[^>]*>", "", text)  # an image in a link would be a link in a link

@@ -25,6 +25,7 @@ TAIL = re.compile(
     rf"|(?i:https?)://(?:(?:www\.)?(?=[{UNSPACED}])(?:{HOST_LETTER}|\.){{1,99}}+)?{IN_URL}*+|www\.{IN_URL}*+))$"
 )
 WORD = re.compile(rf"(?=[HhWw])(?<!{LETTER})(?:(?i:h|ht|htt|https?:?)|w|ww|www)\.?/?$")
+NAME = re.compile(r"(?<=>)[ \t]*+\[!\w{3,9}\]$")  # of a note, whose text is still to come
 HALF = re.compile(
     r"(\[[^\[\]\n]{1,300}\])\((?:[^\s()]|\([^\s()]*\)){0,2000}+(?:\s++[\"'][^\"'\n]{0,100}+[\"']?)?$"
 )
@@ -40,6 +41,8 @@ def without_tail(source, in_paragraph):
     start = text.rfind("\n") + 1
     if UNDECIDED.match(text, start) and (start or not in_paragraph):
         text = text[:start].rstrip(DELIMITERS)
+        if name := NAME.search(text, max(0, start - 30)):
+            text = text[: name.start()]
     return text
 
 
