@@ -1,17 +1,16 @@
 // Earlier messages appear above without moving what is being read.
-const page = document.scrollingElement;
-const messages = document.querySelector("#messages[role=log]");
-let fromEnd = null; // px
+import { goToPlace, notePlace } from "./follow.js";
 
+const messages = document.querySelector("#messages[role=log]");
 const isOlder = ({ ctx }) => ctx.target === messages && ctx.swap === "afterbegin";
 
 document.addEventListener("htmx:before:swap", ({ detail }) => {
-  if (isOlder(detail)) fromEnd = page.scrollHeight - page.scrollTop;
+  if (isOlder(detail)) notePlace();
 });
 
 document.addEventListener("htmx:after:swap", ({ detail }) => {
   if (!isOlder(detail)) return;
-  page.scrollTop = page.scrollHeight - fromEnd;
+  goToPlace();
   const first = messages.querySelector(".message");
   first.tabIndex = -1;
   first.focus({ preventScroll: true });
