@@ -1,8 +1,8 @@
 """How things are put into words, and how words are cleaned; for templates and for forms."""
 
-from datetime import UTC, datetime
-
 import humanize
+
+from chattable.database import now
 
 FEW = 12  # models that a list shows without groups
 
@@ -10,6 +10,7 @@ FEW = 12  # models that a list shows without groups
 def init_app(app):
     """Give the templates what puts things into words."""
     app.jinja_env.globals["dom_id"] = dom_id
+    app.jinja_env.globals["now"] = now
     app.jinja_env.filters["time_in_words"] = time_in_words
 
 
@@ -20,7 +21,7 @@ def dom_id(thing, part=None):
 
 
 def time_in_words(moment):
-    age = datetime.now(UTC) - moment
+    age = now() - moment
     return "just now" if age.total_seconds() < 60 else humanize.naturaltime(age)
 
 

@@ -1,7 +1,8 @@
-// Keeps the words of every <time> true, in the server's own wording.
+// Keeps the words of every <time> true, in the server's own wording and by its clock.
 const EVERY = 30_000; // ms
 const MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR, MONTH = 31 * DAY; // s
 const UNITS = [[DAY, "a day", "days"], [HOUR, "an hour", "hours"], [MINUTE, "a minute", "minutes"]];
+const ahead = Date.now() - Date.parse(document.documentElement.dataset.now); // ms that the browser's clock is
 
 function words(seconds) {
   const [size, one, many] = UNITS.find(([size]) => seconds >= size) ?? [];
@@ -12,7 +13,7 @@ function words(seconds) {
 
 function refresh() {
   for (const time of document.querySelectorAll("time[datetime]")) {
-    const seconds = (Date.now() - Date.parse(time.dateTime)) / 1000;
+    const seconds = (Date.now() - ahead - Date.parse(time.dateTime)) / 1000;
     if (seconds < MONTH && time.textContent !== words(seconds)) time.textContent = words(seconds);
   }
 }
