@@ -31,7 +31,7 @@ class Page:
                 self._insert(patch.html, target.parentNode, target)
                 target.parentNode.removeChild(target)
             else:
-                assert (patch.swap, patch.path) == ("innerHTML", ())
+                assert (patch.swap, patch.path) == ("innerMorph", ())
                 target.childNodes = []
                 self._insert(patch.html, target, None)
         self.body.normalize()

@@ -250,6 +250,29 @@ def test_the_page_equals_what_the_growth_says_it_shows(text, sizes):
         assert page.html == Page(growth.html).html
 
 
+@settings(max_examples=500, deadline=None)
+@given(texts, sizes)
+def test_a_finished_message_equals_the_rendered_one(text, sizes):
+    growth, page, _ = grown(text, sizes)
+    html = markdown.render(text)
+    page.apply(growth.finish(html))
+    assert page.html == Page(html).html
+
+
+@pytest.mark.parametrize(
+    "text, swaps",
+    [
+        ("One **two** three.", []),
+        ("One.\n\n```py\nx = 1\n```", [("div.code", "pre", "code")]),
+        ("- one\n- a *guess", [("ul", "li", "p", "em")]),
+        ("A [reference][1].\n\n[1]: https://example.com", [()]),
+    ],
+)
+def test_a_finished_message_changes_only_where_it_differs(text, swaps):
+    growth, _, _ = grown(text, 3)
+    assert [patch.path for patch in growth.finish(markdown.render(text))] == swaps
+
+
 @settings(max_examples=200, deadline=None)
 @given(texts, sizes)
 def test_the_text_goes_into_our_own_elements_whatever_others_append(text, sizes):

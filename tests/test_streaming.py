@@ -56,6 +56,29 @@ def test_what_turns_out_to_be_a_thought_is_taken_back_everywhere(tab, provider):
     assert tab.html == tab.reloaded()
 
 
+def test_the_end_of_a_reply_sends_again_only_what_differs(tab, provider):
+    provider.says("Some words.\n\n```python\nx = 1\n```")
+    send(tab)
+    tab.wait_for_status("complete")
+    ends = [frame for frame in tab.socket.frames if 'data-status="complete"' in frame]
+    assert [("Some words" in end, 'class="mi"' in end) for end in ends[1:]] == [(False, True)]
+    assert tab.html == tab.reloaded()
+
+
+def test_pages_catch_up_if_redis_has_lost_what_the_end_goes_by(stack, tab, provider):
+    script = provider.says("one two", hold=True)
+    send(tab)
+    script.wait_for_hold(1)
+    tab.wait_for_words("one two")
+    with stack.redis.client() as client:
+        assert client.delete(f"{PREFIX}:chat:{tab.chat_id}:text")
+    script.release()
+    tab.wait_until(lambda tab: tab.socket.code)
+    tab.connect()
+    tab.wait_for_status("complete")
+    assert tab.text == "one two" and tab.html == tab.reloaded()
+
+
 def test_frames_are_few_however_fast_the_provider_is(tab, provider):
     script = paced(provider, prose(500), gap=0.003)
     send(tab)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from playwright.sync_api import expect
 
 from chattable import templating
+from chattable.live.frames import ending_frame
 from models import Chat, db
 from tests.page import parse
 from tests.test_browser import RICH, Person, somewhere_else
@@ -48,6 +49,27 @@ def message(**values):
 def shown(message):
     page = parse(render_template("chattable/_message.html", message=message, body=message.body))
     return page.find("article")
+
+
+@pytest.mark.parametrize(
+    "template, kept",
+    [
+        (
+            '<article id="message-9"><i id="message-9-body" class="b">{{ body }}</i>.</article>',
+            True,
+        ),
+        ("<article id='message-9'><i id='message-9-body'>{{ body }}</i>.</article>", False),
+        ('<article id="message-9"><i id="message-9-body"> {{ body }}</i>.</article>', False),
+    ],
+)
+def test_an_end_without_the_body_is_sent_where_a_template_writes_it_as_ours(
+    own_app, template, kept
+):
+    own_app.jinja_loader = DictLoader({"chattable/_message.html": template})
+    frame = ending_frame(message(), [])
+    assert ("<p>Hello</p>" in frame, "<hx-upsert" in frame) == (not kept, not kept)
+    if kept:
+        assert '<i id="message-9-body" hx-morph-skip-children="5" class="b"></i>.' in frame
 
 
 def test_the_default_message_says_all_of_it(own_app):

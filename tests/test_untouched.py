@@ -1,10 +1,12 @@
 """What a reader has selected, focused, scrolled or opened is left alone, in a real browser."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
 from tests.services import wait_until
-from tests.test_browser import Person
+from tests.test_browser import RICH, Person
 
 LINE = "a_long_line_of_code = " + " + ".join(f"number_{n}" for n in range(60))
 # Counts the elements that come and go in the list of messages, text aside.
@@ -17,6 +19,28 @@ WATCH = """() => {
 }"""
 SELECT = """(paragraph) => {
   getSelection().setBaseAndExtent(paragraph.firstChild, 2, paragraph.firstChild, 9);
+}"""
+# What extensions and translators do, at every change.
+CROWD = """() => {
+  const messages = document.getElementById("messages");
+  const mine = ":is(.message__body, .message__body *):not(.theirs, math, math *, annotation)";
+  const crowd = () => {
+    for (const element of messages.querySelectorAll(mine))
+      for (const tag of ["div", "span", "font"])
+        if (![...element.children].some((child) => child.matches(`${tag}.theirs`))) {
+          const theirs = element.appendChild(document.createElement(tag));
+          theirs.className = "theirs";
+          theirs.textContent = "theirs";
+        }
+  };
+  new MutationObserver(crowd).observe(messages, { childList: true, subtree: true });
+}"""
+UNCROWD = """(body) => {
+  const copy = body.cloneNode(true);
+  const strangers = [...copy.querySelectorAll(".theirs")];
+  const said = strangers.filter((each) => each.textContent !== "theirs").length;
+  for (const each of strangers) each.remove();
+  return [said, copy.textContent];
 }"""
 
 
@@ -57,6 +81,44 @@ def use(ada):
     ada.page.evaluate(WATCH)
 
 
+def test_what_a_reader_uses_is_kept_through_the_end_of_a_reply(ada, provider):
+    script = provider.says(f"Some words.\n\n```python\n{LINE}\n```\n\nAnd", hold=True)
+    script.says(" **more").holds()
+    ada.begin("code")
+    expect(ada.body.locator("pre")).to_be_visible()
+    script.wait_for_hold(1)
+    use(ada)
+    script.release()
+    script.wait_for_hold(2)
+    expect(ada.body).to_contain_text("more")
+    ada.page.evaluate("exchanged = 0")
+    script.release()
+    ada.wait_for("complete")
+    assert state(ada) == ("me word", "code__copy", 300)
+    expect(ada.page.locator("#announcer")).to_have_text("Reply complete")
+    expect(ada.body).to_contain_text("**more")
+    assert ada.shown() == ada.fresh()
+
+
+def test_code_that_is_being_written_stays_where_it_was_scrolled_to(ada, provider):
+    script = provider.says(f"Some words.\n\n```python\n{LINE}\n", hold=True)
+    script.says("x = 1\n").holds().says("```\n\nEnd.").holds()
+    ada.begin("code")
+    expect(ada.body.locator("code")).to_contain_text("number_59")
+    use(ada)
+    for hold in (1, 2):
+        script.wait_for_hold(hold)
+        script.release()
+    expect(ada.body).to_contain_text("End.")
+    assert ada.body.locator("code span").count() > 10  # it is coloured now
+    assert state(ada) == ("me word", "code__copy", 300)
+    script.wait_for_hold(3)
+    script.release()
+    ada.wait_for("complete")
+    assert state(ada) == ("me word", "code__copy", 300)
+    assert ada.shown() == ada.fresh()
+
+
 def test_a_tab_switch_exchanges_nothing_and_fetches_only_what_is_new(ada, provider):
     script = provider.reply().thinks("Hm.").says("Some words.").holds()
     script.says(f"\n\n```python\n{LINE}\n```")
@@ -90,3 +152,60 @@ def test_a_tab_switch_exchanges_nothing_and_fetches_only_what_is_new(ada, provid
 def switch(ada):
     ada.hide()
     ada.hide(False)
+
+
+def test_the_text_goes_into_our_own_elements_whatever_others_append(ada, provider):
+    script = provider.reply()
+    for piece in RICH:
+        script.says(*re.findall(r".{1,5}", piece, re.DOTALL)).holds()
+    ada.begin("Tell me everything")
+    expect(ada.body).to_contain_text("Head")
+    ada.page.evaluate(CROWD)
+    for number in range(len(RICH)):
+        script.wait_for_hold(number + 1)
+        script.release()
+    ada.wait_for("complete")
+    said, text = ada.body.evaluate(UNCROWD)
+    ada.page.reload()
+    assert (said, text) == (0, ada.body.evaluate("(body) => body.textContent"))
+
+
+@pytest.mark.parametrize(
+    "harm", ["(body) => body.lastElementChild.remove()", "(body) => body.append('!')"]
+)
+def test_a_reply_that_something_else_has_changed_is_right_in_the_end(ada, provider, harm):
+    script = provider.says("One.\n\nTwo", hold=True).says(" is more.\n\nThree.")
+    ada.begin("count")
+    expect(ada.body).to_contain_text("Two")
+    ada.body.evaluate(harm)
+    script.release()
+    ada.wait_for("complete")
+    expect(ada.body).to_have_text("One.Two is more.Three.")
+    assert ada.shown() == ada.fresh()
+
+
+def test_a_page_that_was_loaded_before_a_deployment_shows_the_end(ada, provider):
+    ada.page.route("**/keep.js", lambda route: route.fulfill(content_type="text/javascript"))
+    script = provider.says("One **two", hold=True).says("** three\n\n```python\nx = 1\n```")
+    ada.begin("count")
+    expect(ada.body).to_have_text("One two")
+    script.release()
+    ada.wait_for("complete")
+    expect(ada.body.locator("code .mi")).to_have_text("1")
+    expect(ada.body.locator("p")).to_have_text("One two three")
+    expect(ada.reply.get_by_role("button", name="Regenerate")).to_be_visible()
+
+
+def test_what_is_selected_stays_so_while_its_paragraph_is_written(ada, provider):
+    script = provider.says("Some words **in bold** and *a guess", hold=True)
+    script.says(" that is none.\n\nEnd.").holds()
+    ada.begin("guess")
+    expect(ada.body.locator("em")).to_have_text("a guess")
+    ada.body.locator("p").evaluate(SELECT)
+    script.release()
+    expect(ada.body).to_contain_text("*a guess that is none.")
+    assert ada.page.evaluate("getSelection().toString()") == "me word"
+    script.wait_for_hold(2)
+    script.release()
+    ada.wait_for("complete")
+    assert ada.shown() == ada.fresh()

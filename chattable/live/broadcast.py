@@ -12,6 +12,7 @@ from chattable.live.connection import redis, severity
 from chattable.live.frames import (
     article,
     article_frame,
+    ending_frame,
     growth_frame,
     removal,
 )
@@ -46,7 +47,7 @@ def broadcast_message(message: Any) -> None:
         return  # no page has shown it
     if message.running and message.broadcast:
         return message.broadcast.update(message)
-    frame = removal(message) if message.superseded else article_frame(article(message))
+    frame, kept = frame_of(message)
     # Not for a person's message: it may be told again while a reply to it runs.
     forget = reply_keys(message.chat_id) if message.role == "assistant" else []
     if message.retryable:
@@ -56,7 +57,18 @@ def broadcast_message(message: Any) -> None:
             forget.append(turn_key(message.chat_id))
     # A process may end with its last reply.
     begins = message.role == "assistant" and message.running and message.id
-    announce(message.chat_id, frame, forget, wait=message.retryable, begins=begins)
+    announce(message.chat_id, frame, forget, message.retryable, begins, kept)
+
+
+def frame_of(message):
+    """Return the frame that shows a message as it is, and what `announce` calls `kept`."""
+    # Once: told again, it may have been changed.
+    broadcast, message.broadcast = message.broadcast, None
+    if message.superseded:
+        return removal(message), None
+    if broadcast and broadcast.shown:
+        return broadcast.last_frame(message)
+    return article_frame(article(message)), None
 
 
 def broadcast_deletion(chat_id: int) -> None:
@@ -108,6 +120,15 @@ class Broadcast:
 
     def drop_pass(self):
         self._pass = ""
+
+    @property
+    def shown(self):
+        """Whether pages show all that was given to `update`."""
+        return not self._whole
+
+    def last_frame(self, message):
+        """Return the frame that ends the reply, and the bytes of text that Redis has of it."""
+        return ending_frame(message, self._growth.finish(message.body)), self._kept
 
     def update(self, message):
         """Bring every page up to `message.content`; raises nothing when Redis is away."""

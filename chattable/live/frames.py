@@ -1,10 +1,16 @@
 """Frames: what a page swaps in. They are built from the same partials the page uses."""
 
+import html
 import json
+import re
 from typing import Any
 
 from flask import current_app
 from markupsafe import Markup
+
+TAG = re.compile(r"<[^>]*>")
+# htmx leaves the children of such an element; its value is how long their text is, in UTF-16.
+KEPT = "hx-morph-skip-children"
 
 
 def render(template: str, **context: Any) -> str:
@@ -23,6 +29,33 @@ def article(message, body=None):
     """Return the HTML of one message; `body` if it shows something else than `message.body`."""
     body = message.body if body is None else Markup(body)
     return render("chattable/_message.html", message=message, body=body)
+
+
+def ending_frame(message, patches):
+    """Return the frame that ends a reply on pages whose body of it `patches` make the whole.
+
+    The rest is morphed into what the page has. A page that shows the end already is left alone.
+    """
+    running = "[data-status=streaming] "
+    news = [partial(running + address(message, *patch[:1]), *patch[1:]) for patch in patches]
+    around = article_without_body(message)
+    if around is None:
+        return article_frame(article(message))
+    return "".join(news) + partial(f"#message-{message.id}", "outerMorph", around)
+
+
+def article_without_body(message):
+    """Return the HTML of a message that leaves its body as a page shows it.
+
+    None if a template of the app's own writes the body in another way than ours.
+    """
+    start, mark, rest = article(message).partition(f'id="message-{message.id}-body"')
+    attributes, _, rest = rest.partition(">")
+    if not mark or not rest.startswith(message.body):
+        return None
+    # A page that shows another text, whatever it has met, connects anew and is sent the whole.
+    length = len(html.unescape(TAG.sub("", message.body)).encode("utf-16-le", "surrogatepass")) // 2
+    return f'{start}{mark} {KEPT}="{length}"{attributes}>{rest[len(message.body) :]}'
 
 
 def since_frame(revision):
@@ -50,8 +83,8 @@ def growth_frame(message, patches):
     return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
 
 
-def partial(target, swap, html):
-    return f'<hx-partial hx-target="{target}" hx-swap="{swap}">{html}</hx-partial>'
+def partial(target, swap, content):
+    return f'<hx-partial hx-target="{target}" hx-swap="{swap}">{content}</hx-partial>'
 
 
 def address(message, path):

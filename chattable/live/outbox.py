@@ -65,10 +65,17 @@ return redis.call('EXISTS', stop)
 
 # The same for a frame whose content a late page finds in the database. `id` is that of a reply
 # which begins: unless it is over already, its empty snapshot and its lease are made with it.
+# `kept` is how much text Redis has of a reply that ends: where it has lost some, pages may show
+# something else than the frame is made for, and catch up instead.
 ANNOUNCE = f"""{NEXT_NUMBER}
-local id, over, lease, lease_lifetime = unpack(ARGV, 5)
+local frame, kept, id, over, lease, lease_lifetime = ARGV[3], unpack(ARGV, 5)
 if id and redis.call('EXISTS', over) == 1 then return 0 end
-local number = next_number(KEYS[1])
+local number = {CATCH_UP}
+if (kept or '') ~= '' and redis.call('STRLEN', KEYS[2]) ~= tonumber(kept) then
+  frame = 0
+else
+  number = next_number(KEYS[1])
+end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 if #KEYS > 1 then redis.call('DEL', unpack(KEYS, 2)) end
 if id then
@@ -76,7 +83,7 @@ if id then
   redis.call('SET', KEYS[3], id .. ' ', 'EX', ARGV[4])
   redis.call('SET', lease, 1, 'EX', lease_lifetime)
 end
-return redis.call('PUBLISH', ARGV[2], ARGV[1] .. ' ' .. number .. ' ' .. ARGV[3])
+return redis.call('PUBLISH', ARGV[2], ARGV[1] .. ' ' .. number .. ' ' .. frame)
 """
 
 log = logging.getLogger(__name__)
@@ -88,14 +95,16 @@ def announce(
     forget: Iterable[str] = (),
     wait: bool = False,
     begins: int | None = None,
+    kept: int | None = None,
 ) -> None:
     """Have a frame sent to every page of a chat, in order, and the keys of what is over forgotten.
 
     `wait` until it is; else the caller goes on, and what it sends next may go along. `begins` is
-    the id of a reply that does.
+    the id of a reply that does, `kept` how many bytes Redis has (first of what it forgets) of the
+    text of one that ends, if the frame goes by what pages have been shown of it.
     """
     keys = [seq_key(chat_id), *forget]
-    values = [install(), channel(chat_id), frame, LIFETIME]
+    values = [install(), channel(chat_id), frame, LIFETIME, "" if kept is None else kept]
     if begins:
         values += [begins, over_key(begins), lease_key(begins), LEASE]
     nudges = current_app.extensions["chattable_nudges"]

@@ -67,6 +67,14 @@ class Growth:
         patches = self._append_code() if self._region.fence else self._append_text(text)
         return self._update(text) if patches is None else patches
 
+    def finish(self, html):
+        """Return the patches that turn what is shown into the HTML of the whole message."""
+        if html == self.html:
+            return []
+        shown = "".join(self._head) + "".join(self._stem)
+        patches = difference(shown, html, self._path)
+        return [Patch((), "innerMorph", html)] if patches is None else patches
+
     # Appending
 
     def _append_code(self):
@@ -127,7 +135,7 @@ class Growth:
         if patches is None and stack:
             before = "".join(self._head[stack[-1][1] : mark])
             patches = difference(before + old, before + new, path)
-        return [Patch((), "innerHTML", self.html)] if patches is None else patches
+        return [Patch((), "innerMorph", self.html)] if patches is None else patches
 
     def _render_open(self):
         """Render the open region as far as it can be shown."""
