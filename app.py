@@ -354,14 +354,14 @@ def updates(socket, chat_id):
     # The connection is accepted before we are asked, so a refusal is a close code. Who reads is
     # asked for once there is a place: thousands of pages may come back at the same moment.
     since = request.args.get("since", 0, type=database_id)
-    live.serve(socket, chat_id, lambda: may_watch(chat_id), lambda: catch_up(chat_id, since))
+    live.serve(socket, chat_id, lambda: refuses(chat_id), lambda: catch_up(chat_id, since))
 
 
-def may_watch(chat_id):
-    """Return whether the page that opened the socket is ours, and the chat its reader's."""
+def refuses(chat_id):
+    """Return the close code for a page that is not ours, or for a chat that is not its reader's."""
     try:
         known = live.same_origin() and current_user.is_authenticated
-        return known and current_user.chat(chat_id) is not None
+        return None if known and current_user.chat(chat_id) else live.NOT_YOURS
     finally:
         db.session.remove()  # what is read next is to be as it is then
 

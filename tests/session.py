@@ -163,8 +163,8 @@ class Socket:
         """Wait until the server has closed the socket; return the close code."""
         return self._wait(lambda: self.code, timeout, "the close")
 
-    def say(self, text):
-        """Send a message, as no page does."""
+    def say(self, text="?"):
+        """Send a message: a page asks whether the server lives."""
         self._send(websocket.TEXT, text.encode())
 
     def stop_reading(self):

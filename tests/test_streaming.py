@@ -475,13 +475,14 @@ def open_page(app):
     """Open a page's socket and serve it: `open_page()`; what is asked for it is in `asked`."""
     handlers, asked, gate = [], [], threading.Event()
 
-    def admits():
+    def refuses():
         asked.append(1)
-        return gate.wait(patient(10)) and False
+        gate.wait(patient(10))
+        return live.NOT_YOURS
 
     def handle(server):
         with app.app_context():
-            live.serve(server, 1, admits, None)
+            live.serve(server, 1, refuses, None)
 
     def open_one(left=False):
         page, server = connected()

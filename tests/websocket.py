@@ -7,6 +7,8 @@ import zlib
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 DEFLATE_OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+# What a server says when it has nothing else to say.
+ALIVE = (TEXT, b"{}")
 DEFLATE_TAIL = b"\x00\x00\xff\xff"
 
 
@@ -30,13 +32,14 @@ class Decoder:
     """Turn received bytes into messages; count what the wire and the payload weigh.
 
     `status` is the HTTP status of the answer to the handshake (101 when it succeeded),
-    `wire_bytes` all bytes after the handshake, `payload_bytes` the inflated messages.
+    `wire_bytes` all bytes after the handshake, `payload_bytes` the inflated messages, `beats` how
+    often it has said that it lives, which is nobody else's business.
     """
 
     def __init__(self):
         self.status = None
         self.deflated = False
-        self.wire_bytes = self.payload_bytes = 0
+        self.wire_bytes = self.payload_bytes = self.beats = 0
         self._buffer = bytearray()
         self._message = bytearray()
         self._opcode = None
@@ -51,7 +54,9 @@ class Decoder:
                 return []
         else:
             self.wire_bytes += len(data)
-        return list(self._messages()) if self.status == 101 else []
+        messages = list(self._messages()) if self.status == 101 else []
+        self.beats += messages.count(ALIVE)
+        return [message for message in messages if message != ALIVE]
 
     def _read_head(self):
         head, found, rest = bytes(self._buffer).partition(b"\r\n\r\n")

@@ -166,8 +166,8 @@ class Relay:
 class Watcher:
     """The frames one socket has yet to send: bounded, so that a slow reader costs no memory."""
 
-    def __init__(self):
-        self.code = None
+    def __init__(self, code=None):
+        self.code = code
         self.since = time.monotonic()
         self._frames: deque[tuple[int, str]] = deque()
         # Two counts, for each is written by one thread.
@@ -184,6 +184,10 @@ class Watcher:
         if len(self._frames) > BACKLOG_FRAMES or waiting > BACKLOG_BYTES:
             self.close(TRY_AGAIN)
         self._news.set()
+
+    def ask(self):
+        """Have the page told that the socket lives: `next` returns an empty frame."""
+        self.offer(math.inf, "")
 
     def close(self, code):
         """Have the socket closed with `code`, whatever is still queued."""

@@ -20,15 +20,18 @@ from wsproto.utilities import LocalProtocolError
 from chattable.database import db
 from chattable.live.connection import severity
 from chattable.live.keys import channel
-from chattable.live.relay import NOT_YOURS, TRY_AGAIN
+from chattable.live.relay import NOT_YOURS, TRY_AGAIN, Watcher
 
 PING = 25
 # Pages of a process that catch up at the same time: fewer than it has connections to the database.
 CATCHING_UP = 4
 # A reader that takes nothing for so long is cut off.
 STUCK = 60
-# Pages listen: what they might say is not worth more memory.
-MOST_SAID = 1000
+# A page may only ask whether the socket lives: what else it might say is not worth more memory.
+MOST_SAID = 100
+# The answer: scripts do not see pings. A text frame of two bytes (RFC 6455, 5.2), which htmx takes
+# for data; made by hand, for it is not worth a compressor.
+ALIVE = b"\x81\x02{}"
 # Linux has these two. TCP_ESTABLISHED is the state while both ends are there (tcp_states.h).
 TCP_INFO = getattr(system, "TCP_INFO", None)
 TCP_USER_TIMEOUT = getattr(system, "TCP_USER_TIMEOUT", None)
@@ -44,7 +47,7 @@ def relay_chat(socket: Any, chat: Any, since: int = 0) -> None:
     when the page was made: what has changed meanwhile comes first.
     """
     kind, chat_id = type(chat), chat and chat.id
-    admitted = chat is not None and same_origin()
+    refusal = None if chat is not None and same_origin() else NOT_YOURS
     # A socket must not hold a database connection while it waits.
     db.session.remove()
 
@@ -54,7 +57,7 @@ def relay_chat(socket: Any, chat: Any, since: int = 0) -> None:
         finally:
             db.session.remove()
 
-    serve(socket, chat_id, lambda: admitted, catch_up)
+    serve(socket, chat_id, lambda: refusal, catch_up)
 
 
 def same_origin() -> bool:
@@ -66,23 +69,22 @@ def same_origin() -> bool:
 def serve(
     socket: Any,
     chat_id: int,
-    admits: Callable[[], bool],
+    refuses: Callable[[], int | None],
     catch_up: Callable[[], tuple[int, list[str]]],
 ) -> None:
     """Relay a chat to one socket until either side ends.
 
-    `admits()` says whether this page may watch it, `catch_up()` returns (seq, frames): the page's
-    present state and the number it stands at.
+    `refuses()` returns None if this page may watch it, else a close code;
+    `catch_up()` returns (seq, frames): the page's present state and the number it stands at.
     """
-    code = NOT_YOURS
+    code = TRY_AGAIN
     try:
         with ExitStack() as stay:
-            if welcome := let_in(socket, chat_id, admits, catch_up, stay):
-                watcher, seq, frames = welcome
-                for frame in frames:
-                    send(socket, TextMessage(frame))
-                follow(socket, watcher, seq)
-                code = watcher.code or TRY_AGAIN
+            watcher, seq, frames = let_in(socket, chat_id, refuses, catch_up, stay)
+            for frame in frames:
+                send(socket, TextMessage(frame))
+            follow(socket, watcher, seq)
+            code = watcher.code or TRY_AGAIN
     except LocalProtocolError:
         log.debug("chat %s: the socket was closed from outside", chat_id)
     except (RedisError, SQLAlchemyError, OSError) as error:
@@ -96,37 +98,44 @@ def serve(
         say_farewell(socket, code)
 
 
-def let_in(socket, chat_id, admits, catch_up, stay):
-    """Return the (watcher, seq, frames) of a page, or None if it has left or may not come.
+def let_in(socket, chat_id, refuses, catch_up, stay):
+    """Return the (watcher, seq, frames) of a page, nothing to watch if it has left or is refused.
 
     It goes on watching until `stay`, an `ExitStack`, ends.
     """
     leaving = Leaving.of(socket)
     set_limits(socket)
     with current_app.extensions["chattable_line"].place(leaving) as entered:
-        if not entered or gone(socket) or not admits() or gone(socket):
-            return None
+        code = TRY_AGAIN if not entered or gone(socket) else refuses()
+        if code or gone(socket):
+            return Watcher(code or TRY_AGAIN), 0, []
         current_app.extensions["chattable_on_watch"](app_ctx.app)
         # Subscribe before reading, or a frame can fall between the two.
         watcher = stay.enter_context(
             current_app.extensions["chattable_relay"].watch(channel(chat_id))
         )
-        # The page has left, or has spoken: no page of ours does.
-        leaving.tell(lambda: watcher.close(NOT_YOURS))
-        return None if gone(socket) else (watcher, *catch_up())
+        leaving.tell(lambda: watcher.close(TRY_AGAIN))
+        # Said at first unasked: the page is up to date then, and may ask from then on.
+        watcher.ask()
+        leaving.asked = watcher.ask
+        if gone(socket):
+            return watcher, 0, []
+        return watcher, *catch_up()
 
 
 class Leaving:
-    """What a socket's reader sets when the page has left, or has spoken; it tells who asks."""
+    """What a socket's reader sets when the page has left, or asks; it tells who wants to know."""
 
-    def __init__(self):
+    def __init__(self, said):
+        self.asked = lambda: None
+        self._said = said
         self._set = False
         self._listeners = []
 
     @classmethod
     def of(cls, socket):
         """Take the place of a socket's event, on which one can only wait."""
-        event, socket.event = socket.event, cls()
+        event, socket.event = socket.event, cls(socket.input_buffer)
         if event.is_set():
             socket.event.set()
         return socket.event
@@ -135,6 +144,9 @@ class Leaving:
         return self._set
 
     def set(self):
+        if self._said:
+            self._said.clear()
+            return self.asked()
         self._set = True
         for listener in list(self._listeners):
             listener()
@@ -155,7 +167,7 @@ def set_limits(socket):
 
 
 def gone(socket):
-    """Return whether a page has left, though nobody may have read so yet, or has spoken."""
+    """Return whether a page has left, though nobody may have read so yet."""
     return socket.event.is_set() or not socket.connected or hung_up(socket.sock)
 
 
@@ -172,13 +184,15 @@ def hung_up(sock):
 def follow(socket, watcher, seq):
     while socket.connected and not watcher.code:
         news = watcher.next(PING)
-        if news and news[0] > seq:
+        if news and not news[1]:
+            socket.sock.sendall(ALIVE)
+        elif news and news[0] > seq:
             send(socket, TextMessage(news[1]))
         elif not news and not watcher.code:
             if not socket.pong_received:
                 return  # it has vanished without a word
             socket.pong_received = False
-            send(socket, Ping())
+            socket.sock.sendall(socket.ws.send(Ping()) + ALIVE)
             rest(socket)
 
 
