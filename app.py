@@ -348,6 +348,12 @@ def remember_model(model):
 # The socket.
 
 
+@routes.get("/chats/<int:chat_id>/updates")
+def give_updates(chat_id):
+    """Give a page that no socket gets through to what it would have been sent."""
+    return live.give_updates(current_user.chat_or_404(chat_id))
+
+
 @sock.route("/chats/<int:chat_id>/updates", endpoint="updates")
 def updates(socket, chat_id):
     """Relay a chat's changes, beginning with those since the page was loaded."""

@@ -18,6 +18,9 @@ from tests.patience import patient
 # The machine may lose data, the server's crash (`stop()`) not: commits stay synchronous.
 UNSAFE_BUT_FAST = "-c fsync=off -c full_page_writes=off"
 
+UPGRADE = b"Upgrade: websocket"
+FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
 
 class Missing(Exception):
     """A service is not installed here; the message says what was looked for."""
@@ -169,10 +172,14 @@ class Postgres:
 
 
 class Proxy:
-    """Pass TCP connections on to a server on loopback; `.to` is its port, for those to come."""
+    """Pass TCP connections on to a server on loopback; `.to` is its port, for those to come.
+
+    Set `blocks_sockets` for WebSockets to be refused, as some companies' proxies do.
+    """
 
     def __init__(self, to):
         self.to = to
+        self.blocks_sockets = False
         self._links = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -182,12 +189,22 @@ class Proxy:
         with suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
-                self._links.append(Link(near, self.to))
+                self._links.append(Link(near, self))
 
     def swallow(self):
         """Forget the connections there are, as a NAT may: nothing comes through, none ends."""
         for link in self._links:
             link.forgotten = True
+
+    def swallow_sockets(self):
+        """Forget the WebSockets alone."""
+        for link in self.sockets:
+            link.forgotten = True
+
+    @property
+    def sockets(self):
+        """Return the connections that are, or were, WebSockets."""
+        return [link for link in self._links if link.upgraded]
 
     def close(self):
         """End everything."""
@@ -200,15 +217,23 @@ class Proxy:
 class Link:
     """One connection through a proxy."""
 
-    def __init__(self, near, port):
-        self.forgotten = False
-        self._ends = near, socket.create_connection(("127.0.0.1", port))
+    def __init__(self, near, proxy):
+        self.forgotten = self.upgraded = False
+        self.weight = 0  # bytes
+        self._proxy = proxy
+        self._ends = near, socket.create_connection(("127.0.0.1", proxy.to))
         for ends in (self._ends, self._ends[::-1]):
             threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
 
     def _pass_on(self, source, sink):
         with suppress(OSError):
             while data := source.recv(65536):
+                self.weight += len(data)
+                if source is self._ends[0] and UPGRADE in data:
+                    self.upgraded = True
+                    if self._proxy.blocks_sockets:
+                        source.sendall(FORBIDDEN)
+                        break
                 if not self.forgotten:
                     sink.sendall(data)
         if not self.forgotten:

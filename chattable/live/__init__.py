@@ -10,6 +10,7 @@ from chattable.live.connection import CONNECTIONS, check_writing, redis
 from chattable.live.frames import render, since_frame
 from chattable.live.keys import channel, install, lease_key, own, prefix, stops_channel, turn_key
 from chattable.live.outbox import ANNOUNCE, announce
+from chattable.live.question import give_updates
 from chattable.live.relay import BACKLOG_BYTES, NOT_YOURS, SILENCE, Watcher
 from chattable.live.snapshots import Snapshot, snapshot
 from chattable.live.socket import CATCHING_UP, PING, follow, relay_chat, rest, same_origin, serve
@@ -51,6 +52,7 @@ __all__ = [
     "claim",
     "end_turn",
     "follow",
+    "give_updates",
     "init_app",
     "install",
     "keep_models",

@@ -42,8 +42,7 @@ function check() {
 }
 
 if (form && document.querySelector("#messages[role=log]")) {
-  document.addEventListener("htmx:after:ws:connection", () => (connected = Date.now()));
-  document.addEventListener("htmx:ws:close", () => (connected = null));
+  document.addEventListener("chattable:connection", ({ detail }) => (connected = detail ? (connected ?? Date.now()) : null));
   new MutationObserver(check).observe(document.querySelector("#messages[role=log]"), { childList: true });
   setInterval(check, CHECK);
   check();

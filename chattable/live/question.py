@@ -1,0 +1,35 @@
+"""The frames of a chat over HTTP, for a page whose network lets no socket through."""
+
+import hashlib
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Response, current_app, jsonify, request
+
+from chattable.live.socket import Leaving
+
+
+def give_updates(chat: Any) -> Response:
+    """Answer a page that asks what is new in a chat: JSON with `frames` and with its `next` query.
+
+    A query has `since`, the chat's `revision` when the page was made, and what it `had`: how many
+    frames since then, and their digest. Frames that it had already are left out.
+    """
+    # First: what changes while we read is then sent again, never missed.
+    revision = chat.revision
+    since = min(max(request.args.get("since", 0, int), 0), revision)
+    had, digest = request.args.get("had", 0, int), request.args.get("digest")
+    with current_app.extensions["chattable_line"].place(Leaving([])):
+        _, frames = chat.catch_up(since)
+    if revision > since:
+        following = {"since": revision}
+    else:
+        following = {"since": since, "had": len(frames), "digest": digest_of(frames)}
+    new = frames[had:] if digest == digest_of(frames[:had]) else frames
+    answer = jsonify(frames=new, next=urlencode(following))
+    answer.cache_control.no_store = True
+    return answer
+
+
+def digest_of(frames):
+    return hashlib.sha256("\0".join(frames).encode()).hexdigest()[:12]
