@@ -366,8 +366,9 @@ def updates(socket, chat_id):
 def refuses(chat_id):
     """Return the close code for a page that is not ours, or for a chat that is not its reader's."""
     try:
-        known = live.same_origin() and current_user.is_authenticated
-        return None if known and current_user.chat(chat_id) else live.NOT_YOURS
+        if not live.same_origin() or not current_user.is_authenticated:
+            return live.NOT_YOURS
+        return None if current_user.chat(chat_id) else live.GONE
     finally:
         db.session.remove()  # what is read next is to be as it is then
 

@@ -15,7 +15,7 @@ REDIS_AWAY = "The server cannot take messages right now. Your text is kept; try 
 EXPIRED = "This page is too old. Reload it and try again; your text is kept."
 SENTENCES = {
     403: "This is not allowed.",
-    404: "There is nothing here, or it is not yours.",
+    404: "This is no longer here, or it is not yours.",
     405: "This address does not work that way.",
     413: "That is too much at once. Shorten it and try again.",
     429: "Too many attempts. Wait a minute, then try again.",

@@ -1,6 +1,7 @@
 """A page stays alive and right on every network, in a real browser at the deployed product."""
 
 import json
+import re
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from playwright.sync_api import expect
 
 from tests.patience import patient
 from tests.services import Proxy, wait_until
-from tests.test_browser import Person
+from tests.test_browser import PASSWORD, Person
 
 WAIT = 1000 * patient(15)  # ms
 # What was said in the place for notices is in `notices`.
@@ -189,6 +190,66 @@ def test_what_a_page_has_is_not_sent_again(stack, provider):
 def frames_of(person, chat, query, text=""):
     answer = json.loads(person.get(f"/chats/{chat}/updates?{query}").text)
     return answer if text in str(answer["frames"]) else None
+
+
+# A page that has no chat any more.
+
+
+def test_a_chat_that_is_deleted_in_another_tab_says_so_and_offers_the_others(ada):
+    ada.forgiven += ["404"]
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    with other_tab(ada, f"{ada.page.url}/edit") as other:
+        other.get_by_role("button", name="Delete chat").click()
+        other.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(banner(ada)).to_contain_text("This chat was deleted.")
+    ada.send("precious")
+    expect(ada.page.get_by_role("alert")).to_contain_text("no longer here")
+    expect(ada.box).to_have_value("precious")
+    banner(ada).get_by_role("link").click()
+    expect(ada.page).to_have_url(re.compile("/chats$"))
+
+
+def test_a_reply_cannot_be_stopped_in_a_chat_that_was_deleted(ada, proxy, provider):
+    """No socket has told the page that it was: it asks for the frames, and is told."""
+    ada.forgiven += ["404"]
+    proxy.blocks_sockets = True
+    provider.says("one ", hold=True)
+    ada.begin("count")
+    expect(ada.body).to_have_text("one")
+    with other_tab(ada, f"{ada.page.url}/edit") as other:
+        other.get_by_role("button", name="Delete chat").click()
+        other.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    ada.press("Stop")
+    expect(ada.page.get_by_role("alert")).to_contain_text("no longer here")
+    expect(banner(ada)).to_contain_text("This chat was deleted.")
+
+
+def test_who_is_signed_out_elsewhere_can_come_back_to_the_chat(ada, proxy):
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    chat = ada.page.url
+    with other_tab(ada, "/chats") as other:
+        other.get_by_role("button", name="Log out").click()
+        expect(other).to_have_url(re.compile("/login"))
+    for link in proxy.sockets:
+        link.close()
+    expect(banner(ada)).to_contain_text("You are signed out")
+    banner(ada).get_by_role("link").click()
+    expect(ada.page).to_have_url(re.compile("/login"))
+    ada.page.get_by_label("Email").fill(ada.email)
+    ada.page.get_by_label("Password").fill(PASSWORD)
+    ada.page.get_by_role("button", name="Log in").click()
+    expect(ada.page).to_have_url(chat)
+
+
+@contextmanager
+def other_tab(person, address):
+    tab = person.page.context.new_page()
+    tab.goto(address)
+    yield tab
+    expect(tab).not_to_have_url(address)
+    tab.close()
 
 
 # A browser with another clock.

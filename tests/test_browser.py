@@ -666,16 +666,6 @@ def test_a_chat_is_renamed_and_deleted_after_a_question(ada):
     expect(ada.page.get_by_text("No chats yet")).to_be_visible()
 
 
-def test_a_chat_that_is_deleted_in_another_tab_says_so(ada):
-    ada.begin("Hello")
-    ada.wait_for("complete")
-    other = ada.page.context.new_page()
-    other.goto(f"{ada.page.url}/edit")
-    other.get_by_role("button", name="Delete chat").click()
-    other.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(ada.page.locator("#connection")).to_contain_text("no longer yours")
-
-
 # what is written
 
 

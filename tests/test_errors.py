@@ -20,7 +20,7 @@ SECRETS = re.compile(
 def test_what_is_not_there_is_said_in_a_sentence(sign_up, path):
     answer = sign_up().get(path)
     assert answer.status_code == 404
-    assert "nothing here" in answer.text
+    assert "no longer here" in answer.text
     assert not SECRETS.search(answer.text)
 
 

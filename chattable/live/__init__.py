@@ -11,7 +11,7 @@ from chattable.live.frames import render, since_frame
 from chattable.live.keys import channel, install, lease_key, own, prefix, stops_channel, turn_key
 from chattable.live.outbox import ANNOUNCE, announce
 from chattable.live.question import give_updates
-from chattable.live.relay import BACKLOG_BYTES, NOT_YOURS, SILENCE, Watcher
+from chattable.live.relay import BACKLOG_BYTES, GONE, NOT_YOURS, SILENCE, Watcher
 from chattable.live.snapshots import Snapshot, snapshot
 from chattable.live.socket import CATCHING_UP, PING, follow, relay_chat, rest, same_origin, serve
 from chattable.live.start import init_app
@@ -36,6 +36,7 @@ __all__ = [
     "Broadcast",
     "CATCHING_UP",
     "CONNECTIONS",
+    "GONE",
     "LEASE",
     "NOT_YOURS",
     "PING",

@@ -24,6 +24,7 @@ BACKLOG_BYTES = 2_000_000
 # WebSocket close codes.
 NOT_YOURS = 1008
 TRY_AGAIN = 1012
+GONE = 4404
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class Relay:
         if last is not None and seq != last + 1:
             self._close(name, TRY_AGAIN)  # Redis has lost frames, or its memory
         elif not frame:
-            self._close(name, NOT_YOURS)
+            self._close(name, GONE)
         for watcher in self._watching(name):
             watcher.offer(seq, frame)
 

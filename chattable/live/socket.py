@@ -74,7 +74,7 @@ def serve(
 ) -> None:
     """Relay a chat to one socket until either side ends.
 
-    `refuses()` returns None if this page may watch it, else a close code;
+    `refuses()` returns None if this page may watch it, else a close code, `NOT_YOURS` or `GONE`;
     `catch_up()` returns (seq, frames): the page's present state and the number it stands at.
     """
     code = TRY_AGAIN

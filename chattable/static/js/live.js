@@ -6,6 +6,7 @@ const AWAITED = '#messages > :is([data-status="pending"], [data-status="streamin
 const banner = document.getElementById("connection") ?? document.createElement("p");
 const REFUSED = { // by close code
   1008: 'You are signed out or this chat is no longer yours. <a href="">Reload the page</a>',
+  4404: `This chat was deleted. <a href="${banner.dataset.chats ?? "/"}">Leave this page</a>`,
 };
 let connection, heard, asked, reached, refused, query, said;
 let quiet = 0, doubt = 0, tried = 0, failures = 0, wait = 0, hurry = 0, last = Date.now();
@@ -53,7 +54,7 @@ async function askOverHttp() {
   wait = busy() || hurry-- > 0 ? OFTEN : RARELY;
   try {
     const answer = await fetch(`${path}?${query ?? since}`, { headers: { "HX-Request": "true" }, signal: AbortSignal.timeout(10_000) });
-    if (refuse({ 401: 1008, 404: 1008 }[answer.status])) return;
+    if (refuse({ 401: 1008, 404: 4404 }[answer.status])) return;
     const { frames, next } = await answer.json(), { socket } = connection;
     if (query !== before || socket.readyState === WebSocket.OPEN) return;
     // htmx swaps what comes from its socket, whoever says that it did.
