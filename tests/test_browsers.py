@@ -1,0 +1,181 @@
+"""One conversation in the browsers beside Chromium that are installed: Firefox, WebKit."""
+
+from contextlib import closing
+
+import pytest
+
+from models import Chat, db
+from tests.drivers import Firefox, WebKit
+from tests.services import wait_until
+from tests.test_browser import LIST, lines, somewhere_else
+
+REPLY = '#messages > [data-role="assistant"]:last-child'
+GAP = "return document.documentElement.scrollHeight - innerHeight - scrollY"
+
+
+class Reader:
+    """Somebody in front of a browser."""
+
+    def __init__(self, browser, stack):
+        self.browser, self.stack = browser, stack
+        person = stack.signup()
+        self.goes_to("/login")
+        browser.add_cookies(person.cookies)
+        self.goes_to("/chats/new")
+
+    def goes_to(self, path):
+        self.browser.open(self.stack.url + path)
+
+    def sees(self, script, *arguments):
+        return self.browser.run(f"return {script}", *arguments)
+
+    def waits_for(self, script, *arguments):
+        wait_until(lambda: self.sees(script, *arguments), 10, f"{script} {arguments}")
+
+    def sends(self, text):
+        self.browser.run("document.getElementById('content').focus()")
+        self.browser.type(text + "\ue007")  # Enter
+
+    def clicks(self, name):
+        """Click on the last button of a name, once it is there and does something."""
+        button = (
+            "[...document.querySelectorAll('[data-htmx-powered]')]"
+            ".findLast((button) => button.textContent.trim() === arguments[0])"
+        )
+        self.waits_for(f"!!{button}", name)
+        self.browser.run(f"{button}.click()", name)
+
+    def waits_for_words(self, words):
+        self.waits_for(
+            f"document.querySelector('{REPLY}')?.textContent.includes(arguments[0])", words
+        )
+
+    def waits_for_status(self, status):
+        self.waits_for(
+            f"document.querySelector('{REPLY}')?.dataset.status === arguments[0]", status
+        )
+
+    def waits_for_the_end(self):
+        wait_until(lambda: self.browser.run(GAP) < 2, 10, "the end of the page")
+
+    @property
+    def list(self):
+        return self.sees(f"({LIST})()")
+
+    @property
+    def chat(self):
+        return int(self.sees("location.pathname").rsplit("/", 1)[1])
+
+
+@pytest.fixture(scope="module", params=[Firefox, WebKit])
+def other_browser(request):
+    if request.param.missing:
+        pytest.skip(request.param.missing)
+    with closing(request.param()) as browser:
+        yield browser
+
+
+@pytest.fixture
+def reader(other_browser, stack):
+    return Reader(other_browser, stack)
+
+
+def test_a_reply_streams_survives_a_reload_and_ends_as_a_fresh_load(reader, provider):
+    script = provider.says("# One\n\n- *two*", hold=True).says("\n- three\n\n```py\nx = 1\n```")
+    reader.sends("count")
+    reader.waits_for_words("two")
+    reader.goes_to(f"/chats/{reader.chat}")
+    reader.waits_for_words("two")
+    script.release()
+    reader.waits_for_status("complete")
+    shown = reader.list
+    reader.goes_to(f"/chats/{reader.chat}")
+    wait_until(lambda: reader.list == shown, 5, f"a fresh load to be {shown}")
+
+
+def test_a_reply_is_stopped(reader, provider):
+    provider.says("one ", hold=True)
+    reader.sends("count")
+    reader.waits_for_words("one")
+    reader.clicks("Stop")
+    reader.waits_for_status("stopped")
+
+
+def test_the_page_follows_its_end_only_while_the_reader_is_there(reader, provider):
+    script = provider.says(*lines(40), hold=True).says(*lines(40, 40))
+    reader.sends("write")
+    reader.waits_for_words("Line 39")
+    reader.waits_for_the_end()
+    before = reader.sees("scrollY")
+    reader.browser.scroll(-300)
+    reader.waits_for("scrollY <= arguments[0]", before - 299)
+    top = reader.sees("scrollY")
+    script.release()
+    reader.waits_for_words("Line 79")
+    reader.waits_for_status("complete")
+    assert reader.sees("scrollY") == top
+    reader.sends("x")
+    reader.waits_for_the_end()
+
+
+@pytest.fixture
+def long_chat(reader, stack):
+    """The ids of 62 messages of very different heights; the last 30 are on the page."""
+    reader.sends("hello")
+    reader.waits_for_status("complete")
+    with somewhere_else(stack):
+        chat = db.session.get(Chat, reader.chat)
+        for number in range(60):
+            chat.say("user", f"number {number}\n" * (1 + number % 20))
+        ids = [message.id for message in chat.messages]
+    reader.goes_to(f"/chats/{reader.chat}")
+    reader.waits_for_the_end()
+    return ids
+
+
+TOP = "document.getElementById(arguments[0])?.getBoundingClientRect().top"
+
+
+READ = (
+    "[...document.querySelectorAll('#messages > article')]"
+    ".find((message) => message.getBoundingClientRect().bottom > 300).id"
+)
+
+
+def is_at(reader, name, top):
+    """Wait until a message is so far below the window's top, px."""
+    wait_until(lambda: abs((reader.sees(TOP, name) or 9999) - top) < 3, 5, f"{name} at {top}")
+
+
+def test_a_step_up_is_as_long_as_it_is(reader, long_chat):
+    for _ in range(10):
+        name = reader.sees(READ)
+        top = reader.sees(TOP, name)
+        reader.browser.scroll(-200)
+        is_at(reader, name, top + 200)
+
+
+def test_earlier_messages_move_nothing_and_a_reload_comes_back(reader, long_chat):
+    reader.browser.run("scrollTo(0, 100)")
+    reader.waits_for("scrollY === 100")
+    name = f"message-{long_chat[-30]}"
+    top = reader.sees(TOP, name)
+    reader.clicks("Show earlier messages")
+    reader.waits_for("document.querySelectorAll('#messages > article').length === 60")
+    is_at(reader, name, top)
+    reader.browser.scroll(-400)
+    is_at(reader, name, top + 400)
+    above = f"message-{long_chat[-31]}"
+    top = reader.sees(TOP, above)
+    reader.browser.run("location.reload()")
+    is_at(reader, above, top)
+
+
+def test_what_is_typed_moves_nothing(reader, long_chat):
+    reader.browser.scroll(-900)
+    reader.waits_for(GAP.removeprefix("return ") + " > 890")
+    top = reader.sees("scrollY")
+    reader.browser.run("document.getElementById('content').focus({ preventScroll: true })")
+    reader.browser.type("some words")
+    reader.waits_for("document.getElementById('content').value.endsWith('some words')")
+    assert reader.sees("scrollY") == top
