@@ -23,6 +23,7 @@ SELECT = """(paragraph) => {
 # What extensions and translators do, at every change.
 CROWD = """() => {
   const messages = document.getElementById("messages");
+  document.body.prepend(messages.lastElementChild.cloneNode(true));
   const mine = ":is(.message__body, .message__body *):not(.theirs, math, math *, annotation)";
   const crowd = () => {
     for (const element of messages.querySelectorAll(mine))
