@@ -210,3 +210,24 @@ def test_what_is_selected_stays_so_while_its_paragraph_is_written(ada, provider)
     script.release()
     ada.wait_for("complete")
     assert ada.shown() == ada.fresh()
+
+
+def test_a_reply_that_is_taken_away_again_leaves_the_page_at_rest(ada, provider):
+    provider.says("one")
+    ada.begin("count")
+    ada.wait_for("complete")
+    provider.says("two")
+    ada.press("Regenerate")
+    expect(ada.body).to_have_text("two")
+    ada.wait_for("complete")
+    sockets = []
+    ada.page.on("websocket", lambda socket: sockets.append(socket.url))
+    # The page has come at a time before the first reply: both are told again.
+    switch(ada)
+    wait_until(lambda: '"since"' in heard(ada), 5, "what is new")
+    provider.says("three")
+    ada.send("and then?")
+    expect(ada.articles).to_have_count(4)
+    ada.wait_for("complete")
+    assert len(sockets) == 1
+    assert ada.shown() == ada.fresh()
