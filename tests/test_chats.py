@@ -264,7 +264,7 @@ def test_nothing_in_redis_remembers_a_deleted_chat(stack, provider):
     ada.say(chat, "never end")
     reply = int(re.search(r"message-(\d+)-body", socket.wait_for("more and"))[1])
     ada.post(f"/chats/{chat}/delete")
-    assert socket.wait_for_close() == live.GONE
+    assert socket.wait_for_close() == 1008
     script.wait_for_disconnect()
     redis = stack.redis.client()
     wait_until(lambda: not redis.exists(f"{PREFIX}:chat:{chat}:turn"), 5, "the job's end")
@@ -492,7 +492,7 @@ def test_the_owner_can_watch_a_chat(house):
 
 def test_a_stranger_cannot_watch_my_chat(house):
     stack, _, chat = house
-    assert stack.signup("Bob").socket(chat, since=0).wait_for_close() == live.GONE
+    assert stack.signup("Bob").socket(chat, since=0).wait_for_close() == 1008
 
 
 def test_nobody_can_watch_without_a_login(house):
@@ -502,7 +502,7 @@ def test_nobody_can_watch_without_a_login(house):
 
 def test_a_chat_that_does_not_exist_cannot_be_watched(house):
     _, ada, chat = house
-    assert ada.socket(chat + 999, since=0).wait_for_close() == live.GONE
+    assert ada.socket(chat + 999, since=0).wait_for_close() == 1008
 
 
 @pytest.mark.parametrize(
@@ -531,4 +531,4 @@ def test_a_watcher_is_told_when_the_chat_is_deleted(house, provider):
     ada.say(chat, "hello")
     socket.wait_for('data-role="assistant" data-status="complete"')
     ada.request("DELETE", f"/chats/{chat}", headers={"X-CSRFToken": ada.csrf})
-    assert socket.wait_for_close() == live.GONE
+    assert socket.wait_for_close() == 1008

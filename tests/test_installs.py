@@ -82,7 +82,7 @@ def test_stop_in_one_install_leaves_the_reply_of_another_alone(tabs, provider):
 def test_deleting_a_chat_closes_no_page_of_another_install(tabs):
     mine, theirs = tabs
     assert mine.person.post(f"/chats/{mine.chat_id}/delete").status == 303
-    assert mine.socket.wait_for_close() == live.GONE
+    assert mine.socket.wait_for_close() == 1008
     assert heard_nothing(theirs)
 
 

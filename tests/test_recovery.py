@@ -13,7 +13,7 @@ import pytest
 from rq import Queue
 
 from chattable.keepers import SECOND_LOOK, SWEEP
-from chattable.live import BACKLOG_BYTES, GONE, LEASE, PING, RENEW
+from chattable.live import BACKLOG_BYTES, LEASE, PING, RENEW
 from chattable.writing import ORPHANED
 from tests.services import wait_until
 from tests.stack import PREFIX, QUEUE, Stack
@@ -529,9 +529,9 @@ def test_deleting_a_chat_in_mid_reply_ends_everything_about_it(stack, tab, provi
     answer = tab.person.post(f"/chats/{tab.chat_id}/delete")
     assert answer.status == 303
     script.wait_for_disconnect()
-    assert tab.socket.wait_for_close() == other.socket.wait_for_close() == GONE
+    assert tab.socket.wait_for_close() == other.socket.wait_for_close() == 1008
     again = tab.person.socket(tab.chat_id, since=0)
-    assert again.wait_for_close() == GONE
+    assert again.wait_for_close() == 1008
     assert tab.person.get(f"/chats/{tab.chat_id}").status == 404
 
 

@@ -24,7 +24,8 @@ BACKLOG_BYTES = 2_000_000
 # WebSocket close codes.
 NOT_YOURS = 1008
 TRY_AGAIN = 1012
-GONE = 4404
+# The same on the wire, after a word that tells it apart: pages hear no reason beside the code.
+GONE = -NOT_YOURS
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from wsproto.utilities import LocalProtocolError
 from chattable.database import db
 from chattable.live.connection import severity
 from chattable.live.keys import channel
-from chattable.live.relay import NOT_YOURS, TRY_AGAIN, Watcher
+from chattable.live.relay import GONE, NOT_YOURS, TRY_AGAIN, Watcher
 
 PING = 25
 # Pages of a process that catch up at the same time: fewer than it has connections to the database.
@@ -217,7 +217,9 @@ def send(socket, event):
 
 def say_farewell(socket, code):
     with suppress(OSError, ConnectionClosed, LocalProtocolError):
-        socket.close(code)
+        if code == GONE:
+            send(socket, TextMessage('{"gone":true}'))
+        socket.close(abs(code))
         # The last word: a server for development would still answer the upgrade in HTTP.
         socket.sock.shutdown(system.SHUT_WR)
 

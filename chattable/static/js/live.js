@@ -4,11 +4,11 @@ const PATIENCE = 3, OFTEN = 2, RARELY = 15; // s: before anything is said; betwe
 const BUSY = 4, IDLE = 30, ANSWER = 5, OPENING = 30; // s of silence: then it is asked; then it is dead
 const AWAITED = '#messages > :is([data-status="pending"], [data-status="streaming"]), #outbox:not([hidden])';
 const banner = document.getElementById("connection") ?? document.createElement("p");
-const REFUSED = { // by close code
+const REFUSED = {
   1008: 'You are signed out or this chat is no longer yours. <a href="">Reload the page</a>',
-  4404: `This chat was deleted. <a href="${banner.dataset.chats ?? "/"}">Leave this page</a>`,
+  gone: `This chat was deleted. <a href="${banner.dataset.chats ?? "/"}">Leave this page</a>`,
 };
-let connection, heard, asked, reached, refused, query, said;
+let connection, gone, heard, asked, reached, refused, query, said;
 let quiet = 0, doubt = 0, tried = 0, failures = 0, wait = 0, hurry = 0, last = Date.now();
 
 const busy = () => document.querySelector(AWAITED);
@@ -25,7 +25,8 @@ function refuse(code) {
   return refused;
 }
 
-function onMessage() {
+function onMessage({ detail }) {
+  gone ||= detail.message.json?.gone;
   if (connection.socket.readyState !== WebSocket.OPEN) return; // it came over HTTP
   if (!heard) tell((heard = true));
   asked = reached = quiet = doubt = failures = 0;
@@ -33,7 +34,7 @@ function onMessage() {
 }
 
 function onClose({ detail: { code } }) {
-  if (refused || refuse(code)) return;
+  if (refused || refuse(gone ? "gone" : code)) return;
   if (!heard) failures++;
   heard = asked = tried = 0;
   doubt ||= 1;
@@ -54,7 +55,7 @@ async function askOverHttp() {
   wait = busy() || hurry-- > 0 ? OFTEN : RARELY;
   try {
     const answer = await fetch(`${path}?${query ?? since}`, { headers: { "HX-Request": "true" }, signal: AbortSignal.timeout(10_000) });
-    if (refuse({ 401: 1008, 404: 4404 }[answer.status])) return;
+    if (refuse({ 401: 1008, 404: "gone" }[answer.status])) return;
     const { frames, next } = await answer.json(), { socket } = connection;
     if (query !== before || socket.readyState === WebSocket.OPEN) return;
     // htmx swaps what comes from its socket, whoever says that it did.
