@@ -10,6 +10,7 @@ import pytest
 from redis.exceptions import ReadOnlyError
 
 from chattable import live
+from tests.patience import patient
 from tests.services import Proxy, Redis, wait_until
 from tests.stack import QUEUE, Stack
 from tests.tab import Tab, prose, send
@@ -179,6 +180,18 @@ def test_after_a_failover_one_refusal_has_every_connection_made_anew(pair, make_
         with pytest.raises(ReadOnlyError):
             live.claim("a token")
         assert all(live.claim(f"token {n}") for n in range(live.CONNECTIONS))
+
+
+def test_after_a_failover_pages_listen_to_the_new_primary(pair, make_app):
+    app = make_app(REDIS_URL=pair.shared.url)
+    with app.app_context():
+        live.claim("an earlier token")
+        with app.extensions["chattable_relay"].watch("a channel") as watcher:
+            pair.fail_over()
+            with pytest.raises(ReadOnlyError):
+                live.claim("a token")
+            assert watcher.next(patient(10)) is None
+        assert watcher.code == 1012
 
 
 def test_after_a_failover_scripts_find_the_new_primary(pair, make_app):

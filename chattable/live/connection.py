@@ -78,11 +78,14 @@ def watchful(connection_class: Any):
                     type(self).failovers += 1
                 raise
 
+        @property
+        def outdated(self):
+            """Whether Redis has failed over since this was made."""
+            return self.made_after < self.failovers
+
         def can_read(self, timeout=0):
             # The pool takes a connection that has something to read for one that was closed.
-            if self.made_after < self.failovers:
-                return True
-            return super().can_read(timeout)
+            return self.outdated or super().can_read(timeout)
 
     return WatchfulConnection
 

@@ -93,7 +93,8 @@ class Relay:
 
     def _listen(self, connection):
         try:
-            while True:
+            # What had been the primary may go on, and miss what the new one publishes.
+            while not connection.outdated:
                 self._receive(*self._read(connection))
                 if time.monotonic() > self._tidy_at:
                     self._unsubscribe_idle()
