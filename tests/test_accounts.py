@@ -358,8 +358,11 @@ def test_the_open_pages_and_what_they_load_need_no_login(client):
         assert client.get(path).status_code == 200, path
 
 
-def test_the_socket_cannot_be_read_as_a_page(sign_up):
-    assert sign_up().get("/chats/1/updates").status_code == 400
+def test_only_its_owner_can_ask_for_a_chats_updates_over_http(sign_up):
+    ada = sign_up()
+    ada.post("/chats")
+    assert ada.get("/chats/1/updates?since=0").json["frames"] == []
+    assert sign_up("Bob", "bob@example.com").get("/chats/1/updates?since=0").status_code == 404
 
 
 def test_pages_of_a_person_are_not_kept_by_caches(sign_up):

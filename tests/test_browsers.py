@@ -39,8 +39,9 @@ class Reader:
     def clicks(self, name):
         """Click on the last button of a name, once it is there and does something."""
         button = (
-            "[...document.querySelectorAll('[data-htmx-powered]')]"
-            ".findLast((button) => button.textContent.trim() === arguments[0])"
+            "[...document.querySelectorAll('button')].findLast((button) =>"
+            " [button.ariaLabel, button.textContent.trim()].includes(arguments[0])"
+            " && (button.form ?? button).matches('[data-htmx-powered]'))"
         )
         self.waits_for(f"!!{button}", name)
         self.browser.run(f"{button}.click()", name)

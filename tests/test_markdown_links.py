@@ -119,5 +119,5 @@ def test_no_link_leads_to_half_an_address(text, sizes):
         assert page.html == Page(growth.html).html
         assert set(re.findall('href="(.*?)"', growth.html)) <= {LONG_ADDRESS}
         assert CARET not in growth.html and "](" not in growth.html
-    html = re.sub("</?span>", "", shown(text + "\n\nEnd.", sizes))
+    html = re.sub('<span class="rest">|</span>', "", shown(text + "\n\nEnd.", sizes))
     assert html == render(text + "\n\nEnd.")
