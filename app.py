@@ -29,7 +29,7 @@ from werkzeug.routing import IntegerConverter
 import jobs
 from chattable import connections, init_app, live, queue
 from chattable.templating import digest
-from models import Chat, db, opening_words
+from models import Chat, Message, db, opening_words
 from pages import accounts, errors, health, looks, security, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
 from pages.settings import (
@@ -173,15 +173,15 @@ def show_page(chat, **context):
     revision = chat.revision
     messages, older = chat.page()
     context |= {"messages": messages, "older": older, "revision": revision}
-    context["waiting"] = waiting_text(chat, messages)
+    context["waiting"] = waiting_text(chat)
     selected = request.form.get("model") or chat.model or default_model()
     return render_template("chats/show.html", chat=chat, selected_model=selected, **context)
 
 
-def waiting_text(chat, messages):
+def waiting_text(chat):
     """Return how a message begins that was sent without JavaScript and is not stored yet."""
     chat_id, client_id, text = session.get("sent", (None, None, None))
-    if chat_id == chat.id and client_id not in {message.client_id for message in messages}:
+    if chat_id == chat.id and not Message.said(chat.id, client_id):
         return text
     session.pop("sent", None)
     return None

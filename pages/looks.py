@@ -17,8 +17,8 @@ def init_app(app):
 @routes.post("/theme")
 def choose_theme():
     """Keep the theme in a cookie, so that the next page has it from its first paint."""
-    page = urlsplit(request.referrer or "").path or "/chats"
-    answer = redirect(page, 303)
+    page = urlsplit(request.referrer or "").path.lstrip("/") or "chats"
+    answer = redirect(f"/{page}", 303)
     if request.headers.get("HX-Request"):
         answer.status_code = 204
     chosen = request.form.get("theme")
