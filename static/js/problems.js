@@ -35,6 +35,7 @@ if (place) {
   const clear = () => place.replaceChildren();
   document.addEventListener("input", clear);
   document.addEventListener("htmx:before:request", clear);
+  document.addEventListener("chattable:connection", ({ detail }) => detail && place.textContent === UNREACHABLE && clear());
   document.addEventListener("htmx:after:request", onAnswer);
   document.addEventListener("htmx:error", ({ detail: { ctx } }) => ctx && !ctx.response && say(UNREACHABLE));
 }
