@@ -9,6 +9,7 @@ from dotenv import dotenv_values
 from flask import (
     Blueprint,
     Flask,
+    abort,
     current_app,
     flash,
     redirect,
@@ -351,7 +352,8 @@ def remember_model(model):
 @routes.get("/chats/<int:chat_id>/updates")
 def give_updates(chat_id):
     """Give a page that no socket gets through to what it would have been sent."""
-    return live.give_updates(current_user.chat_or_404(chat_id))
+    chat = current_user.chat(chat_id)
+    return live.give_updates(chat) if chat else abort(404 if Chat.exists(chat_id) else 410)
 
 
 @sock.route("/chats/<int:chat_id>/updates", endpoint="updates")
@@ -368,7 +370,9 @@ def refuses(chat_id):
     try:
         if not live.same_origin() or not current_user.is_authenticated:
             return live.NOT_YOURS
-        return None if current_user.chat(chat_id) else live.GONE
+        if current_user.chat(chat_id):
+            return None
+        return live.NOT_YOURS if Chat.exists(chat_id) else live.GONE
     finally:
         db.session.remove()  # what is read next is to be as it is then
 

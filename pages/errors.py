@@ -16,6 +16,7 @@ EXPIRED = "This page is too old. Reload it and try again; your text is kept."
 SENTENCES = {
     403: "This is not allowed.",
     404: "This is no longer here, or it is not yours.",
+    410: "This chat was deleted.",
     405: "This address does not work that way.",
     413: "That is too much at once. Shorten it and try again.",
     429: "Too many attempts. Wait a minute, then try again.",

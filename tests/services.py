@@ -174,12 +174,13 @@ class Postgres:
 class Proxy:
     """Pass TCP connections on to a server on loopback; `.to` is its port, for those to come.
 
-    Set `blocks_sockets` for WebSockets to be refused, as some companies' proxies do.
+    Set `blocks_sockets` for WebSockets to be refused, as some companies' proxies do, and
+    `swallows_sockets` for those that are opened to bring nothing.
     """
 
     def __init__(self, to):
         self.to = to
-        self.blocks_sockets = False
+        self.blocks_sockets = self.swallows_sockets = False
         self._links = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -236,6 +237,8 @@ class Link:
                         break
                 if not self.forgotten:
                     sink.sendall(data)
+                if source is self._ends[1] and self.upgraded and self._proxy.swallows_sockets:
+                    self.forgotten = True
         if not self.forgotten:
             self.close()
 

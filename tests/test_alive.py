@@ -102,7 +102,7 @@ def test_being_offline_is_said_at_once_and_made_up_for(ada, provider):
     ada.begin("count")
     expect(ada.body).to_have_text("one")
     ada.page.context.set_offline(True)
-    expect(banner(ada)).to_have_text("You are offline.", timeout=2000)
+    expect(banner(ada)).to_have_text("You are offline.", timeout=1000 * patient(2))
     script.release()
     ada.page.context.set_offline(False)
     ada.wait_for("complete")
@@ -124,6 +124,17 @@ def test_a_blink_is_not_spoken_of(ada, proxy):
 
 
 # A network that lets no socket through.
+
+
+def test_where_open_sockets_bring_nothing_the_page_asks_for_the_same_frames(ada, proxy, provider):
+    proxy.swallows_sockets = True
+    provider.says("Heard.")
+    ada.begin("count")
+    expect(ada.body).to_have_text("Heard.", timeout=2 * WAIT)
+    ada.wait_for("complete")
+    proxy.swallows_sockets = False
+    expect(banner(ada)).to_be_hidden(timeout=4 * WAIT)
+    assert ada.shown() == ada.fresh()
 
 
 def test_where_sockets_are_blocked_the_page_asks_for_the_same_frames(ada, proxy, provider):
@@ -212,7 +223,7 @@ def test_a_chat_that_is_deleted_in_another_tab_says_so_and_offers_the_others(ada
 
 def test_a_reply_cannot_be_stopped_in_a_chat_that_was_deleted(ada, proxy, provider):
     """No socket has told the page that it was: it asks for the frames, and is told."""
-    ada.forgiven += ["404"]
+    ada.forgiven += ["404", "410"]
     proxy.blocks_sockets = True
     provider.says("one ", hold=True)
     ada.begin("count")

@@ -4,18 +4,19 @@ import { field, form } from "./draft.js";
 const NONE = "No model has this in its name.";
 const find = document.getElementById("find");
 const models = form?.elements.model;
+let chosen; // before the search, for who gives it up
 
 function narrow() {
   const words = find.value.toLowerCase().split(" ");
-  for (const model of models.options) {
-    model.hidden = model.disabled = !words.every((word) => model.value.toLowerCase().includes(word));
-  }
-  const first = models.querySelector("option:enabled");
-  find.setCustomValidity(first ? "" : NONE);
-  if (first && find.value) first.selected = true;
+  const matches = ({ value }) => words.every((word) => value.toLowerCase().includes(word));
+  for (const model of models.options) model.hidden = model.disabled = !matches(model) && model.value !== chosen;
+  const first = find.value && [...models.options].find(matches);
+  find.setCustomValidity(find.value && !first ? NONE : "");
+  models.value = first ? first.value : chosen;
 }
 
 function settle() {
+  chosen = models.value;
   find.value = "";
   narrow();
 }
@@ -30,6 +31,8 @@ function onKey(event) {
 
 if (find) {
   find.hidden = false;
+  settle();
+  form.addEventListener("focusin", ({ target }) => target !== find && target !== models && settle());
   find.addEventListener("input", narrow);
   find.addEventListener("keydown", onKey);
   models.addEventListener("change", settle);

@@ -1,6 +1,7 @@
 // What a page has is changed in place: what is selected, focused, scrolled or open stays so.
 const SINCE = /(?<=\?since=)\d+$/;
-let since, socket;
+const PAUSE = 5_000; // ms between two repairs
+let since, socket, mending, mendedAt = -PAUSE;
 
 // hx-ws always connects to its first address: what has come since is not asked for again.
 globalThis.WebSocket = class extends WebSocket {
@@ -10,12 +11,20 @@ globalThis.WebSocket = class extends WebSocket {
   }
 };
 
+// The server sends the whole again where something else has changed what is ours.
+function mend() {
+  mending ??= setTimeout(() => {
+    mending = null;
+    mendedAt = performance.now();
+    socket?.close();
+  }, mendedAt + PAUSE - performance.now());
+}
+
 htmx.config.morphIgnore.push("open");
 htmx.registerExtension("chattable", {
   htmx_before_ws_message: (_, { message }) => void (since = message.json?.since ?? since),
   htmx_before_swap(source, { tasks }) {
-    // Where something else has changed what is ours, the server sends it whole.
-    if (source.matches("[hx-ws\\:connect]") && tasks.some(({ target }) => !target)) socket?.close();
+    if (source.matches("[hx-ws\\:connect]") && tasks.some(({ target }) => !target)) mend();
     for (const task of tasks) {
       for (const article of task.swapSpec.style === "upsert" ? [...task.fragment.children] : []) {
         const target = document.querySelector(`${task.target} > #${article.id}`), fragment = new DocumentFragment();
@@ -25,7 +34,7 @@ htmx.registerExtension("chattable", {
   },
   htmx_before_morph_node(shown, { newNode }) {
     const length = newNode.getAttribute?.("hx-morph-skip-children"); // of the body's text, which is not sent
-    if (length && length != shown.textContent.length) socket?.close();
+    if (length && length != shown.textContent.length) mend();
     return !length;
   },
 });

@@ -8,7 +8,7 @@ const REFUSED = {
   1008: 'You are signed out or this chat is no longer yours. <a href="">Reload the page</a>',
   gone: `This chat was deleted. <a href="${banner.dataset.chats ?? "/"}">Leave this page</a>`,
 };
-let connection, gone, heard, asked, reached, refused, query, said;
+let connection, gone, polled, heard, asked, reached, refused, query, said;
 let quiet = 0, doubt = 0, tried = 0, failures = 0, wait = 0, hurry = 0, last = Date.now();
 
 const busy = () => document.querySelector(AWAITED);
@@ -27,16 +27,17 @@ function refuse(code) {
 
 function onMessage({ detail }) {
   gone ||= detail.message.json?.gone;
-  if (connection.socket.readyState !== WebSocket.OPEN) return; // it came over HTTP
-  if (!heard) tell((heard = true));
+  if (polled) return; // it came over HTTP
+  if (!heard) query = null, tell((heard = true));
   asked = reached = quiet = doubt = failures = 0;
   say("");
 }
 
 function onClose({ detail: { code } }) {
   if (refused || refuse(gone ? "gone" : code)) return;
-  if (!heard) failures++;
-  heard = asked = tried = 0;
+  if (!heard) connection.attempt = ++failures; // or htmx would try at once where one opens and closes
+  heard = tried = 0;
+  asked = failures > 0; // what has never spoken is not waited for so long
   doubt ||= 1;
   tell(false);
 }
@@ -55,11 +56,13 @@ async function askOverHttp() {
   wait = busy() || hurry-- > 0 ? OFTEN : RARELY;
   try {
     const answer = await fetch(`${path}?${query ?? since}`, { headers: { "HX-Request": "true" }, signal: AbortSignal.timeout(10_000) });
-    if (refuse({ 401: 1008, 404: "gone" }[answer.status])) return;
+    if (refuse({ 401: 1008, 404: 1008, 410: "gone" }[answer.status])) return;
     const { frames, next } = await answer.json(), { socket } = connection;
-    if (query !== before || socket.readyState === WebSocket.OPEN) return;
+    if (query !== before || heard) return;
     // htmx swaps what comes from its socket, whoever says that it did.
+    polled = true;
     for (const data of frames) socket.dispatchEvent(new MessageEvent("message", { data }));
+    polled = false;
     query = next;
     connection.config.reconnectMaxDelay = 30_000;
     tell((reached = true));
@@ -91,7 +94,6 @@ on("htmx:before:ws:connection", (event) => {
   if (!connection) setInterval(tick, 1_000);
   ({ connection } = event.detail);
 });
-on("htmx:after:ws:connection", () => (query = null));
 on("htmx:before:ws:message", onMessage);
 on("htmx:ws:close", onClose);
 on("htmx:before:request visibilitychange online offline", ask);
