@@ -14,6 +14,7 @@ from rq.registry import FailedJobRegistry
 
 import jobs
 from chattable import live, queue
+from chattable.live.outbox import see_off
 from models import Chat, Message, db
 from tests.page import parse
 from tests.patience import patient
@@ -175,8 +176,10 @@ def test_the_end_of_a_reply_shows_the_title_somebody_gave_meanwhile(app, chat, f
     with app.app_context():
         writer, seen = Chat.with_owner(chat), []
         _, reply = writer.exchange("Hello", str(uuid.uuid4()), "gpt-4o-mini")
+        see_off(patience=patient(5))
         with app.app_context():  # elsewhere; its pages hear of it before the title of the writer
             db.session.get(Chat, chat).rename("Plans") if rename else None
+            see_off(patience=patient(5))
         frames()
         writer.broadcast_title()
         db.event.listen(db.engine, "before_cursor_execute", lambda *args: seen.append(args[2]))

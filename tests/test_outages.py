@@ -39,6 +39,13 @@ def stack(plant, provider):
 
 
 @pytest.fixture
+def tab(tab):
+    """A tab that connects anew when it is told to, as all are after a failover."""
+    tab.persists = True
+    return tab
+
+
+@pytest.fixture
 def worker(stack):
     return stack.start_worker()
 

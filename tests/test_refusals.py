@@ -157,6 +157,13 @@ def workless(provider_server):
 
 
 @pytest.fixture
+def tab(tab):
+    """A tab that connects anew when it is told to, as all are after a failover."""
+    tab.persists = True
+    return tab
+
+
+@pytest.fixture
 def stack(workless, provider):
     """A stack whose worker has seen no refusal yet, and lets its replies finish in any case."""
     workless.start_worker()
