@@ -30,11 +30,16 @@ class Reader:
         return self.browser.run(f"return {script}", *arguments)
 
     def waits_for(self, script, *arguments):
-        wait_until(lambda: self.sees(script, *arguments), 10, f"{script} {arguments}")
+        try:
+            wait_until(lambda: self.sees(script, *arguments), 10, f"{script} {arguments}")
+        except TimeoutError as error:
+            raise TimeoutError(self.sees("document.querySelector('main').innerText")) from error
 
     def sends(self, text):
         self.browser.run("document.getElementById('content').focus()")
-        self.browser.type(text + "\ue007")  # Enter
+        self.browser.type(text)
+        self.waits_for("document.getElementById('content').value === arguments[0]", text)
+        self.browser.type("\ue007")  # Enter
 
     def clicks(self, name):
         """Click on the last button of a name, once it is there and does something."""

@@ -60,8 +60,9 @@ def test_the_end_of_a_reply_sends_again_only_what_differs(tab, provider):
     provider.says("Some words.\n\n```python\nx = 1\n```")
     send(tab)
     tab.wait_for_status("complete")
-    ends = [frame for frame in tab.socket.frames if 'data-status="complete"' in frame]
-    assert [("Some words" in end, 'class="mi"' in end) for end in ends[1:]] == [(False, True)]
+    ended = 'data-role="assistant" data-status="complete"'
+    ends = [frame for frame in tab.socket.frames if ended in frame]
+    assert [("Some words" in end, 'class="mi"' in end) for end in ends] == [(False, True)]
     assert tab.html == tab.reloaded()
 
 
