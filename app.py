@@ -29,6 +29,7 @@ from werkzeug.routing import IntegerConverter
 
 import jobs
 from chattable import connections, init_app, live, queue
+from chattable.answers import stop_answer
 from chattable.templating import digest
 from models import Chat, Message, db, opening_words
 from pages import accounts, errors, health, looks, security, words
@@ -208,10 +209,9 @@ def rename_chat(chat_id):
 
 @routes.post("/chats/<int:chat_id>/stop")
 def stop_reply(chat_id):
-    """Stop the reply that is being written in a chat, if there is one."""
+    """Stop the reply that is being written in a chat, or that was asked for."""
     chat = current_user.chat_or_404(chat_id)
-    if reply := chat.running_reply:
-        live.request_stop(reply.id)
+    stop_answer(chat)
     return done(chat)
 
 

@@ -12,9 +12,9 @@ from rq import get_current_job
 
 from chattable import live, provider
 from chattable.chat import ChatMixin, ReplyInProgress
-from chattable.database import db, id_of, persistent
+from chattable.database import db, id_of, now, persistent
 from chattable.family import family
-from chattable.queue import TURN_POLL, turn
+from chattable.queue import TURN_POLL, next_job, take_back, turn
 
 log = logging.getLogger(__name__)
 
@@ -103,3 +103,16 @@ def reply(chat, model, after):
         while family().chat.has_running_reply(chat_id):
             time.sleep(TURN_POLL)
         return None if chat.answer_to(after) else reply(chat, model, after)
+
+
+def stop_answer(chat: ChatMixin) -> None:
+    """Stop the reply of a chat, also one that nobody has begun; what was said stays."""
+    token, job = next_job(id_of(chat))
+    if job and not chat.running_reply:
+        match job.args:
+            case _, content, model, client_id if client_id == token:
+                chat.exchange(content, client_id, model, status="stopped", finished_at=now())
+        take_back(job, id_of(chat), token)
+    # Perhaps a worker was faster.
+    if reply := chat.running_reply:
+        live.request_stop(id_of(reply))

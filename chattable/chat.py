@@ -271,15 +271,16 @@ class ChatMixin:
         added = self._add(said)
         return added[0] if added else client_id and self._message.said(id_of(self), client_id)
 
-    def exchange(self, content: str, client_id: str, model: str) -> list[Any] | None:
+    def exchange(self, content: str, client_id: str, model: str, **ended: Any) -> list[Any] | None:
         """Save what a person said and begin the reply to it; return both messages.
 
-        None if one of them cannot be: it was said before, or a reply is being written.
+        None if one of them cannot be: it was said before, or a reply is being written. `ended` is
+        how the reply is, where nobody is to write it.
         """
         said = spoken_by("user", content, client_id)
         # With its content, for both to go in one INSERT.
         reply = {"role": "assistant", "content": "", "model": model, "status": "pending"}
-        return self._add(said, reply)
+        return self._add(said, reply | ended)
 
     def run(self, model: str) -> Any:
         """Ask `model` for the next reply, stream it into a new message and return that.

@@ -156,6 +156,23 @@ def take_turn(chat_id, token):
     return None
 
 
+def next_job(chat_id: int) -> tuple[str, Job | None]:
+    """Return (token, job): who has the chat's turn, and its job if RQ knows one."""
+    holder, _ = live.turn_holder(chat_id)
+    try:
+        job = Job.fetch(job_id(chat_id, holder), connection=live.redis())
+    except NoSuchJobError:
+        return holder, None
+    return holder, job
+
+
+def take_back(job: Job, chat_id: int, token: str) -> None:
+    """Take a job out of the queue, and its turn; leave one alone that a worker has."""
+    if queue().remove(job):
+        job.delete()
+        live.end_turn(chat_id, token)
+
+
 def forget_chat(chat_id: int) -> None:
     """Take the words of a deleted chat out of Redis; its jobs are not run any more."""
     try:

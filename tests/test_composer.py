@@ -145,6 +145,45 @@ def test_escape_stops_but_not_what_it_is_pressed_for_elsewhere(phone, provider):
     expect(phone.box).to_have_value("に")
 
 
+def test_stop_in_the_instant_of_sending_is_meant_for_what_is_sent(ada, provider):
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    provider.says("one ", hold=True)
+    held = []
+    ada.page.route("**/messages", lambda route: held.append(route))
+    with ada.page.expect_request("**/messages"):
+        ada.send("Go on")
+    expect(button(ada, "Send")).to_be_hidden()
+    asked = stops(ada)
+    ada.page.keyboard.press("Escape")
+    held[0].continue_()
+    ada.wait_for("stopped")
+    assert len(asked) == 1
+    expect(button(ada, "Send")).to_be_visible()
+    assert ada.shown() == ada.fresh()
+
+
+def test_what_waits_for_a_worker_can_be_stopped(browser, make_stack, provider):
+    stack = make_stack(workers=0)
+    session = stack.signup()
+    with closing(browser.new_context(base_url=stack.url)) as context:
+        ada = Person(context.new_page()).is_signed_up(session)
+        ada.page.goto(f"/chats/{session.new_chat()}")
+        ada.send("first")
+        expect(ada.page.get_by_text("Sending: first")).to_be_visible()
+        expect(button(ada, "Send")).to_be_hidden()
+        ada.press("Stop")
+        ada.question("first")
+        ada.wait_for("stopped")
+        expect(button(ada, "Stop")).to_be_hidden()
+        ada.send("second")
+        stack.start_worker()
+        ada.question("second")
+        ada.wait_for("complete")
+        assert ada.shown() == ada.fresh()
+    assert [request.prompt for request in provider.requests] == ["first\n\nsecond"]
+
+
 def test_stop_works_without_javascript_and_in_nobody_elses_chat(let_in):
     ada, bob = let_in(), let_in("Bob", "bob@example.com")
     ada.post("/chats")

@@ -607,6 +607,51 @@ def test_a_second_message_before_a_worker_took_the_first_has_to_wait(send, queue
 
 
 @pytest.fixture
+def stop(ada, chat):
+    """Press Stop."""
+    return lambda: ada.post(f"/chats/{chat}/stop", headers=HTMX)
+
+
+def said(messages):
+    return [(message.content, message.status) for message in messages()]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_reply_that_nobody_has_begun_can_be_stopped(
+    app, send, stop, queued, run_jobs, messages, provider, taken
+):
+    send("first")
+    (job,) = queued()
+    if taken:  # by a worker that has not begun yet
+        with app.app_context():
+            queue.queue().remove(job)
+    assert stop().status_code == 204
+    assert said(messages) == [("first", "complete"), ("", "stopped")]
+    if taken:
+        with app.app_context():
+            jobs.create_message_and_stream(*job.args)
+    assert send("second").status_code == 204
+    run_jobs()
+    assert [request.prompt for request in provider.requests] == ["first\n\nsecond"]
+    assert [status for _, status in said(messages)] == ["complete", "stopped"] + 2 * ["complete"]
+
+
+def test_a_reply_stays_if_asking_for_it_again_is_stopped_before_anybody_has(
+    ada, send, stop, run_jobs, messages, provider
+):
+    provider.says("Hello!")
+    send("Hi")
+    run_jobs()
+    reply = messages()[1].id
+    for _ in range(2):
+        assert ada.post(f"/messages/{reply}/retry").status_code == 204
+        stop()
+    run_jobs()
+    assert said(messages) == [("Hi", "complete"), ("Hello!", "complete")]
+    assert len(provider.requests) == 1
+
+
+@pytest.fixture
 def lose_job(app, chat):
     """Have the chat's turn belong, since a while, to a job that Redis has lost."""
 

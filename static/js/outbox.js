@@ -19,11 +19,12 @@ function change(edit, place = `${prefix}:sent`) {
 
 export function keep(text, clientId, place) {
   if (!shown(clientId)) change((texts) => (texts[clientId] = { text, at: Date.now() }), place);
+  if (!place) check();
 }
 
-function say(sentence) {
+function say(sentence, waiting = sentence) {
   if (note.textContent !== sentence) note.textContent = sentence;
-  note.hidden = !sentence;
+  note.hidden = !waiting;
 }
 
 function giveBack(clientId, text) {
@@ -38,7 +39,7 @@ function check() {
   if (!oldest) return say(note.textContent === LATE && field.value ? LATE : "");
   const [clientId, { text, at }] = oldest, now = Date.now();
   if (connected && now - Math.max(at, connected) > PATIENCE && !field.value) giveBack(clientId, text);
-  else say(now - at > QUIET ? `Sending: ${text}` : "");
+  else say(now - at > QUIET ? `Sending: ${text}` : "", true);
 }
 
 if (form && document.querySelector("#messages[role=log]")) {
