@@ -41,7 +41,7 @@ from chattable.shredder import shredder
 # Seconds.
 DATABASE_RETRY = 1
 RETRY = 1
-# What a worker that ends allows jobs that only wait, then stopped replies, then itself.
+# What a worker that ends allows jobs that only wait, then interrupted replies, then itself.
 GIVE_BACK = 2
 LAST_WORDS = 3
 FAREWELL = 2
@@ -340,7 +340,7 @@ class Worker(BaseWorker):
             gevent.get_hub().loop.run_callback_threadsafe(self._stop.set)
 
     def let_finish(self):
-        """Let replies finish, stop the rest with their text kept, give back what only waits."""
+        """Let replies finish, interrupt the rest, text kept, give back what only waits."""
         leases = self.app.extensions["chattable_leases"]
         while self.pool:
             grace = self.grace if leases.running or self._does_others() else GIVE_BACK
@@ -348,7 +348,7 @@ class Worker(BaseWorker):
                 break
             self.pool.join(timeout=0.1)
         if leases.running:
-            leases.stop()
+            leases.end()
             self.pool.join(timeout=LAST_WORDS)
         self.pool.kill(GivenBack("the worker ends"), timeout=0.5)
 

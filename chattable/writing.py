@@ -115,6 +115,8 @@ class Writing:
         self.broadcast = self.message.broadcast = broadcast
 
     def _outcome(self, completion):
+        if completion.stopped and live.ending():
+            return {"status": "failed", "error": INTERRUPTED}
         if completion.stopped:
             return {"status": "stopped"}
         if not self.text.strip():
@@ -170,8 +172,10 @@ class Writing:
         """Save how the reply ended, unless it was already declared dead, and tell the hook."""
         # A hook may have left a transaction that failed.
         roll_back()
+        # What was interrupted may be billed.
+        refused = error and not (self.text or completion.stopped)
         persistent(self.settle)(
-            completion.settle_usage(self.text, refused=error and not self.text),
+            completion.settle_usage(self.text, refused),
             _finished_at=now(),
             content=self.text,
             status=status,

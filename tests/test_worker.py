@@ -362,7 +362,7 @@ def unpacked(blobs):
 # The end of a worker.
 
 
-def test_a_worker_told_to_end_lets_replies_finish_stops_the_rest_and_takes_no_new_job(
+def test_a_worker_told_to_end_lets_replies_finish_interrupts_the_rest_and_takes_no_new_job(
     crew, worker, tabs, books, provider
 ):
     soon, late, witness = hold_all(provider, tabs[:3])
@@ -374,11 +374,13 @@ def test_a_worker_told_to_end_lets_replies_finish_stops_the_rest_and_takes_no_ne
     send(tabs[3], "chat 3")
     soon.release()
     tabs[0].wait_for_status("complete")
-    tabs[1].wait_for_status("stopped")
+    tabs[2].wait_for_status("stopped")
+    tabs[1].wait_for_status("failed")
     assert time.monotonic() - told_at > GRACE - 0.5
     assert worker.wait(patient(5)) == 0
     late.wait_for_disconnect()
     assert words(tabs[1].text) == numbered(20)
+    assert "The reply was interrupted." in tabs[1].reply.get_text()
     assert "Retry" in tabs[1].reply.get_text()
     assert books.queue.count == 1
     assert not books.client.smembers("rq:workers")

@@ -46,6 +46,7 @@ class Leases:
     """The replies written in this process: each holds a lease, one without it counts as dead."""
 
     def __init__(self, app, connection):
+        self.ending = False
         self._app = app
         self._connection = connection
         self._trouble = None
@@ -71,11 +72,16 @@ class Leases:
         """Whether any reply is written here."""
         return bool(self._stops)
 
-    def stop(self, message_id=None):
-        """Stop one reply that is written here, or all of them."""
-        for id, stop in list(self._stops.items()):
-            if message_id in (None, id):
-                stop()
+    def stop(self, message_id):
+        """Stop a reply if it is written here."""
+        if stop := self._stops.get(message_id):
+            stop()
+
+    def end(self):
+        """Interrupt all replies that are written here: this process ends."""
+        self.ending = True
+        for id in list(self._stops):
+            self.stop(id)
 
     def _keep(self):
         self._news.wait()
@@ -109,6 +115,11 @@ class Leases:
 def lease(message_id: int, stop: Callable[[], None]) -> AbstractContextManager[None]:
     """Return the context in which a reply is written; `stop` ends it from outside."""
     return current_app.extensions["chattable_leases"].hold(message_id, stop)
+
+
+def ending() -> bool:
+    """Return whether this process ends, and what it writes with it."""
+    return current_app.extensions["chattable_leases"].ending
 
 
 def leased(message_ids: Collection[int]) -> set[int]:
