@@ -8,6 +8,7 @@ from models import Chat, db
 from tests.drivers import Firefox, WebKit
 from tests.services import wait_until
 from tests.test_browser import LIST, lines, somewhere_else
+from tests.test_untouched import LINE
 
 REPLY = '#messages > [data-role="assistant"]:last-child'
 GAP = "return document.documentElement.scrollHeight - innerHeight - scrollY"
@@ -185,3 +186,33 @@ def test_what_is_typed_moves_nothing(reader, long_chat):
     reader.browser.type("some words")
     reader.waits_for("document.getElementById('content').value.endsWith('some words')")
     assert reader.sees("scrollY") == top
+
+
+USE = """
+const select = (node) => getSelection().setBaseAndExtent(node, 2, node, 9);
+document.querySelector(`${arguments[0]} .code__copy`).focus({ preventScroll: true });
+select(document.querySelector(`${arguments[0]} p`).firstChild);
+document.querySelector(`${arguments[0]} pre`).scrollLeft = 300;
+"""
+USED = """[
+  getSelection().toString(), document.activeElement.className,
+  document.querySelector(`${arguments[0]} pre`).scrollLeft,
+]"""
+
+
+@pytest.mark.parametrize("code_ends", [True, False])
+def test_what_a_reader_uses_is_kept_through_the_end_of_a_reply(reader, provider, code_ends):
+    begun = f"Some words.\n\n```python\n{LINE}\n" + "```\n\nAnd" * code_ends
+    script = provider.says(begun, hold=True).says(" **more").holds()
+    reader.sends("code")
+    reader.waits_for_words("number_59")
+    reader.waits_for("document.readyState === 'complete'")  # with its styles
+    reader.browser.run(USE, REPLY)
+    used = ["me word", "code__copy", 300]
+    assert reader.sees(USED, REPLY) == used
+    script.release()
+    reader.waits_for_words("more")
+    assert reader.sees(USED, REPLY) == used
+    script.release()
+    reader.waits_for_status("complete")
+    assert reader.sees(USED, REPLY) == used
