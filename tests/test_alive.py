@@ -1,7 +1,9 @@
 """A page stays alive and right on every network, in a real browser at the deployed product."""
 
 import json
+import os
 import re
+import signal
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -20,6 +22,11 @@ NOTE_NOTICES = """() => {
   const place = document.getElementById("connection");
   new MutationObserver(() => !place.hidden && notices.push(place.textContent))
     .observe(place, { attributes: true, attributeFilter: ["hidden"] });
+}"""
+# Soon 12 s will seem to have passed.
+SLEEP = """() => {
+  const now = Date.now;
+  setTimeout(() => (Date.now = () => now() + 12_000), 300);
 }"""
 BLOCKED = "Live updates are blocked"
 
@@ -121,6 +128,38 @@ def test_a_blink_is_not_spoken_of(ada, proxy):
     ada.page.context.set_offline(True)  # is said, so the others would have been noted, too
     expect(banner(ada)).to_have_text("You are offline.")
     assert ada.page.evaluate("notices") == ["You are offline."]
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["lives", "dies"])
+def test_a_page_that_was_frozen_is_right_afterwards(ada, proxy, provider, dies):
+    script = provider.reply().says("one ").holds().says("two ")
+    ada.begin("count")
+    expect(ada.body).to_have_text("one")
+    url, elsewhere = ada.page.url, ada.page.context.request
+    ada.page.evaluate(SLEEP)
+    with frozen(ada.page.context.browser):
+        if dies:
+            proxy.swallow_sockets()
+        script.release()
+        wait_until(lambda: "Regenerate" in elsewhere.get(url).text(), 10, "the end of the reply")
+    expect(ada.body).to_have_text("one two", timeout=WAIT)
+    ada.wait_for("complete")
+    assert ada.shown() == ada.fresh()
+
+
+@contextmanager
+def frozen(browser):
+    """Let no page of a browser do anything."""
+    processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+    pages = [process["id"] for process in processes if process["type"] == "renderer"]
+    assert pages
+    for page in pages:
+        os.kill(page, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for page in pages:
+            os.kill(page, signal.SIGCONT)
 
 
 # A network that lets no socket through.
