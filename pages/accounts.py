@@ -9,6 +9,7 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, current_user, login_user, logout_user
 from itsdangerous import BadSignature, URLSafeTimedSerializer
+from markupsafe import Markup
 
 from models import User
 from pages.errors import problem
@@ -16,6 +17,8 @@ from pages.words import one_line
 
 PASSWORD_LENGTH = 8
 INVITATION_DAYS = 7
+# Whoever reloads the page is asked to log in, and comes back to it.
+SIGNED_OUT = Markup('You are signed out. <a href="">Log in again</a>; your text is kept.')
 # Endpoints that need no login; the socket asks for itself, in its own language.
 OPEN = {
     "static",
@@ -48,7 +51,7 @@ def require_login():
 
 def ask_to_log_in():
     if request.headers.get("HX-Request"):
-        return problem("You are signed out. Log in again; your text is kept.", 401)
+        return problem(SIGNED_OUT, 401)
     return redirect(url_for("accounts.log_in", next=request.full_path.rstrip("?")))
 
 

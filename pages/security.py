@@ -4,6 +4,7 @@ from flask import request, session
 from flask.sessions import SecureCookieSessionInterface
 from flask_login import current_user
 from flask_wtf.csrf import CSRFProtect
+from markupsafe import Markup
 
 from pages.accounts import ask_to_log_in
 from pages.errors import problem
@@ -15,9 +16,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-NOT_YOURS = (
+NOT_YOURS = Markup(
     "Somebody else has logged in here since this page was opened. "
-    "Your text is kept; log in as yourself to send it."
+    'Your text is kept; <a href="/login">log in as yourself</a> to send it.'
 )
 
 csrf = CSRFProtect()

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from tests.page import parse
 from tests.patience import patient
 from tests.stack import Stack
-from tests.test_browser import PHONE, Person
+from tests.test_browser import PASSWORD, PHONE, Person
 from tests.test_chats import HTMX
 
 RUNNING = [f"word{number} " * 9 + "\n\n" for number in range(400)]
@@ -432,6 +432,21 @@ def test_a_few_models_are_shown_as_they_are(let_in):
 # whose page it is
 
 
+def test_who_was_signed_out_logs_in_from_the_sentence_that_says_so(ada, provider):
+    ada.forgiven = ["401", "WebSocket"]
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    chat = ada.page.url
+    ada.page.context.clear_cookies()
+    ada.send("Once more")
+    ada.page.get_by_role("alert").get_by_role("link", name="Log in again").click()
+    ada.page.get_by_label("Email").fill(ada.email)
+    ada.page.get_by_label("Password").fill(PASSWORD)
+    ada.press("Log in")
+    expect(ada.page).to_have_url(chat)
+    expect(ada.box).to_have_value("Once more")
+
+
 def test_a_page_takes_nothing_for_whoever_has_logged_in_since(ada, provider, stack):
     ada.forgiven = ["403", "400", "WebSocket"]
     ada.begin("Hello")
@@ -440,6 +455,7 @@ def test_a_page_takes_nothing_for_whoever_has_logged_in_since(ada, provider, sta
     ada.send("not for Bob")
     expect(ada.page.get_by_role("alert")).to_contain_text("Your text is kept; log in as yourself")
     expect(ada.box).to_have_value("not for Bob")
+    expect(ada.page.get_by_role("link", name="log in as yourself")).to_be_visible()
     fresh = another_tab(ada, "/chats/new")
     fresh.send("mine")
     fresh.wait_for("complete")
