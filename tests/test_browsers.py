@@ -10,6 +10,9 @@ from tests.services import wait_until
 from tests.test_browser import LIST, lines, somewhere_else
 from tests.test_untouched import LINE
 
+
+from tests.test_looks import WIDE
+
 REPLY = '#messages > [data-role="assistant"]:last-child'
 GAP = "return document.documentElement.scrollHeight - innerHeight - scrollY"
 
@@ -216,3 +219,10 @@ def test_what_a_reader_uses_is_kept_through_the_end_of_a_reply(reader, provider,
     script.release()
     reader.waits_for_status("complete")
     assert reader.sees(USED, REPLY) == used
+
+
+def test_a_wide_reply_is_scrolled_and_not_the_page(reader, provider):
+    provider.says(WIDE)
+    reader.sends("hello")
+    reader.waits_for_status("complete")
+    assert reader.sees("document.documentElement.scrollWidth <= innerWidth")

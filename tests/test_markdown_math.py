@@ -72,9 +72,12 @@ def test_math_becomes_mathml(text):
         ("| a |\n|---|\n| $`x`$ |", f"<td>{X}</td>"),
         ("`$`x`$`", "<p><code>$</code>x<code>$</code></p>"),
         ("$``x``$ of \\$`x`$", "<p>$<code>x</code>$ of $<code>x</code>$</p>"),
-        ("```math\nx\n```\nso", f"{DISPLAYED_X}<p>so</p>"),
-        ("> ~~~ math\n> x\n> ~~~\n>\n> so", f"<blockquote>{DISPLAYED_X}<p>so</p></blockquote>"),
-        ("1. a\n   ```math\n   x\n\n   ```\n2. b", f"<p>a</p>{DISPLAYED_X}</li>"),
+        ("```math\nx\n```\nso", f"<p>{DISPLAYED_X}</p><p>so</p>"),
+        (
+            "> ~~~ math\n> x\n> ~~~\n>\n> so",
+            f"<blockquote><p>{DISPLAYED_X}</p><p>so</p></blockquote>",
+        ),
+        ("1. a\n   ```math\n   x\n\n   ```\n2. b", f"<p>a</p><p>{DISPLAYED_X}</p></li>"),
     ],
 )
 def test_math_in_code_is_math_as_github_has_it(text, html):
@@ -85,7 +88,7 @@ def test_math_in_code_is_math_as_github_has_it(text, html):
 def test_math_in_code_is_shown_as_it_is_typed():
     assert shown("so $`x^2 + y") == '<p>so <code class="math">x^2 + y</code></p>'
     assert shown("so $`x`") == '<p>so <code class="math">x</code></p>'
-    assert shown("```math\nx^2\n\n+ y\n") == '<code class="math">x^2\n\n+ y\n</code>'
+    assert shown("```math\nx^2\n\n+ y\n") == '<p><code class="math">x^2\n\n+ y\n</code></p>'
 
 
 def test_a_fence_of_very_much_math_is_code():
@@ -103,7 +106,7 @@ def test_an_environment_is_math_without_dollars_too(name):
         f"\\begin{{{name}}}{columns}\na {tab}= b \\\\\n- c {tab}= d \\label{{e}}\n\\end{{{name}}}"
     )
     html = render(latex)
-    assert html.startswith('<math display="block">') and html.endswith("</math>")
+    assert html.startswith('<p><math display="block">') and html.endswith("</math></p>")
     visible = re.sub("<annotation.*?</annotation>", "", html, flags=re.S)
     assert not re.search(r"amp;|\\|>e<", visible)
     assert not tab or "<mtable" in html
@@ -175,7 +178,7 @@ def test_display_math_in_a_sentence_is_a_part_of_it(text):
 
 def test_an_environment_is_shown_as_code_until_it_ends():
     assert shown("So:\n\\begin{align}\na &= b \\\\\n- c", 2).startswith(
-        '<p>So:</p><code class="math">\\begin{align}\na &amp;= b \\\\\n- c'
+        '<p>So:</p><p><code class="math">\\begin{align}\na &amp;= b \\\\\n- c'
     )
 
 

@@ -16,7 +16,8 @@ def parse_math(parser, match, state):
     if name == "math_6" and not SPACED_MATH.match(latex):
         return None
     display = name[-1] in "12" or name == "block_math_5"
-    state.append_token({"type": "math", "raw": latex.strip(), "attrs": {"display": display}})
+    kind = "block_math" if name.startswith("block") else "math"
+    state.append_token({"type": kind, "raw": latex.strip(), "attrs": {"display": display}})
     return match.end()
 
 

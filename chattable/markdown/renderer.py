@@ -73,7 +73,7 @@ class Renderer(mistune.HTMLRenderer):
         # Where the caret is in a fence's info, it must not get into an attribute.
         language, file = language_and_file((info or "").replace(CARET, ""))
         if language == "math" and len(code) <= LONGEST_MATH:
-            return self.math(code.strip(), display=True)
+            return self.block_math(code.strip(), display=True)
         body = escape(code, quote=False) if CARET in code else coloured(code, language)
         button = '<button type="button" class="code__copy">Copy</button>'
         name = html.escape(file or language or "text")
@@ -109,6 +109,10 @@ class Renderer(mistune.HTMLRenderer):
 
     def details(self, text, opened):
         return f"<details{' open' * opened}>{text}</details>"
+
+    def block_math(self, latex, display):
+        # In a paragraph, which scrolls also where browsers scroll no formula.
+        return f"<p>{self.math(latex, display)}</p>"
 
     def math(self, latex, display):
         formula = mathml(latex, display)
