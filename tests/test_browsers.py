@@ -8,10 +8,8 @@ from models import Chat, db
 from tests.drivers import Firefox, WebKit
 from tests.services import wait_until
 from tests.test_browser import LIST, lines, somewhere_else
+from tests.test_looks import NARROW, WIDE
 from tests.test_untouched import LINE
-
-
-from tests.test_looks import WIDE
 
 REPLY = '#messages > [data-role="assistant"]:last-child'
 GAP = "return document.documentElement.scrollHeight - innerHeight - scrollY"
@@ -226,3 +224,18 @@ def test_a_wide_reply_is_scrolled_and_not_the_page(reader, provider):
     reader.sends("hello")
     reader.waits_for_status("complete")
     assert reader.sees("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_tab_stops_only_at_what_has_more_to_show(reader, provider):
+    provider.says(NARROW + WIDE)
+    reader.sends("hello")
+    reader.waits_for_status("complete")
+    reader.browser.run("document.querySelector('.code__copy').focus()")
+    stops = []
+    while stops[1:][-1:] != ["button"]:
+        reader.browser.run("window.before = document.activeElement")
+        reader.browser.type("\ue004")
+        reader.waits_for("document.activeElement !== window.before")
+        stops.append(reader.sees("document.activeElement.localName"))
+    # Firefox stops by itself at what it scrolls, a formula's paragraph.
+    assert [stop for stop in stops if stop != "p"] == ["button", "pre", "table", "math", "button"]

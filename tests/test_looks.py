@@ -17,6 +17,7 @@ WIDE = (
     "| " + " | ".join(f"12,345,67{n}" for n in range(12)) + " |\n\n"
     "$$\n" + " + ".join(f"a_{{{n}}}" for n in range(60)) + "\n$$\n\nThe end."
 )
+NARROW = "```python\nx = 1\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n$$\nx^2\n$$\n\n"
 PASTED = "\n".join(f"Line {number} of what was pasted." for number in range(60))
 
 
@@ -252,6 +253,23 @@ def test_what_goes_on_beyond_an_edge_fades_there_and_keys_scroll_it(told, look):
         ada.box.focus()
         expect(wide).to_have_css("mask-image", re.compile("gradient"))
     assert edges(ada.body.get_by_role("table").last) == ["0px", "0px"]
+
+
+STOP = "document.activeElement.localName"
+
+
+def test_tab_stops_only_at_what_has_more_to_show(told, look):
+    ada = look(told(("Hello", {"content": NARROW + WIDE})))
+    shown = ada.shown()
+    ada.body.get_by_role("button", name="Copy").first.focus()
+    stops = []
+    for _ in range(5):
+        ada.page.keyboard.press("Tab")
+        stops.append(ada.page.evaluate(STOP))
+    assert stops == ["button", "pre", "table", "math", "button"]
+    ada.page.keyboard.press("Shift+Tab")
+    assert ada.page.evaluate(STOP) == "math"
+    assert ada.shown() == shown
 
 
 @pytest.mark.parametrize(

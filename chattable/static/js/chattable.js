@@ -6,3 +6,4 @@ import "./older.js";
 import "./announce.js";
 import "./copy.js";
 import "./formulas.js";
+import "./tabs.js";
