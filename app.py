@@ -156,8 +156,8 @@ def create_empty_chat():
     return chat
 
 
-def chat_path(chat):
-    return url_for("chats.show_chat", chat_id=chat.id)
+def chat_path(chat, **query):
+    return url_for("chats.show_chat", chat_id=chat.id, **query)
 
 
 @routes.get("/chats/<int:chat_id>")
@@ -215,9 +215,11 @@ def stop_reply(chat_id):
     return done(chat)
 
 
-def done(chat):
+def done(chat, **query):
     """Answer what the page of a chat has asked for: it shows the change over its socket."""
-    return ("", 204) if request.headers.get("HX-Request") else redirect(chat_path(chat), 303)
+    if request.headers.get("HX-Request"):
+        return "", 204
+    return redirect(chat_path(chat, **query), 303)
 
 
 @routes.delete("/chats/<int:chat_id>")
@@ -321,7 +323,7 @@ def retry_message(message_id):
     token = jobs.retry_token(message.id)
     if not queue.enqueue_turn(message.chat, token, jobs.retry_reply, message.id, model):
         return problem(BUSY, 409)
-    return "", 204
+    return done(message.chat, asked=message.id)
 
 
 def available_models():

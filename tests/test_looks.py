@@ -231,6 +231,22 @@ def test_a_theme_can_be_chosen_without_javascript(told, look):
     expect(ada.page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
+def test_a_reply_is_asked_for_again_without_javascript(told, look, provider):
+    provider.says("Better.")
+    ada = look(told(("Hello", {})), java_script_enabled=False)
+    chat = ada.page.url
+    ada.press("Regenerate")
+    expect(ada.page).to_have_url(re.compile(r"/chats/\d+\?asked=\d+$"))
+    ada.page.get_by_role("link", name="Show what is new").click()
+    expect(ada.page).to_have_url(chat)
+
+    def shown():
+        return ada.page.reload() and ada.body.all_text_contents()
+
+    wait_until(lambda: shown() == ["Better."], 10, "the new reply")
+    expect(ada.articles).to_have_count(2)
+
+
 # what is wider than its place
 
 

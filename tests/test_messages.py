@@ -775,7 +775,8 @@ def test_asking_again_can_pick_another_model(ada, replied, run_jobs, messages):
 
 
 def test_asking_again_twice_at_once_asks_once(ada, replied, run_jobs, provider, messages):
-    answers = [ada.post(f"/messages/{replied}/retry").status_code for _ in range(2)]
+    path = f"/messages/{replied}/retry"
+    answers = [ada.post(path, headers=HTMX).status_code for _ in range(2)]
     assert answers[0] == 204
     run_jobs()
     assert len(provider.requests) == 2
