@@ -4,7 +4,7 @@ import "./models.js";
 
 const IME_KEYCODE = 229; // Safari ends a composition before its Enter; the key code still tells
 const touch = matchMedia("(pointer: coarse)");
-const stop = document.querySelector(".composer__stop");
+const stop = document.querySelector(".chattable__stop");
 
 const composing = ({ isComposing, keyCode }) => isComposing || keyCode === IME_KEYCODE;
 
