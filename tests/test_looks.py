@@ -181,6 +181,17 @@ def test_the_title_stays_in_sight_on_a_phone(told, look):
     expect(ada.page.get_by_role("heading", level=1)).to_have_count(1)
 
 
+def test_the_head_of_a_long_chat_stays_within_reach_on_a_phone(told, look):
+    ada = look(told(("Hello " * 20, USED | {"content": "A line.\n\n" * 60})), **PHONE)
+    ada.wait_for_the_end()
+    assert ada.page.evaluate("innerWidth") == 390  # nothing is wider, and so seen from farther away
+    expect(ada.page.locator(".topbar")).to_have_css("background-color", LIGHT)
+    expect(ada.page.locator(".chat__cost")).to_be_in_viewport(ratio=1)
+    expect(ada.page.locator(".chat__cost")).to_have_text("$0.0444")
+    ada.page.get_by_role("link", name="Edit").tap()
+    expect(ada.page).to_have_url(re.compile(r"/edit$"))
+
+
 # the theme
 
 DARK = "rgb(27, 26, 24)"
