@@ -94,6 +94,7 @@ def test_a_receipt_is_one_line_at_the_foot_even_on_a_phone(told, look):
     box, body = line.bounding_box(), ada.body.bounding_box()
     assert body["y"] + body["height"] <= box["y"]
     assert box["height"] < 34 and box["x"] + box["width"] <= 390
+    expect(line).to_have_css("font-size", "12px")
 
 
 def test_the_rest_of_a_receipt_is_one_click_away(told, look):
