@@ -31,12 +31,12 @@ if (form) {
   field.addEventListener("keydown", onKey);
   if (!CSS.supports("field-sizing", "content")) field.addEventListener("input", grow);
   // What was pressed is gone as soon as it has worked. A finger's keyboard stays away.
-  document.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
+  addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
     if (ctx.request.method === "POST" && ctx.sourceElement.closest("main")) (touch.matches ? form : field).focus({ preventScroll: true });
   });
 }
 if (stop) {
-  document.addEventListener("keydown", onEscape);
+  addEventListener("keydown", onEscape);
   // The second click of two on Send is not meant for Stop.
   stop.addEventListener("click", (event) => event.detail > 1 && event.preventDefault());
 }

@@ -5,4 +5,4 @@ function onClick({ target }) {
   else dialog?.showModal();
 }
 
-if (!("command" in HTMLButtonElement.prototype)) document.addEventListener("click", onClick);
+if (!("command" in HTMLButtonElement.prototype)) addEventListener("click", onClick);

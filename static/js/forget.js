@@ -2,4 +2,4 @@
 import "./dialog.js";
 import { forget } from "./store.js";
 
-document.addEventListener("submit", ({ target }) => target.dataset.forget && forget(target.dataset.forget));
+addEventListener("submit", ({ target }) => target.dataset.forget && forget(target.dataset.forget));

@@ -4,10 +4,11 @@ import { read, write } from "./store.js";
 
 const PATIENCE = 10_000, QUIET = 1_500, CHECK = 1_000; // ms
 const LATE = "This message has not appeared yet. You can send it again; it will not be stored twice.";
+const messages = document.querySelector("#messages[role=log]");
 const note = document.getElementById("outbox");
 let connected = null; // since when, ms
 
-const shown = (clientId) => document.querySelector(`#messages[role=log] > [data-client-id="${CSS.escape(clientId)}"]`);
+const shown = (clientId) => messages?.querySelector(`:scope > [data-client-id="${CSS.escape(clientId)}"]`);
 
 // Read anew each time: another tab of the same chat writes here, too.
 function change(edit, place = `${prefix}:sent`) {
@@ -42,9 +43,9 @@ function check() {
   else say(now - at > QUIET ? `Sending: ${text}` : "", true);
 }
 
-if (form && document.querySelector("#messages[role=log]")) {
+if (form && messages) {
   document.addEventListener("chattable:connection", ({ detail }) => (connected = detail ? (connected ?? Date.now()) : null));
-  new MutationObserver(check).observe(document.querySelector("#messages[role=log]"), { childList: true });
+  new MutationObserver(check).observe(messages, { childList: true });
   setInterval(check, CHECK);
   check();
 }

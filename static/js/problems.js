@@ -31,11 +31,11 @@ function onFiles(event) {
 }
 
 if (place) {
-  for (const name of ["dragover", "drop", "paste"]) document.addEventListener(name, onFiles);
+  for (const name of ["dragover", "drop", "paste"]) addEventListener(name, onFiles);
   const clear = () => place.replaceChildren();
-  document.addEventListener("input", clear);
-  document.addEventListener("htmx:before:request", clear);
+  addEventListener("input", clear);
+  addEventListener("htmx:before:request", clear);
   document.addEventListener("chattable:connection", ({ detail }) => detail && place.textContent === UNREACHABLE && clear());
-  document.addEventListener("htmx:after:request", onAnswer);
-  document.addEventListener("htmx:error", ({ detail: { ctx } }) => ctx && !ctx.response && say(UNREACHABLE));
+  addEventListener("htmx:after:request", onAnswer);
+  addEventListener("htmx:error", ({ detail: { ctx } }) => ctx && !ctx.response && say(UNREACHABLE));
 }

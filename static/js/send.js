@@ -21,8 +21,8 @@ function onAnswer({ detail: { ctx } }) {
 }
 
 if (form) {
-  document.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
+  addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
     if (ctx.sourceElement === form) posted = { text: ctx.request.body.get("content"), id: id() };
   });
-  document.addEventListener("htmx:after:request", onAnswer);
+  addEventListener("htmx:after:request", onAnswer);
 }

@@ -5,10 +5,8 @@ const UNITS = [[DAY, "a day", "days"], [HOUR, "an hour", "hours"], [MINUTE, "a m
 const ahead = Date.now() - Date.parse(document.documentElement.dataset.now); // ms that the browser's clock is
 
 function words(seconds) {
-  const [size, one, many] = UNITS.find(([size]) => seconds >= size) ?? [];
-  if (!size) return "just now";
-  const count = Math.floor(seconds / size);
-  return count === 1 ? `${one} ago` : `${count} ${many} ago`;
+  const [size, one, many] = UNITS.find(([size]) => seconds >= size) ?? [], count = Math.floor(seconds / size);
+  return !size ? "just now" : `${count === 1 ? one : `${count} ${many}`} ago`;
 }
 
 function refresh() {

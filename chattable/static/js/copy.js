@@ -1,20 +1,10 @@
 // Copy a block of code, or a whole message, as it was written.
 const FEEDBACK = 1_600; // ms
 
-async function source(path) {
-  const answer = await fetch(path);
-  if (!answer.ok || answer.redirected) throw new Error(answer.statusText);
-  return answer.text();
-}
-
-// navigator.clipboard exists on https and localhost only.
+// It exists on https and localhost only. A promise, for Safari allows no copying once the click is over.
 async function copy(text) {
-  const blob = () => text.then((written) => new Blob([written], { type: "text/plain" }));
-  // A promise, for Safari allows no copying once the click is over.
-  if (globalThis.ClipboardItem && navigator.clipboard) {
-    return navigator.clipboard.write([new ClipboardItem({ "text/plain": blob() })]);
-  }
-  if (navigator.clipboard) return navigator.clipboard.writeText(await text);
+  const blob = async () => new Blob([await text], { type: "text/plain" });
+  if (globalThis.ClipboardItem) return navigator.clipboard.write([new ClipboardItem({ "text/plain": blob() })]);
   const area = document.createElement("textarea");
   area.value = await text;
   document.body.append(area);
@@ -23,9 +13,11 @@ async function copy(text) {
   area.remove();
 }
 
-function textFor(button) {
-  if (button.dataset.copy) return source(button.dataset.copy);
-  return Promise.resolve(button.closest(".code").querySelector("pre").textContent);
+async function textFor(button) {
+  if (!button.dataset.copy) return button.closest(".code").querySelector("pre").textContent;
+  const answer = await fetch(button.dataset.copy);
+  if (!answer.ok || answer.redirected) throw new Error(answer.statusText);
+  return answer.text();
 }
 
 async function onClick({ target }) {
@@ -37,4 +29,4 @@ async function onClick({ target }) {
   setTimeout(() => { label.textContent = before; delete button.dataset.copied; }, FEEDBACK);
 }
 
-document.addEventListener("click", onClick);
+addEventListener("click", onClick);

@@ -69,10 +69,10 @@ if (messages) {
   addEventListener("beforeunload", onLeave);
   addEventListener("pagehide", onLeave);
   addEventListener("hashchange", () => (place = named(), goToPlace()));
-  document.addEventListener("DOMContentLoaded", goToPlace);
+  addEventListener("DOMContentLoaded", goToPlace);
   jump?.addEventListener("click", toEnd);
   document.addEventListener("chattable:sent", toEnd);
   const sizes = new ResizeObserver(onResize);
-  [messages, dock].forEach((element) => element && sizes.observe(element));
+  for (const element of [messages, dock]) if (element) sizes.observe(element);
   addEventListener("resize", onResize);
 }

@@ -39,4 +39,4 @@ function onCopy(event) {
   event.preventDefault();
 }
 
-document.addEventListener("copy", onCopy);
+addEventListener("copy", onCopy);

@@ -4,11 +4,9 @@ import { goToPlace, notePlace } from "./follow.js";
 const messages = document.querySelector("#messages[role=log]");
 const isOlder = ({ ctx }) => ctx.target === messages && ctx.swap === "afterbegin";
 
-document.addEventListener("htmx:before:swap", ({ detail }) => {
-  if (isOlder(detail)) notePlace();
-});
+addEventListener("htmx:before:swap", ({ detail }) => isOlder(detail) && notePlace());
 
-document.addEventListener("htmx:after:swap", ({ detail }) => {
+addEventListener("htmx:after:swap", ({ detail }) => {
   if (!isOlder(detail)) return;
   goToPlace();
   const first = messages.querySelector(".message");
