@@ -84,6 +84,31 @@ USED = {
     "output_cost": Decimal("0.0124"),
 }
 
+# What moves under the reader's eyes, as browsers count it (cumulative layout shift).
+WATCH_SHIFTS = """
+  window.shifted = 0;
+  new PerformanceObserver((list) => list.getEntries().forEach(({ value }) => (shifted += value)))
+    .observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.mark.parametrize("context", [{}, PHONE], ids=["desk", "phone"])
+def test_nothing_moves_but_the_end_of_a_growing_reply(told, look, provider, context):
+    person, chat_id = told()
+    ada = look((person, chat_id), **context)
+    ada.sends = "button"  # a telephone's Enter begins a line
+    ada.page.add_init_script(WATCH_SHIFTS)
+    ada.page.reload()
+    script = provider.reply()
+    for number in range(30):
+        script.says(f"## Part {number}\n\n", "Some words, ", "and more.\n\n").pauses(0.03)
+    ada.send("write")
+    ada.question("write")
+    expect(ada.body).to_contain_text("Part 29")
+    ada.wait_for("complete")
+    assert ada.page.evaluate("shifted") < 0.01
+
+
 # what a reply cost
 
 
