@@ -644,7 +644,7 @@ def test_a_reply_stays_if_asking_for_it_again_is_stopped_before_anybody_has(
     run_jobs()
     reply = messages()[1].id
     for _ in range(2):
-        assert ada.post(f"/messages/{reply}/retry").status_code == 204
+        assert ada.post(f"/messages/{reply}/retry", headers=HTMX).status_code == 204
         stop()
     run_jobs()
     assert said(messages) == [("Hi", "complete"), ("Hello!", "complete")]
