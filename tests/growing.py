@@ -28,7 +28,10 @@ class Page:
             if patch.swap == "beforeend":
                 self._insert(patch.html, target, None)
             elif patch.swap == "outerHTML":
+                assert patch.html  # htmx exchanges nothing for nothing
                 self._insert(patch.html, target.parentNode, target)
+                target.parentNode.removeChild(target)
+            elif patch.swap == "delete":
                 target.parentNode.removeChild(target)
             else:
                 assert (patch.swap, patch.path) == ("innerMorph", ())

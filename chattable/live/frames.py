@@ -72,7 +72,9 @@ def growth_frame(message, patches):
 
     It is JSON, the shortest form htmx's socket extension knows: most frames carry few words.
     """
-    first, *others = patches
+    # htmx drops a frame's own content if it is blank and others go with it.
+    first = next((patch for patch in patches if patch.html.strip()), patches[0])
+    others = [patch for patch in patches if patch is not first]
     # Found in the chat: a copy that something has made of a message elsewhere has the same id.
     frame = {"target": f"find {address(message, first.path)}", "content": first.html}
     if first.swap != "beforeend":

@@ -31,7 +31,8 @@ def difference(old, new, path):
     path = path[: len(path) - len(opened) + len(starts)]
     (_, first), *rest = _chunks(new[starts[-1] :], len(path) - 1)
     added = [Patch(path[:depth], "beforeend", html) for depth, html in rest if html]
-    return [Patch(path, "outerHTML", first), *added]
+    # htmx exchanges nothing for nothing.
+    return [Patch(path, "outerHTML" if first else "delete", first), *added]
 
 
 def _appended(html, path):
