@@ -6,9 +6,9 @@ from textwrap import indent as indent_all
 import pytest
 
 from chattable import markdown
-from chattable.markdown import Growth, code_blocks
+from chattable.markdown import Growth, code_blocks, colours
 from chattable.markdown.characters import CARET
-from tests.growing import Page, bare, render, shown
+from tests.growing import Page, bare, grown, pieces, render, shown
 
 
 def test_code_that_takes_long_to_colour_stays_plain(monkeypatch):
@@ -127,6 +127,80 @@ def test_code_that_would_take_pygments_seconds_stays_plain():
     assert "<span" not in render("```ts\n" + "a." * 5000 + "\n```").partition("<pre>")[2]
 
 
-def test_open_code_is_shown_line_by_line_and_coloured_when_it_closes():
-    assert shown("```python\nif x:\n    p").endswith(">if x:\n    p</code></pre></div>")
-    assert '<span class="k">if</span>' in shown("```python\nif x:\n    p\n```\n")
+def test_open_code_is_shown_line_by_line_and_each_is_coloured_when_it_ends():
+    line = '<span class="k">if</span> <span class="n">x</span><span class="p">:</span>\n'
+    opened = '<code class="language-python">'
+    assert shown("```python\nif x:").endswith(
+        f'{opened}<span class="rest">if x:</span></code></pre></div>'
+    )
+    code = shown("```python\nif x:\n    p")
+    assert code.endswith(f'{opened}{line}<span class="rest">    p</span></code></pre></div>')
+    assert shown("```unknown\nif x:\n    p").endswith(">if x:\n    p</code></pre></div>")
+    assert f"{opened}{line}" in shown("```python\nif x:\n    p\n```\n")
+
+
+LANGUAGES = {
+    "python": 'class A:\n    """A text\n    of lines.\n    """\n\n    x = f"{1}" # no\n\n\ny = \'\'\'a\n\'b\'\n\'\'\'\n',
+    "javascript": "/* one\n * two */\nlet a = `x\n${b} y`;\nif (a / 2) { // it's\n  c(/d/g);\n}\n",
+    "typescript": "/**\n * A\n */\nexport const f = async (a: string): Promise<void> => {\n  b<C>();\n};\n",
+    "html": "<!-- a\nb -->\n<style>\nb { color: red }\n</style>\n<p\n  class='x'>y</p>\n<script>\nlet a;\n</script>\n",
+    "css": "/* a\n b */\n.a > b {\n  color: red;\n}\n@media print {\n a { b: c }\n}\n",
+    "c": "#include <a.h>\nstatic int z = 1;\n/* a\n b */\nint main(void)\n{\n  size_t a;\n}\n",
+    "cpp": "// a\nclass B : public C {\n  std::string d(int e) const;\n  wchar_t f;\n};\n",
+    "java": "/** A\n */\nclass B {\n  @C\n  void d() throws E\n  {\n    int f = 1;\n  }\n}\n",
+    "go": "package a\n\nvar b = `c\nd`\n\n/* e\nf */\nfunc g(h int) error {\n\treturn nil\n}\n",
+    "rust": "/* a\n/* b */ c\n*/\nfn d<'e>(f: &'e str) -> g {\n  let h = \"i\nj\";\n}\n",
+    "ruby": "# a\nclass B < C\n  def d(e = nil)\n    puts \"f#{g}\", :h\n  end\nend\n",
+    "bash": "a() {\n  cat <<'B' | c\nif\nB\n  d \"e\nf\" $g \\\n    -h\n}\n",
+    "sql": "SELECT 'a\nb', \"c\" -- d\nFROM e /* f\ng */ WHERE h = 1;\n",
+    "yaml": "# a\nb:\n  - c: |\n      d: e\n    f: \"g\n      h\"\ni: {j: [1, 2]}\n",
+    "json": '{\n  "a": [1, "b"],\n  "c": {"d": null}\n}\n',
+    "diff": "--- a\n+++ b\n@@ -1 +1 @@\n-c\n+d\n e\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("sizes", [1, 40])
+def test_the_colours_of_open_code_are_those_it_has_when_it_is_closed(language, sizes):
+    code, growth = LANGUAGES[language] * 4, Growth()
+    whole = markdown.render(f"```{language}\n{code}```\n").removesuffix("</code></pre></div>")
+    coloured = 0
+    for piece in pieces(f"```{language}\n{code}", sizes):
+        growth.feed(piece)
+        lines, _, rest = growth.html.partition('<span class="rest">')
+        assert whole.startswith(lines)
+        coloured += rest.count("\n") < 6
+    assert rest.replace("</span>", "") == "</code></pre></div>"  # none is left
+    assert coloured > len(code) // sizes * 0.9
+
+
+@pytest.mark.parametrize("blank", range(18, 23))
+def test_groups_of_lines_are_the_same_in_code_that_grows(blank):
+    lines = ["if x:\n"] * blank + ["\n"] * 3 + ["if x:\n"] * 40
+    text = f"```python\n{''.join(lines)}```\n\nEnd."
+    assert markdown.render(text).count('<span class="lines">') == 3
+    for sizes in (5, 11, 100):
+        growth, page = Growth(), Page()
+        for piece in pieces(text, sizes):
+            page.apply(growth.feed(piece))
+            assert page.html == Page(growth.html).html
+        assert growth.html == markdown.render(text)
+
+
+def test_the_end_of_code_sends_none_of_it_again():
+    growth = Growth()
+    growth.feed("```python\n" + "if x:\n" * 500)
+    assert sum(len(patch.html) for patch in growth.feed("```\n\nEnd.")) < 50
+
+
+def test_what_never_ends_is_tried_a_few_times_only(monkeypatch):
+    tried = []
+    lexed = colours.lexed
+    monkeypatch.setattr(
+        colours,
+        "lexed",
+        lambda lexer, context: tried.append(len(context.text)) or lexed(lexer, context),
+    )
+    text = "```js\n/* a\n" + "let it = 'be';\n" * 2_000
+    grown(text, 20)
+    assert sum(tried) < 12 * len(text)

@@ -263,7 +263,8 @@ def test_a_finished_message_equals_the_rendered_one(text, sizes):
     "text, swaps",
     [
         ("One **two** three.", []),
-        ("One.\n\n```py\nx = 1\n```", [("div.code", "pre", "code")]),
+        ("One.\n\n```py\nx = 1\n```", [("div.code", "pre", "code", "span.rest")]),
+        ("One.\n\n```\nx = 1\n```", []),
         ("- one\n- a *guess", [("ul", "li", "p", "em")]),
         ("A [reference][1].\n\n[1]: https://example.com", [()]),
     ],

@@ -20,6 +20,10 @@ WATCH = """() => {
 SELECT = """(paragraph) => {
   getSelection().setBaseAndExtent(paragraph.firstChild, 2, paragraph.firstChild, 9);
 }"""
+SELECT_ALL = """(code) => {
+  getSelection().selectAllChildren(code);
+  return getSelection().toString();
+}"""
 # What extensions and translators do, at every change.
 CROWD = """() => {
   const messages = document.getElementById("messages");
@@ -230,4 +234,25 @@ def test_a_reply_that_is_taken_away_again_leaves_the_page_at_rest(ada, provider)
     expect(ada.articles).to_have_count(4)
     ada.wait_for("complete")
     assert len(sockets) == 1
+    assert ada.shown() == ada.fresh()
+
+
+def test_code_is_coloured_while_it_is_written_and_stays_selected(ada, provider):
+    lines = [f"if number == {n}:\n    print(number)\n" for n in range(60)]
+    script = provider.says("Some words.\n\n```python\n", *lines[:-1], "if", hold=True)
+    script.says(lines[-1].removeprefix("if")).holds().says("```").holds().says("\n\nEnd.").holds()
+    ada.begin("code")
+    expect(ada.body.locator("code .lines .k").last).to_have_text("if")
+    expect(ada.body.locator("code .rest")).to_have_text("if")
+    ada.body.locator("code").evaluate(
+        "(code) => getSelection().setBaseAndExtent(code, 0, code, 60)"
+    )
+    selected = ada.page.evaluate("getSelection().toString()")
+    ada.page.evaluate(WATCH)
+    for hold in (1, 2, 3, 4):
+        script.wait_for_hold(hold)
+        script.release()
+    ada.wait_for("complete")
+    assert ada.page.evaluate("getSelection().toString()") == selected
+    assert ada.body.locator("code").evaluate(SELECT_ALL).rstrip("\n") == "".join(lines).rstrip("\n")
     assert ada.shown() == ada.fresh()

@@ -17,20 +17,47 @@ COLOURED, WIDE = 100_000, 1_000
 # but some lexers can be made to take minutes, and every other reply would wait.
 PATIENCE, PATIENCE_EACH = 0.2, 10e-6
 SPANS = HtmlFormatter(nowrap=True)
+# Lines that a browser lays out together: when one is written, it leaves the others.
+GROUP = 20
 
 
 @lru_cache(maxsize=64)
 def coloured(code, language):
     """Colour code by Pygments' short classes; what it does not know, or is slow at, stays plain."""
     plain = escape(code, quote=False)
-    if not language or len(code) > COLOURED or max(map(len, code.split("\n"))) > WIDE:
+    lexer = lexer_of(language)
+    if not lexer or len(code) > COLOURED or max(map(len, code.split("\n"))) > WIDE:
         return plain
     try:
-        tokens = pygments.lex(code, get_lexer_by_name(language, stripnl=False))
-        tokens = in_time(tokens, PATIENCE + PATIENCE_EACH * len(code))
-        return pygments.format(tokens, SPANS)
-    except (ClassNotFound, TimeoutError):
+        tokens = in_time(pygments.lex(code, lexer), patience(len(code)))
+        return grouped(pygments.format(tokens, SPANS))
+    except TimeoutError:
         return plain
+
+
+def grouped(lines, first=0):
+    """Put coloured lines into groups, but for the first ones, which most code does not go beyond.
+
+    `first` is how many lines come before; a group that those have opened is closed with the rest.
+    """
+    parts = []
+    for number, line in enumerate(re.findall(r"[^\n]*+\n|[^\n]++", lines), first):
+        if number and number % GROUP == 0:
+            parts.append("</span>" * (number > GROUP) + '<span class="lines">')
+        parts.append(line)
+    return "".join(parts) + "</span>" * (first + lines.count("\n") > GROUP)
+
+
+def patience(length):
+    return PATIENCE + PATIENCE_EACH * length
+
+
+def lexer_of(language):
+    """Return Pygments' lexer of a language; None if it knows none."""
+    try:
+        return get_lexer_by_name(language, stripnl=False) if language else None
+    except ClassNotFound:
+        return None
 
 
 INFO = re.compile(r"(?:\{\s*\.?)?([^\s:{}=,]*)(?::([^\s{}]+))?")

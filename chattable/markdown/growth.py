@@ -6,6 +6,8 @@ from mistune.util import escape
 
 from chattable.markdown.characters import CARET
 from chattable.markdown.closers import closers, inline_closers
+from chattable.markdown.code_blocks import language_and_file
+from chattable.markdown.colours import Colours, colours_of
 from chattable.markdown.dialect import render_blocks, render_inline, render_row
 from chattable.markdown.patches import TAG, Patch, closing, difference, names, split_closing
 from chattable.markdown.regions import LONG, SETEXT, Region
@@ -37,6 +39,8 @@ class Growth:
     def _begin(self, context, source="", table=None):
         self._region = Region(context, source, table, "blockquote" in self._tags)  # the open one
         self._stem, self._after = [], ""  # its HTML up to where text goes; its closing tags
+        self._colours: Colours | None = None  # of its code
+        self._uncoloured = 0  # where in the stem the code begins that has none yet
         self._opened: tuple[str, ...] = ()  # the names of the elements that those close
         self._gap = ""  # the end of its source that is held back
         self._hoped = False  # whether markup is shown of which the end has not come
@@ -81,7 +85,25 @@ class Growth:
         """Append code to the fence that is open; None if it is closed."""
         if self._region.code_ends():
             return None
-        return self._append(self._region.new_code())
+        code, colours = self._region.new_code(), self._colours
+        lines = colours.feed(code) if colours else ""
+        if not colours or not lines:
+            return self._append(code)
+        path, shown = self._path, "".join(self._stem[self._uncoloured :])
+        self._stem[self._uncoloured :] = [lines]
+        self._show_rest(colours.rest)
+        inside = ("span.lines", "span.rest")[not colours.grouped :]
+        self._opened = (*self._opened[: self._opened.index("code") + 1], *inside)
+        self._close_code()
+        return difference(shown, "".join(self._stem[self._uncoloured - 1 :]), path)
+
+    def _show_rest(self, code):
+        """Show the code that has no colours yet after the code that has."""
+        self._uncoloured = len(self._stem)
+        self._stem += ['<span class="rest">', escape(code, quote=False)]
+
+    def _close_code(self):
+        self._after = closing([name.partition(".")[0] for name in self._opened])
 
     def _append_text(self, text):
         """Append text that cannot be markup; None if it could be."""
@@ -121,8 +143,9 @@ class Growth:
         if len(self._head) == mark and not self._region.fence and self._can_wait:
             return self._append_raw(text)
         self._render_open()
-        self._opened = names(self._stem[0])
-        new = "".join(self._head[mark:]) + self._stem[0] + self._after + closing(self._tags)
+        shown = "".join(self._stem)
+        self._opened = names(shown)
+        new = "".join(self._head[mark:]) + shown + self._after + closing(self._tags)
         return self._difference(stem, new, path, stack, mark)
 
     @property
@@ -143,6 +166,7 @@ class Growth:
         self._rendered = region.weight
         self._work += region.weight
         self._stem, self._after, self._plain, self._hoped = [""], "", False, False
+        self._colours = None
         if region.fence:
             return self._render_open_code()
         text = without_tail(region.source, region.context == "text")
@@ -158,8 +182,15 @@ class Growth:
         region = self._region
         source = region.source[: region.fence.start] + " " * region.fence.indent + CARET
         stem, _, rest = (self._translate(source) or "").rpartition(CARET)
-        self._stem = [stem + escape(region.new_code(), quote=False)]
-        self._after = rest.strip()
+        code = region.new_code()
+        self._stem, self._after = [stem], rest.strip()
+        self._colours = colours_of(language_and_file(region.fence.info)[0])
+        if not self._colours:
+            return self._stem.append(escape(code, quote=False))
+        self._stem.append(self._colours.feed(code))
+        self._show_rest(self._colours.rest)
+        self._opened = names("".join(self._stem))
+        self._close_code()
 
     def _render_half_open(self, text):
         linked = with_whole_link(text)

@@ -54,6 +54,7 @@ class Fence(NamedTuple):
     indent: int
     marker: str
     start: int  # where its code begins in the source
+    info: str  # what it says of the code
     holds_markdown: bool
 
 
@@ -259,8 +260,9 @@ class Region:
         fence = FENCE.match(" " * margin + line[margin:])
         inside = self.kind == "list" and fence and len(fence[1]) >= self._margin
         if fence and (inside or self.kind == "fence" and self._lines == 1):
-            markdown = MARKDOWN.match(line[fence.end() :].strip())
-            self.fence = Fence(len(fence[1]), fence[2], self._line, bool(markdown))
+            info = line[fence.end() :].strip()
+            markdown = bool(MARKDOWN.match(info))
+            self.fence = Fence(len(fence[1]), fence[2], self._line, info, markdown)
             self._code_margin = max(margin, self._margin)
             self._code_shown = self._line
 
