@@ -223,6 +223,7 @@ def test_a_wide_reply_is_scrolled_and_not_the_page(reader, provider):
     provider.says(WIDE)
     reader.sends("hello")
     reader.waits_for_status("complete")
+    reader.waits_for("document.readyState === 'complete'")  # with its styles
     assert reader.sees("document.documentElement.scrollWidth <= innerWidth")
 
 
