@@ -30,6 +30,7 @@ from werkzeug.routing import IntegerConverter
 import jobs
 from chattable import connections, init_app, live, queue
 from chattable.answers import stop_answer
+from chattable.branches import LATEST
 from chattable.templating import digest
 from models import Chat, Message, db, opening_words
 from pages import accounts, errors, health, looks, security, words
@@ -286,11 +287,13 @@ def refuse_draft(template, sentence, status, chat=None):
     return render_template(template, selected_model=request.form.get("model"), **context), status
 
 
-def send_to_worker(chat, draft):
+def send_to_worker(chat, draft, after=None):
     """Enqueue a draft; return False if a reply is running. Raises `RedisError`."""
     remember_model(draft["model"])
-    said = draft["content"], draft["model"], draft["client_id"]
-    taken = queue.enqueue_turn(chat, said[-1], jobs.create_message_and_stream, *said)
+    # Where its writer looks now: another tab may turn to another branch before it is saved.
+    after = after if after is not None else chat.leaf_id or LATEST
+    said = draft["content"], draft["model"], draft["client_id"], after
+    taken = queue.enqueue_turn(chat, draft["client_id"], jobs.create_message_and_stream, *said)
     if taken and not request.headers.get("HX-Request"):
         session["sent"] = chat.id, draft["client_id"], opening_words(draft["content"])
     return taken
@@ -313,17 +316,44 @@ def stop_message(message_id):
 
 @routes.post("/messages/<int:message_id>/retry")
 def retry_message(message_id):
-    """Ask again for the latest reply, with the model picked on the page or the same one."""
+    """Ask for another version of a reply, from the model picked on the page or the same one."""
     message = current_user.message_or_404(message_id)
     model = request.form.get("model") or message.model
-    if not message.chat.ends_with(message) or not message.retryable:
-        return problem("Only the latest reply can be asked for again, once it has ended.", 409)
+    if not message.retryable:
+        return problem("Only a reply that has ended can be asked for again.", 409)
     if model not in available_models():
         return problem("That model is not available any more. Pick another one.", 422)
-    token = jobs.retry_token(message.id)
-    if not queue.enqueue_turn(message.chat, token, jobs.retry_reply, message.id, model):
+    # What is asked for twice at once is the same version.
+    versions = max(len(message.versions), 1)
+    token = jobs.retry_token(message.id, versions)
+    if not queue.enqueue_turn(message.chat, token, jobs.retry_reply, message.id, model, versions):
         return problem(BUSY, 409)
     return done(message.chat, asked=message.id)
+
+
+@routes.post("/messages/<int:message_id>/edit")
+def edit_message(message_id):
+    """Take a new version of a person's message and hand it to a worker."""
+    message = current_user.message_or_404(message_id)
+    if message.role != "user":
+        return problem("Only what you wrote yourself can be edited.", 409)
+    draft, sentence = read_draft()
+    if sentence:
+        return refuse_draft("chats/show.html", sentence, 422, message.chat)
+    try:
+        if not send_to_worker(message.chat, draft, after=message.follows):
+            return refuse_draft("chats/show.html", BUSY, 409, message.chat)
+    except RedisError:
+        return refuse_draft("chats/show.html", REDIS_AWAY, 503, message.chat)
+    return done(message.chat)
+
+
+@routes.post("/messages/<int:message_id>/show")
+def show_version(message_id):
+    """Look at the branch through a message, here and on every page of its chat."""
+    message = current_user.message_or_404(message_id)
+    message.chat.show(message)
+    return done(message.chat)
 
 
 def available_models():

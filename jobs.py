@@ -20,33 +20,31 @@ from models import Chat, Message, db
 SHARED_QUEUE = "replies"
 
 
-def create_message_and_stream(chat_id: int, content: str, model: str, client_id: str) -> None:
+def create_message_and_stream(
+    chat_id: int, content: str, model: str, client_id: str, after: int | None = None
+) -> None:
     """Save a person's message, then stream the reply to everyone watching."""
-    say_and_answer(chat_id, content, model, client_id)
+    say_and_answer(chat_id, content, model, client_id, after)
 
 
-def retry_reply(chat_id: int, message_id: int, model: str) -> None:
-    """Ask again for a reply that has ended; the new one takes the old one's place."""
-    with turn(chat_id, retry_token(message_id)) as begun:
-        replace_reply(begun, chat_id, message_id, model)
+def retry_reply(chat_id: int, message_id: int, model: str, versions: int = 1) -> None:
+    """Ask for another version of a reply, of which there are so many."""
+    with turn(chat_id, retry_token(message_id, versions)) as begun:
+        add_version(begun, chat_id, message_id, model, versions)
 
 
 @persistent
-def replace_reply(begun, chat_id, message_id, model):
+def add_version(begun, chat_id, message_id, model, versions):
     chat = Chat.with_owner(chat_id)
-    old = db.session.get(Message, message_id)
+    reply = db.session.get(Message, message_id)
     begun()
-    if chat is None or old is None:
+    if chat is None or reply is None:
         return note_deletion(chat_id)
-    if old.superseded:
-        chat.hooks.on_message_update(old)
-    else:
-        old.supersede()
-    answer_once(chat, model, after=old.id)
+    answer_once(chat, model, to=chat.parent_of(reply), beyond=versions)
 
 
-def retry_token(message_id: int) -> str:
-    return f"retry-{message_id}"
+def retry_token(message_id: int, versions: int = 1) -> str:
+    return f"retry-{message_id}-{versions}"
 
 
 def work(app: Flask) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import psycopg
 
-COLUMNS = "id, chat_id, role, status, content, client_id, superseded"
+COLUMNS = "id, chat_id, role, status, content, client_id, finish_reason"
 RUNNING = ("pending", "streaming")
 
 
@@ -21,7 +21,7 @@ class Row(NamedTuple):
     status: str
     content: str
     client_id: str | None
-    superseded: bool
+    finish_reason: str | None
 
 
 class Books:
@@ -84,7 +84,7 @@ def answered(rows):
 
 def doubled(rows):
     """Count what is there more often than once: a message's words, the reply to a message."""
-    shown = [row for row in rows if not row.superseded]
+    shown = [row for row in rows if row.finish_reason != "unseen"]
     said = Counter(row.content for row in shown if row.role == "user")
     replies = [
         len(list(several)) - 1

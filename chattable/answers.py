@@ -19,35 +19,41 @@ from chattable.queue import TURN_POLL, next_job, take_back, turn
 log = logging.getLogger(__name__)
 
 
-def say_and_answer(chat_id: int, content: str, model: str, client_id: str | None = None) -> None:
+def say_and_answer(
+    chat_id: int,
+    content: str,
+    model: str,
+    client_id: str | None = None,
+    after: int | None = None,
+) -> None:
     """Save what a person said, then stream the reply to everyone watching. A job.
 
     `client_id` is a UUID that whoever wrote it has made: what comes twice is answered once. Without
-    one, it is the RQ job's, if there is one.
+    one, it is the RQ job's, if there is one. `after` is the message it follows, see `ChatMixin`.
     """
     job = get_current_job()
     client_id = client_id or (job.id if job else str(uuid.uuid4()))
     with turn(chat_id, client_id) as begun:
-        answer_message(begun, chat_id, content, model, client_id)
+        answer_message(begun, chat_id, content, model, client_id, after)
 
 
 @persistent
-def answer_message(begun, chat_id, content, model, client_id):
+def answer_message(begun, chat_id, content, model, client_id, after):
     chat = family().chat.with_owner(chat_id)
     if chat is None:
         return note_deletion(chat_id)
-    completion = chat.ask(model, content, client_id)
+    completion = chat.ask(model, content, client_id, after)
     # A job that runs again must not have the answer billed again.
     first = completion and live.claim(f"{chat_id}-{client_id}")
-    if not (first and answer(chat, completion, content, client_id, begun)):
+    if not (first and answer(chat, completion, content, client_id, after, begun)):
         begun()
-        go_on(chat_id, content, model, client_id, asked=completion and not first)
+        go_on(chat_id, content, model, client_id, after, asked=completion and not first)
 
 
-def answer(chat, completion, content, client_id, begun):
+def answer(chat, completion, content, client_id, after, begun):
     """Stream the reply, asked for while the database writes; return whether it was ours."""
     with completion:
-        messages = chat.exchange(content, client_id, completion.model)
+        messages = chat.exchange(content, client_id, completion.model, after)
         begun()
         if messages:
             messages[1].receive(completion)
@@ -56,7 +62,7 @@ def answer(chat, completion, content, client_id, begun):
     return bool(messages)
 
 
-def go_on(chat_id, content, model, client_id, asked):
+def go_on(chat_id, content, model, client_id, after, asked):
     """Do what another run of the same job, which may have died, has left to do.
 
     `asked` says that it may have asked the provider, which no row tells until the message is saved.
@@ -70,11 +76,11 @@ def go_on(chat_id, content, model, client_id, asked):
         chat.hooks.on_message_create(message)
     else:
         if asked:
-            asked_for = [*chat.history(), {"role": "user", "content": content}]
+            asked_for = [*chat.history(after), {"role": "user", "content": content}]
             chat.book(model, provider.estimate_usage(asked_for))
-        message = chat.say("user", content, client_id=client_id)
+        message = chat.say("user", content, client_id, after)
     if message:
-        answer_once(chat, model, after=id_of(message))
+        answer_once(chat, model, id_of(message))
 
 
 def note_deletion(chat_id: int) -> None:
@@ -83,26 +89,29 @@ def note_deletion(chat_id: int) -> None:
     log.info("chat %s was deleted before its job was done", chat_id)
 
 
-def answer_once(chat: ChatMixin, model: str, after: int) -> None:
-    """Run the reply to a message; tell its end again if there was one: its writer may have died."""
-    answer = chat.answer_to(after)
+def answer_once(chat: ChatMixin, model: str, to: int, beyond: int = 0) -> None:
+    """Run the reply `to` a message; tell its end again if there was one: its writer may have died.
+
+    So many replies to it, `beyond` which one is asked for, were there before.
+    """
+    answer = chat.answer_to(to, beyond)
     if answer is None:
-        reply(chat, model, after)
+        reply(chat, model, to, beyond)
     elif not answer.running:
         chat.hooks.on_message_update(answer)
 
 
-def reply(chat, model, after):
+def reply(chat, model, to, beyond):
     """Run the reply to a message, unless another run of the same job does."""
     chat_id = id_of(chat)
     try:
-        chat.run(model)
+        chat.run(model, after=to)
     except ReplyInProgress:
         if db.session.get(family().chat, chat_id) is None:
             return None  # deleted meanwhile
         while family().chat.has_running_reply(chat_id):
             time.sleep(TURN_POLL)
-        return None if chat.answer_to(after) else reply(chat, model, after)
+        return None if chat.answer_to(to, beyond) else reply(chat, model, to, beyond)
 
 
 def stop_answer(chat: ChatMixin) -> None:
@@ -110,8 +119,9 @@ def stop_answer(chat: ChatMixin) -> None:
     token, job = next_job(id_of(chat))
     if job and not chat.running_reply:
         match job.args:
-            case _, content, model, client_id if client_id == token:
-                chat.exchange(content, client_id, model, status="stopped", finished_at=now())
+            case _, content, model, client_id, *after if client_id == token:
+                ended = {"status": "stopped", "finished_at": now()}
+                chat.exchange(content, client_id, model, *after, **ended)
         take_back(job, id_of(chat), token)
     # Perhaps a worker was faster.
     if reply := chat.running_reply:

@@ -1,4 +1,4 @@
-"""`ChatMixin`: a conversation, how it is read, and how it goes on."""
+"""`ChatMixin`: a conversation, whose it is, and how it goes on."""
 
 import functools
 from contextlib import suppress
@@ -15,16 +15,17 @@ from sqlalchemy import (
     and_,
     delete,
     event,
-    false,
-    func,
     inspect,
+    or_,
     select,
+    update,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship
 from sqlalchemy.orm.attributes import set_committed_value
 
 from chattable import install, live, provider
+from chattable.branches import LATEST, UNSEEN, seen
 from chattable.database import (
     Moment,
     commit,
@@ -38,22 +39,19 @@ from chattable.database import (
     release,
 )
 from chattable.family import family_of
-from chattable.history import conversation, spoken
-from chattable.message import UNSEEN, MessageMixin, is_doubled
+from chattable.history import conversation
+from chattable.message import MessageMixin, is_doubled
 from chattable.owner import Chattable
 from chattable.queries import cost_of_chat, counted, with_chat
+from chattable.reading import Reading
 from chattable.writing import INTERRUPTED, RUNNING, give_up
-
-PAGE = 30
-# Above any id.
-LAST = 2**31 - 1
 
 
 class ReplyInProgress(Exception):
     """The chat already has a reply being written."""
 
 
-class ChatMixin:
+class ChatMixin(Reading):
     """A conversation. At most one reply in it is being written at any time.
 
     Mix it into one model of an app, of any name and with any columns of its own.
@@ -68,6 +66,10 @@ class ChatMixin:
     chattable_id: Mapped[int] = mapped_column(Integer)
     # Counts the changes of this chat's messages; a page that knows its number can catch up.
     revision: Mapped[int] = mapped_column(Integer, default=0)
+    # The last message of the branch looked at, none if that is the latest of all; and the revision
+    # at which another branch than before was.
+    leaf_id: Mapped[int | None] = mapped_column(Integer)
+    branch_revision: Mapped[int] = mapped_column(Integer, default=0)
     _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
     _updated_at: Mapped[datetime] = mapped_column("updated_at", DateTime(True), default=now)
 
@@ -76,12 +78,12 @@ class ChatMixin:
 
     @declared_attr
     def messages(cls) -> Mapped[list[Any]]:
-        """What was said, first to last."""
+        """What was said, in every branch, first to last; `path` is one conversation."""
         family = family_of(cls)
 
         def said_here():
             message = family.message
-            return and_(foreign(message.chat_id) == cls.id, message.superseded == false())
+            return and_(foreign(message.chat_id) == cls.id, seen(message))
 
         return relationship(
             lambda: family.message,
@@ -166,11 +168,6 @@ class ChatMixin:
         replies = self._mine(message.model).where(message.role == "assistant")
         return db.session.scalar(replies.order_by(message.id.desc()).limit(1))
 
-    @property
-    def running_reply(self) -> Any | None:
-        """The reply that is being written, or None."""
-        return db.session.scalar(self._mine().where(self._message.status.in_(RUNNING)))
-
     @classmethod
     @persistent
     def has_running_reply(cls, chat_id: int) -> bool:
@@ -181,97 +178,26 @@ class ChatMixin:
         commit()
         return found
 
-    def page(
-        self, before: int | None = None, snapshot: live.Snapshot | None = None
-    ) -> tuple[list[Any], int | None]:
-        """Return (messages, older): the last `PAGE` messages, oldest first, as of this moment.
-
-        `before` is the id of a message to end before; `older` is such an id if there are more.
-        """
-        message = self._message
-        snapshot = snapshot or live.snapshot(id_of(self))
-        query = self._mine().where(~message.superseded)
-        if before:
-            query = query.where(message.id < before)
-        latest = db.session.scalars(query.order_by(message.id.desc()).limit(PAGE + 1)).all()
-        messages = [snapshot.refresh(message) for message in reversed(latest[:PAGE])]
-        return messages, messages[0].id if len(latest) > PAGE else None
-
-    def catch_up(self, since: int) -> tuple[int, list[str]]:
-        """Return (seq, frames) that bring a page loaded at revision `since` up to this moment.
-
-        A page that has missed more than it shows at first is given what a fresh load shows.
-        """
-        snapshot, changed = self._look(since)
-        if snapshot.outlived_by(changed):
-            # It has ended since: frames that are still to come do not fit the reply as it is now.
-            snapshot, changed = self._look(since)
-        if len(changed) > PAGE:
-            frames = snapshot.list_frames(self, *self.page(snapshot=snapshot))
-        else:
-            frames = snapshot.frames(changed)
-        if self.revision > since:
-            frames += [*self.surroundings(), live.since_frame(self.revision)]
-        return snapshot.seq, frames
-
-    def _look(self, since):
-        """Return what Redis has, and then the messages that the database has changed."""
-        snapshot = live.Snapshot(id_of(self))
-        # What was read of me before may be older.
-        db.session.refresh(self)
-        return snapshot, self._changed_since(since)
-
-    def _changed_since(self, revision):
-        """Return the messages changed since, and the one that is running; no more than enough."""
-        message = self._message
-        query = self._mine().where(message.revision > revision)
-        changed = db.session.scalars(query.order_by(message.revision).limit(PAGE + 1)).all()
-        reply = self.running_reply
-        return sorted({*changed, reply} - {None}, key=lambda message: message.id)
-
-    def history(self, before_id: int | None = None) -> list[dict[str, str]]:
-        """Return what the provider is told: the conversation up to `before_id`."""
-        return conversation(self._said(before_id))
-
-    def _said(self, before_id=None):
-        values = {"chat_id": id_of(self), "before_id": before_id or LAST}
-        return db.session.execute(spoken(self._message), values).all()
-
-    def ends_with(self, message: MessageMixin) -> bool:
-        """Return whether a message is the last one of the conversation."""
-        later = self._mine(self._message.id).where(
-            self._message.id > message.id, ~self._message.superseded
-        )
-        return db.session.scalar(later.limit(1)) is None and not message.superseded
-
-    def answer_to(self, message_id: int) -> Any | None:
-        """Return the latest reply, however it ended, that was begun after a message, or None."""
-        message = self._message
-        later = self._mine().where(message.id > message_id, message.role == "assistant")
-        seen = later.where(func.coalesce(message.finish_reason, "") != UNSEEN)
-        return db.session.scalar(seen.order_by(message.id.desc()).limit(1))
-
-    def _mine(self, what=None):
-        message = self._message
-        return select(message if what is None else what).where(message.chat_id == id_of(self))
-
-    @property
-    def _message(self):
-        return family_of(type(self)).message
-
     # Going on.
 
-    def say(self, role: str, content: str, client_id: str | None = None) -> Any | None:
+    # `after` is the id of the message that the new one follows, `ROOT` or `LATEST`. Where there is
+    # none, the conversation goes on that was looked at last.
+
+    def say(
+        self, role: str, content: str, client_id: str | None = None, after: int | None = None
+    ) -> Any | None:
         """Save a message and return it; the one already there if its `client_id` is known.
 
         None if the chat has been deleted meanwhile.
         """
         self._save_waiting()
         said = spoken_by(role, content, client_id)
-        added = self._add(said)
+        added = self._add(said, after=after)
         return added[0] if added else client_id and self._message.said(id_of(self), client_id)
 
-    def exchange(self, content: str, client_id: str, model: str, **ended: Any) -> list[Any] | None:
+    def exchange(
+        self, content: str, client_id: str, model: str, after: int | None = None, **ended: Any
+    ) -> list[Any] | None:
         """Save what a person said and begin the reply to it; return both messages.
 
         None if one of them cannot be: it was said before, or a reply is being written. `ended` is
@@ -280,39 +206,41 @@ class ChatMixin:
         said = spoken_by("user", content, client_id)
         # With its content, for both to go in one INSERT.
         reply = {"role": "assistant", "content": "", "model": model, "status": "pending"}
-        return self._add(said, reply | ended)
+        return self._add(said, reply | ended, after=after)
 
-    def run(self, model: str) -> Any:
+    def run(self, model: str, after: int | None = None) -> Any:
         """Ask `model` for the next reply, stream it into a new message and return that.
 
         Raises `ReplyInProgress` if a reply is being written already. A provider that fails
         raises nothing: the message ends as "failed" and says why in `error`.
         """
         self._save_waiting()
-        history = self.history()
+        history = self.history(after)
         # Before the provider is asked, and bills: another reply may be running.
-        message = self.begin_reply(model)
+        message = self.begin_reply(model, after)
         with provider.Completion(model, history) as completion:
             message.receive(completion)
         return message
 
-    def ask(self, model: str, content: str, client_id: str) -> "provider.Completion | None":
+    def ask(
+        self, model: str, content: str, client_id: str, after: int | None = None
+    ) -> "provider.Completion | None":
         """Return the `Completion`, a context that asks at once, of the answer to `content`.
 
         None if that was said before, or a reply is being written. For whoever is sure to be the
         only one that asks: unlike `run`, this may be billed in vain.
         """
-        said = self._said()
-        if any(message.client_id == client_id or message.status in RUNNING for message in said):
+        message = self._message
+        in_the_way = or_(message.client_id == client_id, message.status.in_(RUNNING))
+        if db.session.scalar(self._mine(message.id).where(in_the_way).limit(1)):
             return None
-        return provider.Completion(model, conversation(said, content))
+        return provider.Completion(model, conversation(self._said(after), content))
 
     @persistent
     def book(self, model: str, usage: provider.Usage) -> None:
         """Keep the cost of a request whose answer nobody sees, as a reply that is not shown."""
         lost = self._message(chat_id=id_of(self), role="assistant", model=model, status="failed")
-        lost.superseded, lost.error, lost.finished_at = True, INTERRUPTED, now()
-        lost.finish_reason = UNSEEN
+        lost.error, lost.finished_at, lost.finish_reason = INTERRUPTED, now(), UNSEEN
         lost.prompt_token_usage, lost.completion_token_usage = usage.prompt, usage.completion
         lost.usage_estimated = usage.estimated
         lost.input_cost, lost.output_cost = provider.costs(model, usage)
@@ -323,10 +251,12 @@ class ChatMixin:
         self.hooks.on_message_update(lost)
         release()
 
-    def begin_reply(self, model: str) -> Any:
+    def begin_reply(self, model: str, after: int | None = None) -> Any:
         """Save a new reply, for its writer, and return it. Raises `ReplyInProgress`."""
-        new = [{"role": "assistant", "model": model, "status": "pending"}]
-        begun = self._save(now(), new) or (self._make_way() and self._save(now(), new))
+        new = {"role": "assistant", "model": model, "status": "pending"}
+        begun = self._save(now(), [new], after)
+        if not begun and self._make_way():
+            begun = self._save(now(), [new], after)
         if not begun:
             raise ReplyInProgress
         try:
@@ -336,23 +266,24 @@ class ChatMixin:
             raise
         return begun[0]
 
-    def _add(self, *new):
+    def _add(self, *new, after):
         """Save new messages and tell the hook; return them, or None if a unique index says no."""
-        messages = self._save(now(), new)
+        messages = self._save(now(), new, after)
         if messages:
             self._tell(messages)
         return messages or None
 
     @persistent
-    def _save(self, moment, new):
+    def _save(self, moment, new, after):
         self._flush()
         changes = self.also_changes(new[0].get("content"))
-        common = {"chat_id": id_of(self), "created_at": moment}
-        common["revision"] = self.next_revision(**changes)
-        if common["revision"] is None:  # I am gone, and SQLite may not mind
+        revision = self.next_revision(**changes)
+        if revision is None:  # I am gone, and SQLite may not mind
             db.session.rollback()
             return []
+        common = {"chat_id": id_of(self), "created_at": moment, "revision": revision}
         messages = [self._message(**common, **values) for values in new]
+        messages[0].parent_id = self._place(after)
         db.session.add_all(messages)
         try:
             commit()
@@ -366,6 +297,17 @@ class ChatMixin:
             set_committed_value(self, name, value)
         self.outdate()
         return messages
+
+    def _place(self, after):
+        """Return the `parent_id` of a new message, and look at the branch that it continues."""
+        leaf_id, after = self.leaf_id, self._start(after)
+        if not leaf_id and after in (None, LATEST):
+            return None
+        parent_id = self._tip(after)
+        turns = parent_id != self._tip(leaf_id)
+        if turns or leaf_id:
+            self.turn(None, told=turns)
+        return parent_id
 
     def outdate(self):
         """Know that a message has come or ended."""
@@ -401,14 +343,62 @@ class ChatMixin:
         # A reply must not hold a database connection while it streams.
         commit()
 
-    def next_revision(self, **changes: Any) -> int | None:
+    def next_revision(self, active: bool = True, **changes: Any) -> int | None:
         """Count one more change (in the transaction at hand), make those of columns that go along.
 
-        Return its number, None if the chat is gone.
+        Return its number, None if the chat is gone. With it I know which leaf is looked at.
         """
-        values = {f"new_{name}": value for name, value in {**changes, "_updated_at": now()}.items()}
+        if active:
+            changes["_updated_at"] = now()
+        values = {f"new_{name}": value for name, value in changes.items()}
         values["chat_id"] = id_of(self)
-        return db.session.scalar(counted(inspect(self).mapper, *changes, "_updated_at"), values)
+        counting = counted(inspect(self).mapper, *changes)
+        counted_now = db.session.execute(counting, values).one_or_none()
+        if counted_now is None:
+            return None
+        set_committed_value(self, "revision", counted_now.revision)
+        set_committed_value(self, "leaf_id", counted_now.leaf_id)
+        return counted_now.revision
+
+    # Branches.
+
+    @persistent
+    def show(self, message: MessageMixin) -> None:
+        """Have the branch through a message looked at, on every page and from now on."""
+        if self.next_revision(active=False) is None:
+            return db.session.rollback()
+        if not self.leads_to(id_of(message)):
+            self.turn(self._leaf_under(id_of(message)))
+        commit()
+        live.announce(id_of(self), live.ANEW)
+
+    def turn(self, leaf_id: int | None, told: bool = True) -> None:
+        """Look at another leaf, in the transaction that has counted the change.
+
+        The pages are `told` where they have to show something else than before.
+        """
+        values = {"leaf_id": leaf_id} | ({"branch_revision": self.revision} if told else {})
+        table = inspect(self).mapper.local_table
+        db.session.execute(update(table).where(table.c.id == id_of(self)).values(values))
+        for name, value in values.items():
+            set_committed_value(self, name, value)
+
+    def settle_on(self, reply: MessageMixin, worthless: bool) -> None:
+        """Note, in the transaction that ends a reply, which branch is looked at from now on.
+
+        A version that is `worthless` leaves the one before it on show.
+        """
+        if self.leaf_id:
+            self.turn(self.leaf_id)  # pages say that it is running elsewhere
+        elif worthless:
+            earlier = [each for each in reply.versions if each.id < reply.id and each.said]
+            if earlier:
+                self.turn(self._leaf_under(earlier[-1].id))
+
+    def _leaf_under(self, message_id):
+        """Return the `leaf_id` of the latest branch through a message."""
+        leaf_id = self._down([message_id])[0][1]
+        return None if leaf_id == self._tip(None) else leaf_id
 
     @persistent
     def delete(self) -> None:

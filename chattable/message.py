@@ -24,6 +24,7 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 from sqlalchemy.orm.attributes import set_committed_value
 
 from chattable import markdown
+from chattable.branches import UNSEEN, Version
 from chattable.database import (
     Dollars,
     Moment,
@@ -32,17 +33,12 @@ from chattable.database import (
     db,
     never_reuse_ids,
     now,
-    persistent,
-    release,
 )
 from chattable.family import family_of
 from chattable.writing import INTERRUPTED, RUNNING, Writing, ending
 
 if TYPE_CHECKING:
     from chattable.provider import Completion
-
-# The finish reason of a request that was billed, and whose answer nobody has seen.
-UNSEEN = "unseen"
 
 
 class MessageMixin:
@@ -73,8 +69,8 @@ class MessageMixin:
     usage_estimated: Mapped[bool] = mapped_column(Boolean, default=False)
     input_picodollars: Mapped[int | None] = mapped_column("input_cost", BigInteger)
     output_picodollars: Mapped[int | None] = mapped_column("output_cost", BigInteger)
-    # A retried reply: no longer shown or sent, but what it cost still counts.
-    superseded: Mapped[bool] = mapped_column(Boolean, default=False)
+    # The message this one follows, if that is not the one before it in its chat.
+    parent_id: Mapped[int | None] = mapped_column(Integer)
     revision: Mapped[int] = mapped_column(Integer, default=0)
     _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
     _finished_at: Mapped[datetime | None] = mapped_column("finished_at", DateTime(True))
@@ -86,6 +82,9 @@ class MessageMixin:
 
     # What pages have been shown of me, while I am written.
     broadcast = None
+    # The id of the message I follow, and what else was said in my place, once they are known.
+    parent: int | None = None
+    _versions: list[Version] | None = None
 
     @declared_attr
     def chat(cls) -> Mapped[Any]:
@@ -104,8 +103,39 @@ class MessageMixin:
 
     @property
     def retryable(self) -> bool:
-        """Whether this is a reply that can be asked for again (once it is the last message)."""
+        """Whether this is a reply that can be asked for again."""
         return self.role == "assistant" and not self.running
+
+    @property
+    def follows(self) -> int:
+        """Where I am, for `run` and the like to write something else there (see `after`)."""
+        return self.id - 1 if self.parent_id is None else self.parent_id
+
+    @property
+    def versions(self) -> list[Version]:
+        """Me and what else was said in my place, first to last; empty in a chat with no branches.
+
+        `Chat.show_versions` tells many messages at once.
+        """
+        if self._versions is None:
+            self._versions = []
+            self.chat.show_versions([self])
+        return self._versions
+
+    @versions.setter
+    def versions(self, versions: list[Version]) -> None:
+        self._versions = versions
+
+    @property
+    def version(self) -> int:
+        """Which of my `versions` I am, from 1 on."""
+        return 1 + [each.id for each in self.versions].index(self.id)
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether pages can be shown me as the last of what they show: no branch was changed."""
+        turned_at = self.chat.branch_revision
+        return self.chat.leaf_id is None and (not turned_at or turned_at != self.revision)
 
     @property
     def author(self) -> str | None:
@@ -169,15 +199,6 @@ class MessageMixin:
         db.session.execute(ending(inspect(cls), *end), {**bound, "message_id": message_id})
         commit()
 
-    @persistent
-    def supersede(self) -> None:
-        """Take a reply that has ended out of the conversation; its cost still counts."""
-        self.superseded = True
-        self.revision = self.chat.next_revision()
-        commit()
-        self.chat.hooks.on_message_update(self)
-        release()
-
 
 @event.listens_for(MessageMixin, "after_mapper_constructed", propagate=True)
 def furnish(mapper, message):
@@ -195,6 +216,7 @@ def furnish(mapper, message):
     Index(alone, of_chat, unique=True, sqlite_where=running, postgresql_where=running)
     Index(f"{table.name}_by_chat", of_chat, table.c.id)
     Index(f"{table.name}_by_revision", of_chat, table.c.revision)
+    Index(f"{table.name}_by_parent", of_chat, table.c.parent_id)
     never_reuse_ids(table)
     family_of(message).add_message(message)
 

@@ -17,12 +17,15 @@ def with_chat(mapper, owner):
 
 @functools.cache
 def counted(mapper, *names):
-    """Return the statement that counts a change of a chat and sets what has these names."""
+    """Return the statement that counts a change of a chat and sets what has these names.
+
+    It returns the number, and the leaf that is looked at.
+    """
     columns = mapper.columns
     values: dict = {columns[name]: bindparam(f"new_{name}") for name in names}
     change = update(mapper.local_table).where(columns["id"] == bindparam("chat_id"))
     values[columns["revision"]] = columns["revision"] + 1
-    return change.values(values).returning(columns["revision"])
+    return change.values(values).returning(columns["revision"], columns["leaf_id"])
 
 
 @functools.cache

@@ -104,7 +104,8 @@ class Writing:
         # Redis may know a second more than the last checkpoint.
         live.snapshot(chat_id).refresh(self.message)
         content = self.message.content
-        if self.fail(provider.estimate_usage(self.chat.history(self.id), content), content):
+        asked_for = self.chat.history(self.message.follows)
+        if self.fail(provider.estimate_usage(asked_for, content), content):
             live.end_turn(chat_id)
 
     def fail(self, usage, content):
@@ -211,6 +212,9 @@ class Writing:
         end = ending(inspect(self.message).mapper, *values)
         result: Any = db.session.execute(end, {**bound, "message_id": self.id})
         ended = result.rowcount
+        if ended:
+            worthless = values["status"] == "failed" or not values["content"].strip()
+            self.chat.settle_on(self.message, worthless)
         commit()
         gone = not (ended or self._ended_at(values["_finished_at"]))
         return self._note_end(values, gone)

@@ -11,7 +11,7 @@ from sqlalchemy import event, insert
 
 from app import show_page
 from chattable import live, queue, shredder
-from chattable.chat import PAGE
+from chattable.reading import PAGE
 from models import NEW_CHAT, Chat, Message, User, db
 from tests.page import Page, parse
 from tests.services import wait_until

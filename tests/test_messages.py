@@ -384,7 +384,7 @@ def test_a_request_whose_worker_died_before_saving_the_message_is_on_the_books(
     send("a long question " * 100, client_id=client_id, model="gpt-4o")
     run_jobs()
     lost, question, reply = messages()
-    assert (lost.status, lost.superseded, lost.usage_estimated) == ("failed", True, True)
+    assert (lost.status, lost.unseen, lost.usage_estimated) == ("failed", True, True)
     assert lost.prompt_token_usage == 404
     assert (question.role, reply.status) == ("user", "complete")
     with app.app_context():
@@ -402,7 +402,7 @@ def test_the_same_id_in_another_chat_is_another_message(ada, send, run_jobs, mes
     for fields in ({}, {"chat_id": other}):
         send("Hello", client_id=client_id, **fields)
         run_jobs()
-    assert [message.superseded for message in messages()] == [False] * 4
+    assert len(messages()) == 4
     assert len(provider.requests) == 2
 
 
@@ -709,17 +709,14 @@ def test_a_turn_that_somebody_took_over_is_not_ended_by_whom_it_was_taken_from(a
         assert live.turn_holder(chat)[0] == "mine"
 
 
-@pytest.mark.parametrize(("tell", "holder"), [("announced", ""), ("superseded", "a retry")])
-def test_a_turn_ends_with_the_announcement_of_an_end_but_not_while_it_is_asked_again(
-    app, chat, tell, holder
-):
+def test_a_turn_ends_with_the_announcement_of_an_end(app, chat):
     with app.app_context():
         reply = db.session.get(Chat, chat).begin_reply("gpt-4o-mini")
         reply.status = "stopped"
         db.session.commit()
         live.take_turn(chat, "a retry")
-        live.broadcast_message(reply) if tell == "announced" else reply.supersede()
-        assert live.turn_holder(chat)[0] == holder
+        live.broadcast_message(reply)
+        assert live.turn_holder(chat)[0] == ""
 
 
 # asking again
@@ -775,23 +772,19 @@ def test_asking_again_can_pick_another_model(ada, replied, run_jobs, messages):
 
 
 def test_asking_again_twice_at_once_asks_once(ada, replied, run_jobs, provider, messages):
-    path = f"/messages/{replied}/retry"
-    answers = [ada.post(path, headers=HTMX).status_code for _ in range(2)]
+    again = f"/messages/{replied}/retry"
+    answers = [ada.post(again, headers=HTMX).status_code for _ in range(2)]
     assert answers[0] == 204
     run_jobs()
     assert len(provider.requests) == 2
-    assert [message.superseded for message in messages()] == [False, True, False]
+    assert len(messages()) == 3
 
 
-def test_only_the_latest_reply_can_be_asked_for_again(ada, send, replied, run_jobs, messages):
-    send("And then?")
-    run_jobs()
-    question = messages()[0].id
-    for message in (question, replied):
-        answer = ada.post(f"/messages/{message}/retry", headers=HTMX)
-        assert answer.status_code == 409
-        assert "latest reply" in sentence(answer)
-    assert len(messages()) == 4
+def test_only_a_reply_that_has_ended_can_be_asked_for_again(ada, replied, messages):
+    answer = ada.post(f"/messages/{messages()[0].id}/retry", headers=HTMX)
+    assert answer.status_code == 409
+    assert "Only a reply that has ended" in sentence(answer)
+    assert len(messages()) == 2
 
 
 def test_a_model_that_is_gone_cannot_be_asked_again(app, ada, replied, queued):

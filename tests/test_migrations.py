@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
+from models import Chat, Message, db
+
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = {"users", "chats", "messages", "installs"}
 
@@ -126,3 +128,46 @@ def test_everybody_who_was_there_gets_a_random_name_and_nobody_a_used_id(flask_d
     flask_db("downgrade", "0001")
     flask_db("upgrade")
     assert len(run_sql(url, "SELECT id FROM users")) == 3
+
+
+CHAT_WITH_A_RETRY = (
+    "INSERT INTO chats (chattable_type, chattable_id, title, revision, created_at, updated_at)"
+    " VALUES ('User', 1, '{0}', 6, '2026-01-01 00:00:00', '2026-01-01 00:00:00')"
+)
+OLD_MESSAGE = (
+    "INSERT INTO messages (chat_id, role, status, content, finish_reason, usage_estimated,"
+    " superseded, revision, input_cost, output_cost, created_at)"
+    " VALUES ({0}, '{1}', 'complete', '{2}', {3}, false, {4}, 1, 5, 5, '2026-01-01 00:00:00')"
+)
+# (chat, role, content, finish reason, superseded)
+OLD_MESSAGES = [
+    (1, "user", "a", "NULL", "false"),
+    (1, "assistant", "A1", "'stop'", "true"),
+    (1, "assistant", "A2", "'stop'", "true"),
+    (1, "assistant", "A3", "'stop'", "false"),
+    (1, "user", "b", "NULL", "false"),
+    (1, "assistant", "", "'unseen'", "true"),
+    (1, "assistant", "B", "'stop'", "false"),
+    (2, "user", "plain", "NULL", "false"),
+    (2, "assistant", "", "'unseen'", "true"),
+    (2, "assistant", "Plain.", "'stop'", "false"),
+]
+
+
+def test_what_was_replaced_becomes_a_version_and_no_cost_is_lost(flask_db, url, make_app):
+    flask_db("upgrade", "0004")
+    run_sql(url, *map(CHAT_WITH_A_RETRY.format, "xy"))
+    run_sql(url, *(OLD_MESSAGE.format(*each) for each in OLD_MESSAGES))
+    flask_db("upgrade")
+    with make_app(DATABASE_URL=url).app_context():
+        chats = {chat.title: chat for chat in db.session.scalars(db.select(Chat))}
+        shown = [(each.content, len(each.versions)) for each in chats["x"].page()[0]]
+        assert shown == [("a", 1), ("A3", 3), ("b", 1), ("B", 1)]
+        assert [each.content for each in chats["y"].path()] == ["plain", "Plain."]
+        assert (chats["x"].branch_revision, chats["y"].branch_revision) == (7, 0)
+        assert chats["x"].cost * 10**12 == 70
+        chats["x"].show(db.session.get(Message, 2))
+        assert [each.content for each in chats["x"].path()] == ["a", "A1"]
+    flask_db("downgrade", "0004")
+    hidden = run_sql(url, "SELECT content FROM messages WHERE superseded ORDER BY id")
+    assert [content for (content,) in hidden] == ["A1", "A2", "", ""]

@@ -674,8 +674,7 @@ def test_who_goes_leaves_nothing_behind(foreign_keys, end):
     for each in (chat, other):
         each.say("user", "Hi")
         each.run("gpt-4o")
-        each.messages[-1].supersede()
-        each.run("gpt-4o")
+        each.run("gpt-4o", after=each.messages[-1].follows)
     end(stranger.db, chat)
     stranger.db.session.commit()
     assert stranger.db.session.query(stranger.AiChat).all() == [other]
@@ -755,9 +754,9 @@ def test_without_redis_a_chat_goes_on_and_the_log_says_so_once(alone, caplog):
     chat = alone.new_chat()
     chat.say("user", "Hi")
     assert chat.run("gpt-4o").status == "complete"
-    chat.messages[-1].supersede()
-    assert [message.status for message in chat.page()[0]] == ["complete"]
-    assert chat.run("gpt-4o").status == "complete"
+    again = chat.run("gpt-4o", after=chat.messages[-1].follows)
+    assert [message.status for message in chat.page()[0]] == ["complete", "complete"]
+    assert (again.version, len(chat.messages)) == (2, 3)
     chat.delete()
     assert alone.db.session.query(alone.AiMessage).count() == 0
     assert len([said for said in caplog.messages if "Redis" in said]) == 1, caplog.text

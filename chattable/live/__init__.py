@@ -7,7 +7,7 @@ from chattable.live.broadcast import (
 )
 from chattable.live.catalog import keep_models, known_models
 from chattable.live.connection import CONNECTIONS, check_writing, redis
-from chattable.live.frames import render, since_frame
+from chattable.live.frames import ANEW, render, since_frame
 from chattable.live.keys import channel, install, lease_key, own, prefix, stops_channel, turn_key
 from chattable.live.outbox import ANNOUNCE, announce
 from chattable.live.question import give_updates
@@ -32,6 +32,7 @@ from chattable.live.turns import (
 )
 
 __all__ = [
+    "ANEW",
     "ANNOUNCE",
     "BACKLOG_BYTES",
     "Broadcast",

@@ -10,11 +10,11 @@ from redis.exceptions import RedisError, ResponseError
 
 from chattable.live.connection import redis, severity
 from chattable.live.frames import (
+    ANEW,
     article,
     article_frame,
     ending_frame,
     growth_frame,
-    removal,
 )
 from chattable.live.keys import (
     LIFETIME,
@@ -52,9 +52,8 @@ def broadcast_message(message: Any) -> None:
     forget = reply_keys(message.chat_id) if message.role == "assistant" else []
     if message.retryable:
         forget += [lease_key(message.id), stop_key(message.id)]
-        if not message.superseded:
-            # The turn ends with the announcement: who sees it may send the next message.
-            forget.append(turn_key(message.chat_id))
+        # The turn ends with the announcement: who sees it may send the next message.
+        forget.append(turn_key(message.chat_id))
     # A process may end with its last reply.
     begins = message.role == "assistant" and message.running and message.id
     announce(message.chat_id, frame, forget, message.retryable, begins, kept)
@@ -64,8 +63,8 @@ def frame_of(message):
     """Return the frame that shows a message as it is, and what `announce` calls `kept`."""
     # Once: told again, it may have been changed.
     broadcast, message.broadcast = message.broadcast, None
-    if message.superseded:
-        return removal(message), None
+    if not message.looked_at:
+        return ANEW, None
     if broadcast and broadcast.shown:
         return broadcast.last_frame(message)
     return article_frame(article(message)), None

@@ -11,6 +11,8 @@ from markupsafe import Markup
 TAG = re.compile(r"<[^>]*>")
 # htmx leaves the children of such an element; its value is how long their text is, in UTF-16.
 KEPT = "hx-morph-skip-children"
+# Not for pages: it has their sockets look again what there is, as if the page had been away.
+ANEW = '{"anew":true}'
 
 
 def render(template: str, **context: Any) -> str:
@@ -61,10 +63,6 @@ def article_without_body(message):
 def since_frame(revision):
     """Return the frame that tells a page at which revision it is now, for when it comes again."""
     return f'{{"since":{revision}}}'
-
-
-def removal(message):
-    return partial(f"#message-{message.id}", "delete", "")
 
 
 def growth_frame(message, patches):

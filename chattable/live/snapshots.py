@@ -10,7 +10,7 @@ from markupsafe import Markup
 from redis.exceptions import RedisError
 
 from chattable.live.connection import redis
-from chattable.live.frames import article, article_frame, removal, render
+from chattable.live.frames import article, article_frame, render
 from chattable.live.keys import reply_keys, seq_key
 
 
@@ -40,10 +40,8 @@ class Snapshot:
 
     def frames(self, messages: Sequence[Any]) -> list[str]:
         """Return the frames that bring a page up to `messages` and the reply's latest word."""
-        kept = [self._article(message) for message in messages if not message.superseded]
-        gone = [removal(each) for each in messages if each.superseded and not each.unseen]
-        shown = [article_frame(*kept)] if kept else []
-        return ["".join(gone)] * bool(gone) + shown + self._news(messages)
+        shown = [article_frame(*map(self._article, messages))] if messages else []
+        return shown + self._news(messages)
 
     def list_frames(self, chat: Any, messages: Sequence[Any], older: int | None) -> list[str]:
         """Return the frames after which a page shows `messages` alone, as a fresh load does."""

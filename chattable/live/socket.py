@@ -19,6 +19,7 @@ from wsproto.utilities import LocalProtocolError
 
 from chattable.database import db
 from chattable.live.connection import severity
+from chattable.live.frames import ANEW
 from chattable.live.keys import channel
 from chattable.live.relay import GONE, NOT_YOURS, TRY_AGAIN, Watcher
 
@@ -83,7 +84,7 @@ def serve(
             watcher, seq, frames = let_in(socket, chat_id, refuses, catch_up, stay)
             for frame in frames:
                 send(socket, TextMessage(frame))
-            follow(socket, watcher, seq)
+            follow(socket, watcher, seq, catch_up)
             code = watcher.code or TRY_AGAIN
     except LocalProtocolError:
         log.debug("chat %s: the socket was closed from outside", chat_id)
@@ -181,11 +182,13 @@ def hung_up(sock):
         return False  # a socket file
 
 
-def follow(socket, watcher, seq):
+def follow(socket, watcher, seq, catch_up):
     while socket.connected and not watcher.code:
         news = watcher.next(PING)
         if news and not news[1]:
             socket.sock.sendall(ALIVE)
+        elif news and news[1] == ANEW:
+            seq = look_again(socket, catch_up)
         elif news and news[0] > seq:
             send(socket, TextMessage(news[1]))
         elif not news and not watcher.code:
@@ -194,6 +197,17 @@ def follow(socket, watcher, seq):
             socket.pong_received = False
             socket.sock.sendall(socket.ws.send(Ping()) + ALIVE)
             rest(socket)
+
+
+def look_again(socket, catch_up):
+    """Send a page what it would be given if it came now; return the number where it stands."""
+    with current_app.extensions["chattable_line"].place(socket.event) as entered:
+        if not entered:
+            return 0
+        seq, frames = catch_up()
+    for frame in frames:
+        send(socket, TextMessage(frame))
+    return seq
 
 
 def rest(socket):

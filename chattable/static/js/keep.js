@@ -22,7 +22,12 @@ function mend() {
 
 htmx.config.morphIgnore.push("open");
 htmx.registerExtension("chattable", {
-  htmx_before_ws_message: (_, { message }) => void (since = message.json?.since ?? since),
+  htmx_before_ws_message(_, { message }) {
+    since = message.json?.since ?? since;
+    // A reply in a branch that is not looked at: only the frame that turns to another branch is.
+    const away = document.querySelector("#elsewhere [data-message]")?.dataset.message;
+    return !away || message.text.includes('"#elsewhere"') || !RegExp(`#?message-${away}\\b`).test(message.text);
+  },
   htmx_before_swap(source, { tasks }) {
     if (source.matches("[hx-ws\\:connect]") && tasks.some(({ target }) => !target)) mend();
     for (const task of tasks) {

@@ -1,0 +1,199 @@
+"""How a chat is read: the branch looked at, page by page, and what a page has missed of it."""
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from chattable import live
+from chattable.branches import (
+    LATEST,
+    MANY,
+    ROOT,
+    Version,
+    branch,
+    down,
+    first_of_all,
+    first_versions,
+    seen,
+    tip,
+    versions,
+)
+from chattable.database import db, id_of
+from chattable.family import family_of
+from chattable.history import conversation, told
+from chattable.writing import RUNNING
+
+PAGE = 30
+# More messages than a chat has.
+ALL = LATEST
+
+
+class Reading:
+    """What `ChatMixin` has to be read by."""
+
+    if TYPE_CHECKING:  # the chat's own
+        leaf_id: Any
+        revision: Any
+        branch_revision: Any
+        surroundings: Any
+
+    @property
+    def running_reply(self) -> Any | None:
+        """The reply that is being written, or None."""
+        return db.session.scalar(self._mine().where(self._message.status.in_(RUNNING)))
+
+    @property
+    def reply_elsewhere(self) -> Any | None:
+        """The reply that is being written in a branch which is not looked at, or None."""
+        return self.running_reply if self.leaf_id else None
+
+    def path(self, limit: int = ALL) -> list[Any]:
+        """Return the conversation as it is looked at, or its last `limit` messages, in order."""
+        return list(reversed(self._up(self.leaf_id, limit)))
+
+    def page(
+        self, before: int | None = None, snapshot: live.Snapshot | None = None
+    ) -> tuple[list[Any], int | None]:
+        """Return (messages, older): the last `PAGE` of `path`, oldest first, as of this moment.
+
+        `before` is the id of a message to end before; `older` is such an id if there are more.
+        """
+        snapshot = snapshot or live.snapshot(id_of(self))
+        latest = self._up(self._before(before) if before else self.leaf_id, PAGE + 1)
+        messages = [snapshot.refresh(message) for message in reversed(latest[:PAGE])]
+        self.show_versions(messages)
+        return messages, messages[0].id if len(latest) > PAGE else None
+
+    def show_versions(self, messages: list[Any]) -> None:
+        """Have messages know their `versions`, by a few queries for all of them."""
+        if not self.branch_revision:
+            return
+        parents = {message.id: self.parent_of(message) for message in messages}
+        found = self._versions(set(parents.values()))
+        for message in messages:
+            same_place = found.get(parents[message.id], ())
+            message.versions = [each for each in same_place if each.role == message.role]
+        shown = {message.id for message in messages}
+        others = {each.id: each for message in messages for each in message.versions}
+        hidden = list(others.keys() - shown)
+        for id, _, count in self._down(hidden, MANY) if hidden else ():
+            others[id].following = count
+
+    def _versions(self, parents):
+        """Return {id: [what follows that message]}, first to last."""
+        message = self._message
+        found: dict[int, list[Version]] = {}
+        rows = self._ask(first_of_all(message)) if ROOT in parents else []
+        rows += self._ask(first_versions(message), parents=list(parents - {ROOT}))
+        rows += self._ask(versions(message), parents=list(parents))
+        for parent_id, *version in rows:
+            found.setdefault(parent_id, []).append(Version(*version))
+        return found
+
+    def catch_up(self, since: int) -> tuple[int, list[str]]:
+        """Return (seq, frames) that bring a page loaded at revision `since` up to this moment.
+
+        A page that has missed more than it shows at first, or looks at another branch, is given
+        what a fresh load shows.
+        """
+        snapshot, changed = self._look(since)
+        if snapshot.outlived_by(changed):
+            # It has ended since: frames that are still to come do not fit the reply as it is now.
+            snapshot, changed = self._look(since)
+        if len(changed) > PAGE or self.branch_revision > since:
+            frames = snapshot.list_frames(self, *self.page(snapshot=snapshot))
+        else:
+            frames = snapshot.frames(self._looked_at(changed))
+        if self.revision > since:
+            frames += [*self.surroundings(), live.since_frame(self.revision)]
+        return snapshot.seq, frames
+
+    def _look(self, since):
+        """Return what Redis has, and then the messages that the database has changed."""
+        snapshot = live.Snapshot(id_of(self))
+        # What was read of me before may be older.
+        db.session.refresh(self)
+        return snapshot, self._changed_since(since)
+
+    def _changed_since(self, revision):
+        """Return the messages changed since, and the one that is running; no more than enough."""
+        message = self._message
+        query = self._mine().where(message.revision > revision, seen(message))
+        changed = db.session.scalars(query.order_by(message.revision).limit(PAGE + 1)).all()
+        reply = self.running_reply
+        return sorted({*changed, reply} - {None}, key=lambda message: message.id)
+
+    def _looked_at(self, messages):
+        """Leave out what is in other branches; with the rest goes which versions there are."""
+        if self.branch_revision and messages:
+            path = {message.id for message in self._up(self.leaf_id, 2 * PAGE)}
+            messages = [message for message in messages if message.id in path]
+            self.show_versions(messages)
+        return messages
+
+    def history(self, after: int | None = None) -> list[dict[str, str]]:
+        """Return what the provider is told: the conversation up to the message `after`.
+
+        That is the one looked at last, if none is given; see `chattable.branches` for others.
+        """
+        return conversation(self._said(after))
+
+    def _said(self, after=None):
+        query, leaf_id = branch(self._message, *told(self._message)), self._start(after)
+        return self._ask(query, leaf_id=leaf_id, limit=ALL)[::-1]
+
+    def answer_to(self, message_id: int, beyond: int = 0) -> Any | None:
+        """Return the first reply, however it ended, to a message (or `ROOT`), or None.
+
+        So many are left out: those `beyond` which one is asked for.
+        """
+        found = self._versions({message_id}).get(message_id, ())
+        replies = [each.id for each in found if each.role == "assistant"]
+        return db.session.get(self._message, replies[beyond]) if replies[beyond:] else None
+
+    def leads_to(self, message_id: int) -> bool:
+        """Return whether a message is in the branch that is looked at."""
+        message, path = self._message, {"leaf_id": self.leaf_id, "limit": ALL}
+        return message_id in {id for id, _ in self._ask(branch(message, message.id), **path)}
+
+    def _start(self, after):
+        return self.leaf_id if after is None else after
+
+    def _tip(self, leaf_id):
+        """Return the id of the last message up to `leaf_id`, `ROOT` if there is none."""
+        return (
+            db.session.scalar(tip(self._message), {"chat_id": id_of(self), "leaf_id": leaf_id})
+            or ROOT
+        )
+
+    def _before(self, message_id):
+        message = self._message
+        place = func.coalesce(message.parent_id, message.id - 1)
+        found = db.session.scalar(self._mine(place).where(message.id == message_id))
+        return message_id - 1 if found is None else found
+
+    def parent_of(self, message: Any) -> int:
+        """Return the id of the message before another, `ROOT` if there is none."""
+        if message.parent is None:
+            message.parent = self._tip(message.follows)
+        return message.parent
+
+    def _down(self, tops, limit=ALL):
+        return self._ask(down(self._message), tops=tops, limit=limit)
+
+    def _up(self, leaf_id, limit):
+        rows = self._ask(branch(self._message), leaf_id=leaf_id, limit=limit)
+        for message, parent in rows:
+            message.parent = parent or ROOT
+        return [message for message, _ in rows]
+
+    def _ask(self, query, **values):
+        return db.session.execute(query, {"chat_id": id_of(self), **values}).all()
+
+    def _mine(self, what=None):
+        message = self._message
+        return select(message if what is None else what).where(message.chat_id == id_of(self))
+
+    @property
+    def _message(self):
+        return family_of(type(self)).message
