@@ -540,7 +540,7 @@ def test_a_few_pages_are_let_in_at_a_time_and_who_leaves_the_line_is_forgotten(o
 def test_a_page_that_answers_no_ping_has_vanished(monkeypatch):
     monkeypatch.setattr("chattable.live.socket.PING", 0)
     page, server = connected()
-    live.follow(server, live.Watcher(), 0)
+    live.follow(server, live.Watcher(), 0, None)
     assert server.pong_received is False
     page.close()
 
