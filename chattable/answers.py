@@ -6,6 +6,7 @@ For jobs: an app enqueues `say_and_answer`, or writes a job of its own with the 
 import logging
 import time
 import uuid
+from typing import Any
 
 from flask import g
 from rq import get_current_job
@@ -120,7 +121,7 @@ def stop_answer(chat: ChatMixin) -> None:
     if job and not chat.running_reply:
         match job.args:
             case _, content, model, client_id, *after if client_id == token:
-                ended = {"status": "stopped", "finished_at": now()}
+                ended: dict[str, Any] = {"status": "stopped", "finished_at": now()}
                 chat.exchange(content, client_id, model, *after, **ended)
         take_back(job, id_of(chat), token)
     # Perhaps a worker was faster.
