@@ -44,7 +44,7 @@ from chattable.message import MessageMixin, is_doubled
 from chattable.owner import Chattable
 from chattable.queries import cost_of_chat, counted, with_chat
 from chattable.reading import Reading
-from chattable.writing import INTERRUPTED, RUNNING, give_up
+from chattable.writing import INTERRUPTED, give_up
 
 
 class ReplyInProgress(Exception):
@@ -173,7 +173,7 @@ class ChatMixin(Reading):
     def has_running_reply(cls, chat_id: int) -> bool:
         """Return whether a reply in a chat is being written, and hold no connection afterwards."""
         message = family_of(cls).message
-        mine = message.chat_id == chat_id, message.status.in_(RUNNING)
+        mine = message.chat_id == chat_id, message.is_running()
         found = db.session.scalar(select(message.id).where(*mine)) is not None
         commit()
         return found
@@ -231,7 +231,7 @@ class ChatMixin(Reading):
         only one that asks: unlike `run`, this may be billed in vain.
         """
         message = self._message
-        in_the_way = or_(message.client_id == client_id, message.status.in_(RUNNING))
+        in_the_way = or_(message.client_id == client_id, message.is_running())
         if db.session.scalar(self._mine(message.id).where(in_the_way).limit(1)):
             return None
         return provider.Completion(model, conversation(self._said(after), content))

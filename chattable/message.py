@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    bindparam,
     event,
     inspect,
     select,
@@ -157,8 +158,17 @@ class MessageMixin:
         return db.session.scalar(query)
 
     @classmethod
+    def is_running(cls) -> Any:
+        """Return the SQL condition that I am being written.
+
+        With its values written out: SQLite takes the index of running replies for no others.
+        """
+        values: Any = bindparam("running", RUNNING, expanding=True, literal_execute=True)
+        return cls.status.in_(values)
+
+    @classmethod
     def running_ids(cls) -> list[int]:
-        return list(db.session.scalars(select(cls.id).where(cls.status.in_(RUNNING))))
+        return list(db.session.scalars(select(cls.id).where(cls.is_running())))
 
     # How it grows and ends: `writing` has the whole of it.
 

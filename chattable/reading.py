@@ -21,7 +21,6 @@ from chattable.branches import (
 from chattable.database import db, id_of
 from chattable.family import family_of
 from chattable.history import conversation, told
-from chattable.writing import RUNNING
 
 PAGE = 30
 # More messages than a chat has.
@@ -40,7 +39,7 @@ class Reading:
     @property
     def running_reply(self) -> Any | None:
         """The reply that is being written, or None."""
-        return db.session.scalar(self._mine().where(self._message.status.in_(RUNNING)))
+        return db.session.scalar(self._mine().where(self._message.is_running()))
 
     @property
     def reply_elsewhere(self) -> Any | None:
