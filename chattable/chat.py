@@ -71,6 +71,7 @@ class ChatMixin(Reading):
     leaf_id: Mapped[int | None] = mapped_column(Integer)
     branch_revision: Mapped[int] = mapped_column(Integer, default=0)
     _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
+    # When a message was last added: what changes one later moves no chat up.
     _updated_at: Mapped[datetime] = mapped_column("updated_at", DateTime(True), default=now)
 
     created_at = converted("_created_at", Moment())
@@ -277,7 +278,7 @@ class ChatMixin(Reading):
     def _save(self, moment, new, after):
         self._flush()
         changes = self.also_changes(new[0].get("content"))
-        revision = self.next_revision(**changes)
+        revision = self.next_revision(_updated_at=now(), **changes)
         if revision is None:  # I am gone, and SQLite may not mind
             db.session.rollback()
             return []
@@ -343,13 +344,11 @@ class ChatMixin(Reading):
         # A reply must not hold a database connection while it streams.
         commit()
 
-    def next_revision(self, active: bool = True, **changes: Any) -> int | None:
+    def next_revision(self, **changes: Any) -> int | None:
         """Count one more change (in the transaction at hand), make those of columns that go along.
 
         Return its number, None if the chat is gone. With it I know which leaf is looked at.
         """
-        if active:
-            changes["_updated_at"] = now()
         values = {f"new_{name}": value for name, value in changes.items()}
         values["chat_id"] = id_of(self)
         counting = counted(inspect(self).mapper, *changes)
@@ -365,7 +364,7 @@ class ChatMixin(Reading):
     @persistent
     def show(self, message: MessageMixin) -> None:
         """Have the branch through a message looked at, on every page and from now on."""
-        if self.next_revision(active=False) is None:
+        if self.next_revision() is None:
             return db.session.rollback()
         if not self.leads_to(id_of(message)):
             self.turn(self._leaf_under(id_of(message)))
