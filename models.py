@@ -12,12 +12,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from chattable import ChatMixin, Chattable, MessageMixin, live
+from chattable import ChatMixin, Chattable, MessageMixin, live, markdown
 from chattable.connections import beside
 from chattable.database import Moment, converted, now, persistent
 
 NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
+# Characters of a message that are read for its title.
+OPENING = 1_000
 
 
 class Base(DeclarativeBase):
@@ -87,7 +89,7 @@ class User(Chattable, UserMixin, Model):
 
     def on_message_create(self, message: "Message") -> None:
         live.broadcast_message(message)
-        if message.role == "user" and message.chat.title == opening_words(message.content):
+        if message.revision == 1:  # its first words are its title now
             message.chat.broadcast_title()
             message.chat.told_at = message.revision
 
@@ -113,7 +115,8 @@ class Chat(ChatMixin, Model):
     told_at = None
 
     def also_changes(self, content: str | None) -> dict[str, Any]:
-        return {"title": opening_words(content)} if content and self.title == NEW_CHAT else {}
+        unnamed = self.title == NEW_CHAT and not self.revision
+        return {"title": opening_words(content)} if content and unnamed else {}
 
     @persistent
     def rename(self, title: str) -> None:
@@ -162,10 +165,15 @@ def initials(name: str) -> str:
 
 
 def opening_words(content: str) -> str:
-    """Return the start of a message as a title of at most `TITLE_LENGTH` characters."""
-    words = " ".join(content.split())
+    """Return the start of a message, without Markdown, as a title."""
+    opening = content[:OPENING]
+    return shortened(markdown.words(opening) or " ".join(opening.split())) or NEW_CHAT
+
+
+def shortened(words: str) -> str:
+    """Return words as a title of at most `TITLE_LENGTH` characters."""
     if len(words) <= TITLE_LENGTH:
-        return words or NEW_CHAT
+        return words
     short = textwrap.shorten(words, TITLE_LENGTH, placeholder="…")
     # Not every script has spaces, and an address has none.
     return short if len(short) > TITLE_LENGTH // 2 else f"{words[: TITLE_LENGTH - 1]}…"

@@ -94,10 +94,11 @@ def _dialect(md):
     )
 
 
-def _parser(*plugins):
+def parser_for(renderer, *plugins):
+    """Return a parser whose tokens `renderer` gets."""
     rules = [strikethrough, marks, task_lists, _dialect, *plugins]
-    return mistune.Markdown(_renderer, Blocks(), Inline(), plugins=rules)
+    return mistune.Markdown(renderer, Blocks(), Inline(), plugins=rules)
 
 
 _renderer = Renderer()
-_with_links, _without_links = _parser(bare_links), _parser()
+_with_links, _without_links = parser_for(_renderer, bare_links), parser_for(_renderer)
