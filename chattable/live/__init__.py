@@ -7,12 +7,21 @@ from chattable.live.broadcast import (
 )
 from chattable.live.catalog import keep_models, known_models
 from chattable.live.connection import CONNECTIONS, check_writing, redis
-from chattable.live.frames import ANEW, render, since_frame
-from chattable.live.keys import channel, install, lease_key, own, prefix, stops_channel, turn_key
-from chattable.live.outbox import ANNOUNCE, announce
+from chattable.live.frames import ANEW, listed_frame, render, since_frame
+from chattable.live.keys import (
+    channel,
+    install,
+    lease_key,
+    own,
+    owner_channel,
+    prefix,
+    stops_channel,
+    turn_key,
+)
+from chattable.live.outbox import ANNOUNCE, announce, announce_on
 from chattable.live.question import give_updates
 from chattable.live.relay import BACKLOG_BYTES, GONE, NOT_YOURS, SILENCE, Watcher
-from chattable.live.snapshots import Snapshot, snapshot
+from chattable.live.snapshots import Snapshot, latest_number, snapshot
 from chattable.live.socket import CATCHING_UP, PING, follow, relay_chat, rest, same_origin, serve
 from chattable.live.start import init_app
 from chattable.live.turns import (
@@ -48,6 +57,7 @@ __all__ = [
     "TURN",
     "Watcher",
     "announce",
+    "announce_on",
     "broadcast_deletion",
     "broadcast_message",
     "channel",
@@ -61,10 +71,13 @@ __all__ = [
     "install",
     "keep_models",
     "known_models",
+    "latest_number",
     "lease",
     "lease_key",
     "leased",
+    "listed_frame",
     "own",
+    "owner_channel",
     "prefix",
     "redis",
     "render",

@@ -65,6 +65,11 @@ def since_frame(revision):
     return f'{{"since":{revision}}}'
 
 
+def listed_frame(number):
+    """Return the frame that tells a page how many frames of its owner's it has seen."""
+    return f'{{"listed":{number}}}'
+
+
 def growth_frame(message, patches):
     """Return the frame that applies `patches` to the body of a message.
 

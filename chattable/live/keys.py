@@ -37,7 +37,17 @@ def channel(chat_id: int) -> str:
 
 
 def seq_key(chat_id):
-    return f"{channel(chat_id)}:seq"
+    return number_key(channel(chat_id))
+
+
+def number_key(channel):
+    """Return where Redis counts the frames of a channel."""
+    return f"{channel}:seq"
+
+
+def owner_channel(kind: str, owner_id: int) -> str:
+    """Return the channel of what becomes of somebody's chats."""
+    return f"{prefix()}:{kind}:{owner_id}"
 
 
 def reply_keys(chat_id):

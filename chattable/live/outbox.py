@@ -12,7 +12,7 @@ from flask import current_app, g
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from chattable.live.connection import severity
-from chattable.live.keys import LIFETIME, channel, install, lease_key, over_key, seq_key
+from chattable.live.keys import LIFETIME, channel, install, lease_key, number_key, over_key
 from chattable.live.threads import Keeper
 from chattable.live.turns import LEASE
 
@@ -103,18 +103,27 @@ def announce(
     the id of a reply that does, `kept` how many bytes Redis has (first of what it forgets) of the
     text of one that ends, if the frame goes by what pages have been shown of it.
     """
-    keys = [seq_key(chat_id), *forget]
-    values = [install(), channel(chat_id), frame, LIFETIME, "" if kept is None else kept]
+    more = ["" if kept is None else kept]
     if begins:
-        values += [begins, over_key(begins), lease_key(begins), LEASE]
-    nudges = current_app.extensions["chattable_nudges"]
-    missed = channel(chat_id), install(), time.monotonic()
-    failed = functools.partial(make_up_for, nudges, missed)
+        more += [begins, over_key(begins), lease_key(begins), LEASE]
+    post(channel(chat_id), frame, forget, more)
+    if wait:
+        see_off(patience=None)
+
+
+def announce_on(channel: str, frame: str) -> None:
+    """Have a frame sent to every page that follows a channel, in order."""
+    post(channel, frame)
+
+
+def post(channel, frame, forget=(), more=("",)):
+    keys = [number_key(channel), *forget]
+    values = [install(), channel, frame, LIFETIME, *more]
+    missed = channel, install(), time.monotonic()
+    failed = functools.partial(make_up_for, current_app.extensions["chattable_nudges"], missed)
     g.chattable_announced = current_app.extensions["chattable_outbox"].post(
         ANNOUNCE, keys, values, failed
     )
-    if wait:
-        see_off(patience=None)
 
 
 def see_off(_error=None, patience=RETRY):

@@ -1,6 +1,7 @@
 """The frames of a chat over HTTP, for a page whose network lets no socket through."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -9,12 +10,15 @@ from flask import Response, current_app, jsonify, request
 from chattable.live.socket import Leaving
 
 
-def give_updates(chat: Any) -> Response:
+def give_updates(chat: Any, beside: tuple[Sequence[str], dict] = ((), {})) -> Response:
     """Answer a page that asks what is new in a chat: JSON with `frames` and with its `next` query.
 
     A query has `since`, the chat's `revision` when the page was made, and what it `had`: how many
-    frames since then, and their digest. Frames that it had already are left out.
+    frames since then, and their digest. Frames that it had already are left out. `beside` are
+    frames of what the page shows beside the chat (None: it shows no other), and their own query.
     """
+    if chat is None:
+        return answer(*beside)
     # First: what changes while we read is then sent again, never missed.
     revision = chat.revision
     since = min(max(request.args.get("since", 0, int), 0), revision)
@@ -26,9 +30,13 @@ def give_updates(chat: Any) -> Response:
     else:
         following = {"since": since, "had": len(frames), "digest": digest_of(frames)}
     new = frames[had:] if digest == digest_of(frames[:had]) else frames
-    answer = jsonify(frames=new, next=urlencode(following))
-    answer.cache_control.no_store = True
-    return answer
+    return answer([*new, *beside[0]], following | beside[1])
+
+
+def answer(frames, following):
+    response = jsonify(frames=frames, next=urlencode(following))
+    response.cache_control.no_store = True
+    return response
 
 
 def digest_of(frames):

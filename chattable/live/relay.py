@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from chattable.live.frames import listed_frame
 from chattable.live.keys import install, own, quiet_channel
 from chattable.live.outbox import CATCH_UP
 
@@ -44,9 +45,9 @@ class Relay:
         self._tidy_at = 0.0
 
     @contextmanager
-    def watch(self, name):
+    def watch(self, name, watcher=None):
         """Subscribe to a channel; once this has given a `Watcher`, no frame is missed."""
-        watcher = Watcher()
+        watcher = watcher or Watcher()
         try:
             self._subscribe(name, watcher)
             yield watcher
@@ -169,6 +170,9 @@ class Relay:
 class Watcher:
     """The frames one socket has yet to send: bounded, so that a slow reader costs no memory."""
 
+    # Set if the page follows something beside its chat.
+    beside: "Beside | None" = None
+
     def __init__(self, code=None):
         self.code = code
         self.since = time.monotonic()
@@ -211,3 +215,23 @@ class Watcher:
             return None
         self._taken += len(frame)
         return seq, frame
+
+
+class Beside:
+    """What a page follows beside its chat, as another watcher of the same socket.
+
+    Its frames may come twice, and tell their number: the page names it when it comes again.
+    """
+
+    def __init__(self, watcher):
+        self.watcher = watcher
+        self.since = watcher.since
+        self.missed = False
+
+    def offer(self, seq, frame):
+        self.watcher.offer(math.inf, frame)
+        self.watcher.offer(math.inf, listed_frame(seq))
+
+    def close(self, code):
+        self.missed = True
+        self.watcher.close(code)

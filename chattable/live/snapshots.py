@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from chattable.live.connection import redis
 from chattable.live.frames import article, article_frame, render
-from chattable.live.keys import reply_keys, seq_key
+from chattable.live.keys import number_key, reply_keys, seq_key
 
 
 class Snapshot:
@@ -80,3 +80,11 @@ def snapshot(chat_id: int) -> Snapshot:
         return Snapshot(chat_id)
     except RedisError:
         return object.__new__(Snapshot)
+
+
+def latest_number(channel: str) -> int:
+    """Return how many frames a channel has had, as far as Redis knows."""
+    try:
+        return int(redis().get(number_key(channel)) or 0)
+    except RedisError:
+        return 0

@@ -19,9 +19,9 @@ from wsproto.utilities import LocalProtocolError
 
 from chattable.database import db
 from chattable.live.connection import severity
-from chattable.live.frames import ANEW
+from chattable.live.frames import ANEW, listed_frame
 from chattable.live.keys import channel
-from chattable.live.relay import GONE, NOT_YOURS, TRY_AGAIN, Watcher
+from chattable.live.relay import GONE, NOT_YOURS, TRY_AGAIN, Beside, Watcher
 
 PING = 25
 # Pages of a process that catch up at the same time: fewer than it has connections to the database.
@@ -69,23 +69,27 @@ def same_origin() -> bool:
 
 def serve(
     socket: Any,
-    chat_id: int,
+    chat_id: int | None,
     refuses: Callable[[], int | None],
     catch_up: Callable[[], tuple[int, list[str]]],
+    beside: Callable[[], str] | None = None,
 ) -> None:
     """Relay a chat to one socket until either side ends.
 
     `refuses()` returns None if this page may watch it, else a close code, `NOT_YOURS` or `GONE`;
-    `catch_up()` returns (seq, frames): the page's present state and the number it stands at.
+    `catch_up()` returns (seq, frames): the page's present state and the number it stands at;
+    `beside()` the name of a channel that it follows, too, or instead: see `announce_on`.
     """
     code = TRY_AGAIN
     try:
         with ExitStack() as stay:
-            watcher, seq, frames = let_in(socket, chat_id, refuses, catch_up, stay)
+            watcher, seq, frames = let_in(socket, chat_id, refuses, catch_up, beside, stay)
             for frame in frames:
                 send(socket, TextMessage(frame))
             follow(socket, watcher, seq, catch_up)
             code = watcher.code or TRY_AGAIN
+            if watcher.beside and watcher.beside.missed:
+                send(socket, TextMessage(listed_frame(0)))
     except LocalProtocolError:
         log.debug("chat %s: the socket was closed from outside", chat_id)
     except (RedisError, SQLAlchemyError, OSError) as error:
@@ -99,7 +103,7 @@ def serve(
         say_farewell(socket, code)
 
 
-def let_in(socket, chat_id, refuses, catch_up, stay):
+def let_in(socket, chat_id, refuses, catch_up, beside, stay):
     """Return the (watcher, seq, frames) of a page, nothing to watch if it has left or is refused.
 
     It goes on watching until `stay`, an `ExitStack`, ends.
@@ -112,9 +116,12 @@ def let_in(socket, chat_id, refuses, catch_up, stay):
             return Watcher(code or TRY_AGAIN), 0, []
         current_app.extensions["chattable_on_watch"](app_ctx.app)
         # Subscribe before reading, or a frame can fall between the two.
-        watcher = stay.enter_context(
-            current_app.extensions["chattable_relay"].watch(channel(chat_id))
-        )
+        relay, watcher = current_app.extensions["chattable_relay"], Watcher()
+        if chat_id is not None:
+            stay.enter_context(relay.watch(channel(chat_id), watcher))
+        if beside:
+            watcher.beside = Beside(watcher)
+            stay.enter_context(relay.watch(beside(), watcher.beside))
         leaving.tell(lambda: watcher.close(TRY_AGAIN))
         # Said at first unasked: the page is up to date then, and may ask from then on.
         watcher.ask()

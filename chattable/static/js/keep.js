@@ -1,13 +1,14 @@
 // What a page has is changed in place: what is selected, focused, scrolled or open stays so.
-const SINCE = /(?<=\?since=)\d+$/;
+const SEEN = /(?<=[?&](since|listed)=)\d+/g;
 const PAUSE = 5_000; // ms between two repairs
-let since, socket, mending, mendedAt = -PAUSE;
+const seen = { since: null, listed: null };
+let socket, mending, mendedAt = -PAUSE;
 
 // hx-ws always connects to its first address: what has come since is not asked for again.
 globalThis.WebSocket = class extends WebSocket {
   constructor(url, ...more) {
-    super(`${url}`.replace(SINCE, (first) => since ?? first), ...more);
-    if (SINCE.test(url)) socket = this;
+    super(`${url}`.replace(SEEN, (first, name) => seen[name] ?? first), ...more);
+    if (`${url}`.includes("?since=")) socket = this;
   }
 };
 
@@ -23,7 +24,7 @@ function mend() {
 htmx.config.morphIgnore.push("open");
 htmx.registerExtension("chattable", {
   htmx_before_ws_message(_, { message }) {
-    since = message.json?.since ?? since;
+    for (const name in seen) seen[name] = message.json?.[name] ?? seen[name];
     // A reply in a branch that is not looked at: only the frame that turns to another branch is.
     const away = document.querySelector("#elsewhere [data-message]")?.dataset.message;
     return !away || message.text.includes('"#elsewhere"') || !RegExp(`#?message-${away}\\b`).test(message.text);
