@@ -1,6 +1,7 @@
 """The Flask app: its parts, the routes of chats and messages, the socket, the command line."""
 
 import os
+import re
 import uuid
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from chattable.answers import stop_answer
 from chattable.branches import LATEST
 from chattable.templating import digest
 from models import Chat, Message, db, opening_words
-from pages import accounts, errors, health, looks, security, words
+from pages import accounts, errors, health, looks, security, sidebar, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
 from pages.settings import (
     read_settings,
@@ -45,9 +46,11 @@ from pages.words import choices, one_line
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_MODELS = ["gpt-5-mini", "gpt-5", "gpt-4o-mini"]
-SIDEBAR = 50
+LISTED = 50  # chats
 RECENT = 5  # models
 LARGEST_ID = 2**31 - 1
+PUT = "pinned", "archived"
+CHAT_PAGE = re.compile(r"/chats/(new|\d+)\b")
 BUSY = "A reply is still being written. Wait for it or stop it; your text is kept."
 
 routes = Blueprint("chats", __name__)
@@ -76,7 +79,7 @@ def create_app(config: dict | None = None) -> Flask:
     db.init_app(app)
     connections.tune(app)
     init_app(app, db)
-    for part in (security, accounts, errors, words, health, looks, compress):
+    for part in (security, accounts, errors, words, health, looks, sidebar, compress):
         part.init_app(app)
     app.register_blueprint(routes)
     sock.init_app(app)
@@ -104,10 +107,9 @@ def database_id(text):
 
 @routes.app_context_processor
 def around():
-    """Return what every page shows around its own part: the sidebar, the choice of models."""
+    """Return what every page has around its own part: the choice of models."""
     known = current_user.is_authenticated
     return {
-        "chats": current_user.chats_by_recency(SIDEBAR) if known else [],
         "models": choices(available_models(), recent_models()) if known else [],
         "demo": current_app.config["DEMO_MODEL"],
     }
@@ -123,8 +125,16 @@ def home():
 
 @routes.get("/chats")
 def list_chats():
-    chats, costs = current_user.chats_by_recency(), current_user.costs_by_chat()
-    return render_template("chats/index.html", all_chats=chats, costs=costs)
+    """Show a part of the list of chats, or of those that are archived, and what comes after it."""
+    archived = request.args.get("archived") == "1"
+    after = sidebar.read_cursor(request.args.get("after", ""))
+    listed, more = sidebar.page_of(LISTED, after, archived=archived)
+    context = {"listed": listed, "more": more, "archived": archived}
+    return render_template(
+        "chats/_listed.html" if request.headers.get("HX-Request") else "chats/index.html",
+        costs=current_user.costs_by_chat(listed),
+        **context,
+    )
 
 
 @routes.get("/chats/new")
@@ -154,6 +164,7 @@ def create_chat():
 def create_empty_chat():
     chat = current_user.begin_chat()
     db.session.commit()
+    current_user.show_moved(chat)
     return chat
 
 
@@ -197,15 +208,27 @@ def edit_chat(chat_id):
 
 
 @routes.route("/chats/<int:chat_id>", methods=["PATCH", "POST"])
-def rename_chat(chat_id):
+def change_chat(chat_id):
+    """Rename, pin or archive a chat, or undo the two, as the form says."""
     chat = current_user.chat_or_404(chat_id)
-    title = one_line(request.form.get("title", ""))
-    if not 1 <= len(title) <= 200:
-        errors = {"title": "Enter a title of 1 to 200 characters."}
-        form = {"title": title}
-        return render_template("chats/edit.html", chat=chat, form=form, errors=errors), 422
-    chat.rename(title)
-    return redirect(chat_path(chat), 303)
+    put = {name: request.form[name] == "1" for name in PUT if name in request.form}
+    if put:
+        chat.put(**put)
+        sidebar.show_put(chat)
+    if "title" in request.form or not put:
+        title = one_line(request.form.get("title", ""))
+        if not 1 <= len(title) <= 200:
+            return refuse_title(chat, title)
+        chat.rename(title)
+    return "" if request.headers.get("HX-Request") else redirect(chat_path(chat), 303)
+
+
+def refuse_title(chat, title):
+    sentence = "Enter a title of 1 to 200 characters."
+    if request.headers.get("HX-Request"):
+        return problem(sentence, 422)
+    form, errors = {"title": title}, {"title": sentence}
+    return render_template("chats/edit.html", chat=chat, form=form, errors=errors), 422
 
 
 @routes.post("/chats/<int:chat_id>/stop")
@@ -228,6 +251,9 @@ def done(chat, **query):
 def delete_chat(chat_id):
     current_user.chat_or_404(chat_id).delete()
     queue.forget_chat(chat_id)
+    page = CHAT_PAGE.search(request.headers.get("HX-Current-URL", ""))
+    if page and page[1] != str(chat_id):
+        return "", 204  # its sidebar shows it
     flash("The chat was deleted.")
     if request.headers.get("HX-Request"):
         return "", 200, {"HX-Redirect": url_for("chats.list_chats")}
@@ -385,7 +411,15 @@ def remember_model(model):
 def give_updates(chat_id):
     """Give a page that no socket gets through to what it would have been sent."""
     chat = current_user.chat(chat_id)
-    return live.give_updates(chat) if chat else abort(404 if Chat.exists(chat_id) else 410)
+    if not chat:
+        abort(404 if Chat.exists(chat_id) else 410)
+    return live.give_updates(chat, sidebar.catch_up())
+
+
+@routes.get("/updates")
+def give_list_updates():
+    """Give a page of no chat the same: what its sidebar would have been sent."""
+    return live.give_updates(None, sidebar.catch_up())
 
 
 @sock.route("/chats/<int:chat_id>/updates", endpoint="updates")
@@ -394,24 +428,37 @@ def updates(socket, chat_id):
     # The connection is accepted before we are asked, so a refusal is a close code. Who reads is
     # asked for once there is a place: thousands of pages may come back at the same moment.
     since = request.args.get("since", 0, type=database_id)
-    live.serve(socket, chat_id, lambda: refuses(chat_id), lambda: catch_up(chat_id, since))
+    live.serve(
+        socket,
+        chat_id,
+        lambda: refuses(chat_id),
+        lambda: catch_up(chat_id, since),
+        lambda: current_user.chats_channel,
+    )
 
 
-def refuses(chat_id):
+@sock.route("/updates", endpoint="list_updates")
+def list_updates(socket):
+    """Relay what becomes of a person's chats to a page of none of them."""
+    live.serve(socket, None, refuses, catch_up, lambda: current_user.chats_channel)
+
+
+def refuses(chat_id=None):
     """Return the close code for a page that is not ours, or for a chat that is not its reader's."""
     try:
         if not live.same_origin() or not current_user.is_authenticated:
             return live.NOT_YOURS
-        if current_user.chat(chat_id):
+        if chat_id is None or current_user.chat(chat_id):
             return None
         return live.NOT_YOURS if Chat.exists(chat_id) else live.GONE
     finally:
         db.session.remove()  # what is read next is to be as it is then
 
 
-def catch_up(chat_id, since):
+def catch_up(chat_id=None, since=0):
     try:
-        return db.session.get_one(Chat, chat_id).catch_up(since)
+        seq, frames = db.session.get_one(Chat, chat_id).catch_up(since) if chat_id else (0, [])
+        return seq, [*frames, *sidebar.catch_up()[0]]
     finally:
         db.session.remove()  # a socket must not hold a database connection while it waits
 

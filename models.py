@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import DateTime, String, UniqueConstraint, bindparam, select
+from sqlalchemy import (
+    DateTime,
+    Index,
+    String,
+    UniqueConstraint,
+    bindparam,
+    false,
+    select,
+    text,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -89,9 +98,13 @@ class User(Chattable, UserMixin, Model):
 
     def on_message_create(self, message: "Message") -> None:
         live.broadcast_message(message)
+        chat = message.chat
+        if chat.told_at == message.revision:
+            return  # a reply that was saved with its question
         if message.revision == 1:  # its first words are its title now
-            message.chat.broadcast_title()
-            message.chat.told_at = message.revision
+            chat.broadcast_title(to_owner=False)
+        self.show_moved(chat)
+        chat.told_at = message.revision
 
     def on_message_update(self, message: "Message") -> None:
         live.broadcast_message(message)
@@ -99,24 +112,51 @@ class User(Chattable, UserMixin, Model):
             message.chat.confirm_title(message.revision)
             message.chat.broadcast_cost()
 
+    # What the sidebar of every page of mine shows.
+
+    def show_moved(self, chat: "Chat") -> None:
+        """Show a chat, in which something was said, before all others."""
+        if not chat.archived:
+            live.announce_on(self.chats_channel, live.render("sidebar/_moved.html", item=chat))
+
+    def show_gone(self, chat_id: int) -> None:
+        """Show a chat no more."""
+        live.announce_on(self.chats_channel, live.render("sidebar/_gone.html", chat_id=chat_id))
+
 
 NAMED_USER = select(User).where(User.public_id == bindparam("public_id"))
+
+
+def listing(column):
+    """Return the index of the few chats that have a column set, by recency."""
+    # The column itself is there for SQLite, which would take the index of all chats else.
+    mine = "chattable_type", "chattable_id", column, "updated_at"
+    # In the words that a query has.
+    sqlite, postgres = text(f"{column} = 1"), text(f"{column} = true")
+    return Index(f"chats_{column}", *mine, sqlite_where=sqlite, postgresql_where=postgres)
 
 
 class Chat(ChatMixin, Model):
     """A conversation, called by the first words said in it until somebody calls it otherwise."""
 
     __tablename__ = "chats"
+    __table_args__ = (listing("pinned"), listing("archived"))
     __installs__ = "installs"
 
     title: Mapped[str] = mapped_column(String(200), default=NEW_CHAT)
+    # Listed before all others; listed apart.
+    pinned: Mapped[bool] = mapped_column(default=False, server_default=false())
+    archived: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     # The revision as of which my title was shown by whoever writes a reply here.
     told_at = None
 
     def also_changes(self, content: str | None) -> dict[str, Any]:
+        if not content:
+            return {}
         unnamed = self.title == NEW_CHAT and not self.revision
-        return {"title": opening_words(content)} if content and unnamed else {}
+        back = {"archived": False} if self.archived else {}
+        return back | ({"title": opening_words(content)} if unnamed else {})
 
     @persistent
     def rename(self, title: str) -> None:
@@ -124,12 +164,28 @@ class Chat(ChatMixin, Model):
         db.session.commit()
         self.broadcast_title()
 
+    @persistent
+    def put(self, pinned: bool | None = None, archived: bool | None = None) -> None:
+        """List me before all others, or apart from them, or not any more; None changes nothing."""
+        for name, value in (("pinned", pinned), ("archived", archived)):
+            if value is not None:
+                setattr(self, name, value)
+        db.session.commit()
+
+    def delete(self) -> None:
+        chat_id = self.id
+        super().delete()
+        self.hooks.show_gone(chat_id)
+
     def surroundings(self) -> list[str]:
         return [self._title_frame(), self._cost_frame()]
 
-    def broadcast_title(self) -> None:
-        """Show my title on every page of mine."""
+    def broadcast_title(self, to_owner: bool = True) -> None:
+        """Show my title on every page of mine, and in every list of my owner's."""
         live.announce(self.id, self._title_frame())
+        if to_owner and self.chattable:
+            frame = live.render("chats/_title.html", chat=self, alone=True)
+            live.announce_on(self.chattable.chats_channel, frame)
 
     @persistent
     def confirm_title(self, revision: int) -> None:

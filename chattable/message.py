@@ -224,7 +224,9 @@ def furnish(mapper, message):
     message.__unique_names__ = once, alone
     table.append_constraint(UniqueConstraint(of_chat, table.c.client_id, name=once))
     Index(alone, of_chat, unique=True, sqlite_where=running, postgresql_where=running)
-    Index(f"{table.name}_by_chat", of_chat, table.c.id)
+    # With the costs: the sum of a long chat's then takes the index alone.
+    costs = table.c.input_cost, table.c.output_cost
+    Index(f"{table.name}_by_chat", of_chat, table.c.id, *costs)
     Index(f"{table.name}_by_revision", of_chat, table.c.revision)
     Index(f"{table.name}_by_parent", of_chat, table.c.parent_id)
     never_reuse_ids(table)

@@ -1,14 +1,17 @@
 """`Chattable`: what a model gets that has chats, and the SQL by which it finds them."""
 
 import functools
+from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from flask import abort
-from sqlalchemy import Integer, and_, bindparam, event, func, select, type_coerce
+from sqlalchemy import Integer, and_, bindparam, event, func, select, tuple_, type_coerce
 from sqlalchemy.orm import Mapped, declared_attr, foreign, relationship, remote
 
-from chattable.database import Dollars, db
+from chattable import live
+from chattable.database import Dollars, Moment, db
 from chattable.family import family_of
 
 
@@ -48,21 +51,42 @@ class Chattable:
     def on_message_update(self, message: Any) -> None:
         """Called with each piece that a message has grown by, and once it has ended."""
 
+    @property
+    def chats_channel(self) -> str:
+        """The channel of Redis on which my pages follow what becomes of my chats."""
+        return live.owner_channel(kind_of(type(self)), self.id)
+
     def begin_chat(self) -> Any:
         """Return a new chat of mine, to be committed; `chats.append` would read all the others."""
         chat = family_of(type(self)).chat(chattable_type=kind_of(type(self)), chattable_id=self.id)
         db.session.add(chat)
         return chat
 
-    def chats_by_recency(self, limit: int | None = None) -> list[Any]:
-        """Return my chats (at most `limit`), the latest active first."""
-        latest = my_latest_chats(family_of(type(self)).chat)
-        return list(db.session.scalars(latest.limit(limit), self._me))
+    def chats_by_recency(
+        self, limit: int | None = None, after: tuple[datetime, int] | None = None, **only: Any
+    ) -> list[Any]:
+        """Return my chats (at most `limit`), the latest active first.
 
-    def costs_by_chat(self) -> dict[int, Decimal]:
-        """Return {chat id: dollars spent in it}; a chat without a known price is left out."""
+        `after` is the `updated_at` and the id of the chat to go on after; `only` are values that
+        columns of a chat's shall have.
+        """
+        latest = my_latest_chats(family_of(type(self)).chat, after is not None, **only).limit(limit)
+        moment, chat_id = after or (None, None)
+        values = {"last_moment": moment, "last_id": chat_id} if after else {}
+        return list(db.session.scalars(latest, {**self._me, **values}))
+
+    def costs_by_chat(self, chats: Iterable[Any] | None = None) -> dict[int, Decimal]:
+        """Return {chat id: dollars spent in it}, of these `chats` of mine or of all.
+
+        A chat without a known price is left out.
+        """
         family = family_of(type(self))
-        rows = db.session.execute(costs_of_my_chats(family.chat, family.message), self._me)
+        if chats is None:
+            asked, values = costs_of_my_chats(family.chat, family.message), self._me
+        else:
+            asked = costs_of_chats(family.message)
+            values = {"chat_ids": [chat.id for chat in chats]}
+        rows = db.session.execute(asked, values)
         return {chat_id: total for chat_id, total in rows if total is not None}
 
     def chat(self, chat_id: int) -> Any | None:
@@ -135,8 +159,10 @@ def my_chats(chat):
 
 
 @functools.cache
-def my_latest_chats(chat):
-    return my_chats(chat).order_by(chat.updated_at.desc(), chat.id.desc())
+def my_latest_chats(chat, going_on=False, **only):
+    latest = my_chats(chat).filter_by(**only).order_by(chat._updated_at.desc(), chat.id.desc())
+    last = tuple_(bindparam("last_moment", type_=Moment()), bindparam("last_id", type_=Integer()))
+    return latest.where(tuple_(chat._updated_at, chat.id) < last) if going_on else latest
 
 
 @functools.cache
@@ -152,8 +178,16 @@ def my_message(chat, message):
 
 @functools.cache
 def costs_of_my_chats(chat, message):
-    of_mine = message.chat_id.in_(my_chats(chat).with_only_columns(chat.id))
-    return select(message.chat_id, spent(message)).where(of_mine).group_by(message.chat_id)
+    return costs_where(message, message.chat_id.in_(my_chats(chat).with_only_columns(chat.id)))
+
+
+@functools.cache
+def costs_of_chats(message):
+    return costs_where(message, message.chat_id.in_(bindparam("chat_ids", expanding=True)))
+
+
+def costs_where(message, condition):
+    return select(message.chat_id, spent(message)).where(condition).group_by(message.chat_id)
 
 
 def spent(message):

@@ -27,6 +27,7 @@ OPEN = {
     "accounts.log_in",
     "health.up",
     "__flask_sock.updates",
+    "__flask_sock.list_updates",
 }
 
 routes = Blueprint("accounts", __name__, cli_group=None)

@@ -54,7 +54,14 @@ def test_axe_has_nothing_against_any_page(stack, open_tab, theme):
     chat = session.new_chat()
     tell(stack, chat, *TURNS)
     ada = open_tab(theme, session)
-    for path in ("/chats", "/chats/new", f"/chats/{chat}/edit", "/chats/999999", f"/chats/{chat}"):
+    for path in (
+        "/chats",
+        "/chats?archived=1",
+        "/chats/new",
+        f"/chats/{chat}/edit",
+        "/chats/999999",
+        f"/chats/{chat}",
+    ):
         ada.page.goto(path)
         assert faults(ada) == [], path
     ada.page.locator(".message__usage").last.click()
@@ -64,6 +71,13 @@ def test_axe_has_nothing_against_any_page(stack, open_tab, theme):
         chats[0].tap()
     ada.press("Theme")
     assert faults(ada) == [], "with the choice of a theme"
+    ada.page.keyboard.press("Escape")
+    row = ada.page.locator(".sidebar__row").first
+    row.hover()
+    row.get_by_role("button").click()
+    assert faults(ada) == [], "with a chat's menu"
+    ada.press("Rename")
+    assert faults(ada) == [], "with a field for its title"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
