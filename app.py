@@ -477,8 +477,11 @@ def migrate(context, arguments):
     # Here, for nobody else needs Alembic: 11 MB a process.
     from flask_migrate import Migrate
 
+    from chattable.search import include_name
+
     app = context.ensure_object(ScriptInfo).load_app()
-    Migrate(app, db, directory=str(HERE / "migrations"), render_as_batch=True)
+    options = {"render_as_batch": True, "include_name": include_name}
+    Migrate(app, db, directory=str(HERE / "migrations"), **options)
     try:
         app.cli.commands["db"].main(arguments, prog_name="flask db", obj=context.obj)
     except OperationalError as error:

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import ForeignKeyConstraint
 
+from chattable import indexing
 from chattable.database import db
 
 
@@ -35,11 +36,12 @@ class Family:
         self._marry()
 
     def _marry(self):
-        """Have messages refer to chats, whichever of the two classes came first."""
+        """Have messages refer to chats and be found, whichever of the two classes came first."""
         if self._chat and self._message:
             ours, theirs = self._message.__table__.c.chat_id, self._chat.__table__.c.id
             reference = ForeignKeyConstraint([ours], [theirs], ondelete="CASCADE")
             self._message.__table__.append_constraint(reference)
+            indexing.keep_with(self._message.__table__, self._chat.__table__)
 
 
 # By the registry in which SQLAlchemy keeps an app's models.

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
-from models import Chat, Message, db
+from chattable import search
+from models import Chat, Message, User, db
 
 ROOT = Path(__file__).resolve().parent.parent
+INDEX = "messages_search"
 TABLES = {"users", "chats", "messages", "installs"}
 
 
@@ -73,19 +75,41 @@ def schema(url):
                 [key["options"].get("ondelete") for key in tables.get_foreign_keys(name)],
             )
             for name in tables.get_table_names()
-            if name != "alembic_version"
+            if name != "alembic_version" and not name.startswith(INDEX)
         }
+
+
+# What belongs to the index of what was said, in either database: (kind, name, statement or event).
+PARTS = {
+    "sqlite": "SELECT type, name, sql FROM sqlite_master WHERE name LIKE 'messages_search%'",
+    "postgresql": """
+        SELECT 'trigger', trigger_name, event_object_table || event_manipulation
+        FROM information_schema.triggers
+        UNION SELECT 'function', proname, prosrc FROM pg_proc WHERE proname LIKE 'messages_search%'
+        UNION SELECT 'table', table_name, table_type FROM information_schema.tables
+        WHERE table_name LIKE 'messages_search%'
+        UNION SELECT 'index', indexname, indexdef FROM pg_indexes
+        WHERE tablename LIKE 'messages_search%'
+    """,
+}
+
+
+def index_parts(url):
+    return {tuple(row) for row in run_sql(url, PARTS[url.partition(":")[0]])}
 
 
 def test_the_migrations_go_up_and_agree_with_the_models_and_go_down(flask_db, url, make_app):
     flask_db("upgrade")
-    made = schema(url)
+    made, index = schema(url), index_parts(url)
     assert set(made) == TABLES
+    assert len(index) > 8
     assert "No new upgrade operations" in flask_db("check")
     flask_db("downgrade", "base")
     assert schema(url) == {}
+    assert index_parts(url) == set()
     make_app(DATABASE_URL=url)
     assert {name: part for name, part in schema(url).items() if name in TABLES} == made
+    assert index_parts(url) == index
 
 
 def test_going_up_again_changes_nothing_and_loses_nothing(flask_db, url, make_app):
@@ -171,3 +195,26 @@ def test_what_was_replaced_becomes_a_version_and_no_cost_is_lost(flask_db, url, 
     flask_db("downgrade", "0004")
     hidden = run_sql(url, "SELECT content FROM messages WHERE superseded ORDER BY id")
     assert [content for (content,) in hidden] == ["A1", "A2", "", ""]
+
+
+NEW_MESSAGE = (
+    "INSERT INTO messages (chat_id, role, status, content, usage_estimated, superseded, revision,"
+    " created_at) VALUES (1, 'user', '{}', '{}', {}, {}, 0, '2026-01-01 00:00:00')"
+)
+
+
+def test_what_was_said_before_there_was_an_index_is_found(flask_db, url, make_app):
+    flask_db("upgrade", "0001")
+    no = "false" if url.startswith("postgres") else "0"
+    said = [("complete", "first words"), ("complete", "数据库连接"), ("streaming", "some words")]
+    messages = [NEW_MESSAGE.format(status, content, no, no) for status, content in said]
+    chat = NEW_CHAT.replace("3, 'a title'", "1, 'words of a title'")
+    run_sql(url, NEW_USER.format("ada"), chat, *messages)
+    flask_db("upgrade")
+    with make_app(DATABASE_URL=url).app_context():
+        ada = db.session.get(User, 1)
+        assert [each.message and each.message.id for each in search.find(ada, "word")[0]] == [
+            None,
+            1,
+        ]
+        assert [each.message.id for each in search.find(ada, "连接")[0]] == [2]

@@ -312,7 +312,7 @@ def test_chats_may_have_a_schema_of_their_own(make, config, postgres_url):
     assert len(live.install()) == 10
     tables = set(inspect(engine).get_table_names("ai"))
     engine.dispose()
-    assert tables == {"ai_chat", "ai_message", "ai_chat_install"}
+    assert tables == {"ai_chat", "ai_message", "ai_chat_install", "ai_message_search"}
 
 
 def test_two_apps_may_share_a_schema_and_hear_nothing_of_each_other(make, config, postgres_url):
