@@ -96,6 +96,8 @@ def begins_at_the_top(reader, place):
     """Wait until a message begins where the page does, below what stands above it."""
     found = message(reader, place)
     wait_until(lambda: found.count() and 0 < found.evaluate(TOP) < 100, 5, f"message {place}")
+    expect(found).to_be_focused()
+    expect(reader.page.locator(":target")).to_have_id(f"message-{reader.ids[place]}")
 
 
 def test_an_address_of_a_message_that_is_gone_shows_the_end(reader):

@@ -6,6 +6,7 @@ const jump = document.getElementById("jump");
 const dock = document.querySelector(".dock"); // what stands before the end of the page, if anything does
 const named = () => [location.hash.match(/^#(message-\d+)$/)?.[1], NEAR];
 let place = history.state?.place ?? named(); // to go to: a message's id, its distance from the window's top
+let landing = history.state?.place ? null : place[0]; // the message that an address has named, until it is there
 let following = !place[0];
 let last = 0; // where the page was scrolled to, px
 
@@ -59,8 +60,17 @@ export function goToPlace() {
   following = false;
   if (!message && older) return older.click();
   if (!message) return toEnd();
+  if (landing === place[0]) land(message);
   page.scrollTop += top(message) - place[1];
   last = page.scrollTop;
+}
+
+// One that an address names is the page's target, also if it came later, and where the keyboard is.
+function land(message) {
+  landing = null;
+  if (!message.matches(":target")) location.replace(location.href);
+  message.tabIndex = -1;
+  message.focus({ preventScroll: true });
 }
 
 if (messages) {
@@ -68,7 +78,7 @@ if (messages) {
   addEventListener("scroll", onScroll, { passive: true });
   addEventListener("beforeunload", onLeave);
   addEventListener("pagehide", onLeave);
-  addEventListener("hashchange", () => (place = named(), goToPlace()));
+  addEventListener("hashchange", () => (place = named(), landing = place[0], goToPlace()));
   addEventListener("DOMContentLoaded", goToPlace);
   jump?.addEventListener("click", toEnd);
   document.addEventListener("chattable:sent", toEnd);

@@ -9,6 +9,7 @@ addEventListener("htmx:before:swap", ({ detail }) => isOlder(detail) && notePlac
 addEventListener("htmx:after:swap", ({ detail }) => {
   if (!isOlder(detail)) return;
   goToPlace();
+  if (messages.contains(document.activeElement)) return;
   const first = messages.querySelector(".message");
   first.tabIndex = -1;
   first.focus({ preventScroll: true });
