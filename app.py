@@ -34,7 +34,7 @@ from chattable.answers import stop_answer
 from chattable.branches import LATEST
 from chattable.templating import digest
 from models import Chat, Message, db, opening_words
-from pages import accounts, errors, health, looks, security, sidebar, words
+from pages import accounts, errors, health, looks, search, security, sidebar, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
 from pages.settings import (
     read_settings,
@@ -80,7 +80,7 @@ def create_app(config: dict | None = None) -> Flask:
     db.init_app(app)
     connections.tune(app)
     init_app(app, db)
-    for part in (security, accounts, errors, words, health, looks, sidebar, compress):
+    for part in (security, accounts, errors, words, health, looks, sidebar, search, compress):
         part.init_app(app)
     app.register_blueprint(routes)
     sock.init_app(app)

@@ -2,6 +2,7 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 from tests.patience import patient
 from tests.test_browser import RICH, Person
@@ -78,6 +79,14 @@ def test_axe_has_nothing_against_any_page(stack, open_tab, theme):
     assert faults(ada) == [], "with a chat's menu"
     ada.press("Rename")
     assert faults(ada) == [], "with a field for its title"
+    ada.page.keyboard.press("Escape")
+    ada.page.goto("/search?q=column")
+    assert faults(ada) == [], "what was found"
+    ada.page.goto(f"/chats/{chat}")
+    ada.page.keyboard.press("Control+k")
+    ada.page.keyboard.type("column")
+    expect(ada.page.locator("#search-results mark").first).to_be_visible()
+    assert faults(ada) == [], "a search"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
