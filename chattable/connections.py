@@ -21,6 +21,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError, SQLAlchemyError
 
 from chattable.database import MISPLACED, PARTING_IN_SQLITE, db, diagnosis
+from chattable.family import family
+from chattable.indexing import SECURE_DELETE, index_of
 from chattable.shredder import also_shred
 
 IDLE = 5.0
@@ -36,6 +38,8 @@ KEEPALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 1000 * ANSWERED_WITHIN,
 }
+# Of an index, merged at a time: a tenth of a second in which nobody else writes.
+PAGES = 500
 # Of what passes by itself (`database.PASSING`), what only another connection helps against.
 PARTING = ("08", "25006", "25P03", "57P", "58", *MISPLACED)
 
@@ -186,19 +190,31 @@ def empty_sqlite_log():
     if engine.dialect.name != "sqlite":
         return True
     args, options = engine.dialect.create_connect_args(engine.url)
-    return beside(checkpoint, args, options)
+    return beside(checkpoint, args, options, index_of(family().message.__table__))
 
 
-def checkpoint(args, options):
+def checkpoint(args, options, index):
     try:
         with closing(sqlite3.connect(*args, **options | {"timeout": 0.1})) as connection:
             # This waits for nobody, nor anybody for it; what it leaves to the other is little.
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
+            return has_no_more_to_forget(connection, index) and not busy
     except sqlite3.Error as error:
         log.warning("the log of the database is not emptied: %s", error)
         return True  # the next deletion tries again
+
+
+def has_no_more_to_forget(connection, index):
+    """Take a part of the deleted words out of an old SQLite's index; a new one keeps none."""
+    if sqlite3.sqlite_version_info >= SECURE_DELETE:
+        return True
+    connection.execute("PRAGMA secure_delete=ON")
+    before = connection.total_changes
+    with connection:
+        connection.execute(f"""INSERT INTO "{index}"("{index}", rank) VALUES ('merge', -{PAGES})""")
+    # As sqlite.org/fts5.html has it: the command itself is one.
+    return connection.total_changes - before < 2
 
 
 def beside(work: Callable[..., R], *args: Any) -> R:

@@ -8,8 +8,9 @@ from flask_login import FlaskLoginClient
 from playwright.sync_api import expect
 from sqlalchemy import text
 
-from chattable import search
+from chattable import connections, search
 from models import Chat, Message, User, db
+from tests.services import wait_until
 from tests.test_browser import Person, somewhere_else
 
 
@@ -176,6 +177,22 @@ def test_a_deleted_chat_leaves_nothing_in_the_index(ada):
     ada.says("数据库 and words")
     ada.chat.delete()
     assert entries(ada) == 0
+
+
+def test_words_that_were_deleted_leave_the_file(make_app, tmp_path):
+    with (app := make_app()).app_context():
+        ada = Searcher(app, "ada")
+        ada.says("zebrafish are kept")
+        ada.says("zebrafish and secret narwhals", chat=(chat := ada.begin()))
+        assert kept(tmp_path, b"arwhals")
+        chat.delete()
+        wait_until(connections.empty_sqlite_log, 5, "the words to be taken out")
+        assert not kept(tmp_path, b"arwhals")
+        assert len(ada.finds("zebrafish")) == 1
+
+
+def kept(folder, words):
+    return any(words in file.read_bytes() for file in folder.glob("chattable.db*"))
 
 
 def entries(ada):
