@@ -179,6 +179,14 @@ def test_a_deleted_chat_leaves_nothing_in_the_index(ada):
     assert entries(ada) == 0
 
 
+def test_no_text_is_too_long_to_be_saved(ada):
+    han = [chr(0x4E00 + number) for number in range(0x5000)]
+    unlike = "".join("".join(han[number::step]) for step in (1, 3, 5) for number in range(step))
+    for words in (unlike, "x" * 300_000, "\ufdfa" * 100_000):
+        ada.says(f"needle {words}")
+    assert len(ada.finds("needle")) == 3
+
+
 def test_words_that_were_deleted_leave_the_file(make_app, tmp_path):
     with (app := make_app()).app_context():
         ada = Searcher(app, "ada")
@@ -234,6 +242,8 @@ def test_a_chat_that_is_given_away_is_found_by_its_new_owner_alone(ada, bob):
     db.session.commit()
     assert ada.finds("gift") == []
     assert bob.finds("gift") == ["gifts", message.id]
+    db.session.execute(text("DELETE FROM chats"))
+    assert entries(ada) == 0
 
 
 def test_only_who_is_logged_in_searches(app):
