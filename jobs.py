@@ -1,23 +1,32 @@
-"""What a worker does for a chat: save a message and stream the reply, or ask for it again.
+"""What a worker does for a chat: save a message, stream the reply, ask for it again, find a title.
 
 The parts are `chattable.answers`, which does it once however often a job runs, and
 `chattable.writing`, which writes the reply.
 """
 
+import logging
 from contextlib import suppress
 
-from flask import Flask
+from flask import Flask, current_app
 from redis.exceptions import RedisError
 from rq import Queue
 
-from chattable import live
+from chattable import live, provider
 from chattable.answers import answer_once, note_deletion, say_and_answer
-from chattable.database import persistent
+from chattable.database import persistent, reason, release, roll_back
 from chattable.queue import enqueue, turn
-from models import Chat, Message, db
+from models import Chat, Message, db, opening_words
 
+TITLE = (
+    "Give the conversation that begins like this a title of 3 to 6 words, in its own language. "
+    "Answer with the title alone."
+)
+# Characters of each of the two messages.
+TOLD = 2_000
 # The queue that all installs shared before they had names.
 SHARED_QUEUE = "replies"
+
+log = logging.getLogger(__name__)
 
 
 def create_message_and_stream(
@@ -25,12 +34,14 @@ def create_message_and_stream(
 ) -> None:
     """Save a person's message, then stream the reply to everyone watching."""
     say_and_answer(chat_id, content, model, client_id, after)
+    improve_title(chat_id)
 
 
 def retry_reply(chat_id: int, message_id: int, model: str, versions: int = 1) -> None:
     """Ask for another version of a reply, of which there are so many."""
     with turn(chat_id, retry_token(message_id, versions)) as begun:
         add_version(begun, chat_id, message_id, model, versions)
+    improve_title(chat_id)
 
 
 @persistent
@@ -41,6 +52,32 @@ def add_version(begun, chat_id, message_id, model, versions):
     if chat is None or reply is None:
         return note_deletion(chat_id)
     answer_once(chat, model, to=chat.parent_of(reply), beyond=versions)
+
+
+def improve_title(chat_id: int) -> None:
+    """Ask `TITLE_MODEL`, if there is one, for a better title after the first reply.
+
+    The chat's turn is over: nobody waits for this, and nobody misses it where it fails.
+    """
+    model = current_app.config["TITLE_MODEL"]
+    try:
+        opening = model and persistent(Chat.opening)(chat_id)
+        if opening:
+            ask_for_title(model, *opening)
+    except Exception as error:  # whatever it is: a job that fails would be done again
+        log.warning("chat %s: no better title: %s", chat_id, reason(error))
+        roll_back()
+
+
+def ask_for_title(model, chat, question, answer):
+    told = f"{question[:TOLD]}\n\n---\n\n{answer[:TOLD]}"
+    asked = [{"role": "system", "content": TITLE}, {"role": "user", "content": told}]
+    # Nor does it hold a database connection meanwhile.
+    release()
+    with provider.Completion(model, asked) as completion:
+        said = "".join(completion)
+    chat.book(model, completion.settle_usage(said))
+    chat.retitle(opening_words(question), said)
 
 
 def retry_token(message_id: int, versions: int = 1) -> str:

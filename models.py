@@ -16,6 +16,7 @@ from sqlalchemy import (
     false,
     select,
     text,
+    update,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -163,6 +164,34 @@ class Chat(ChatMixin, Model):
         self.title, self.revision = title, Chat.revision + 1
         db.session.commit()
         self.broadcast_title()
+
+    @classmethod
+    def opening(cls, chat_id: int) -> tuple[Self, str, str] | None:
+        """Return (chat, question, answer) if a chat has one whole reply, and no name but its own.
+
+        That is: its title is still the words it began with.
+        """
+        chat = cls.with_owner(chat_id)
+        said = select(Message).where(Message.chat_id == chat_id).order_by(Message.id)
+        whole = said.where(Message.role == "assistant", Message.status == "complete").limit(2)
+        question = db.session.scalars(said.where(Message.role == "user").limit(1)).first()
+        replies = db.session.scalars(whole).all()
+        if not (chat and question and len(replies) == 1):
+            return None
+        unnamed = chat.title == opening_words(question.content)
+        return (chat, question.content, replies[0].content) if unnamed else None
+
+    @persistent
+    def retitle(self, old: str, said: str) -> None:
+        """Take a model's words for my title, unless it is not the `old` one any more."""
+        title = shortened(markdown.words(said[:OPENING]).strip("\"'“”„«»「」. "))
+        mine = Chat.id == self.id, Chat.title == old
+        change = update(Chat).where(*mine).values(title=title, revision=Chat.revision + 1)
+        changed: Any = db.session.execute(change) if title else None
+        db.session.commit()
+        if changed and changed.rowcount:
+            db.session.refresh(self, ["title"])
+            self.broadcast_title()
 
     @persistent
     def put(self, pinned: bool | None = None, archived: bool | None = None) -> None:

@@ -45,6 +45,7 @@ def read_settings(settings, instance):
         "OPENAI_API_KEY": settings.get("OPENAI_API_KEY"),
         "OPENAI_BASE_URL": provider_url(settings),
         "MODELS": [name.strip() for name in settings.get("MODELS", "").split(",") if name.strip()],
+        "TITLE_MODEL": settings.get("TITLE_MODEL", "").strip() or None,
         "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),

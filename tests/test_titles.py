@@ -1,8 +1,11 @@
 """Titles: what a chat is called, by its opening words or by `TITLE_MODEL`."""
 
+import uuid
+
 import pytest
 
-from models import NEW_CHAT, db, opening_words
+from models import NEW_CHAT, Chat, db, opening_words
+from tests.patience import patient
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,99 @@ def test_a_person_may_call_a_chat_what_new_ones_are_called(user):
     chat.say("user", "What is the time?")
     db.session.refresh(chat)
     assert chat.title == NEW_CHAT
+
+
+# a model's
+
+
+@pytest.fixture
+def say(app, let_in, run_jobs):
+    """Have Ada say something, in a chat of her own, and everything done: returns the chat."""
+    ada = let_in()
+    app.config["TITLE_MODEL"] = "gpt-4o-mini"
+    path = ada.post("/chats").location
+    chat_id = int(path.rsplit("/", 1)[1])
+
+    def say(content):
+        form = {"chat_id": chat_id, "content": content, "client_id": str(uuid.uuid4())}
+        assert ada.post("/messages", data=form).status_code == 303
+        run_jobs()
+        with app.app_context():
+            return db.session.get(Chat, chat_id)
+
+    return say
+
+
+def statuses(app, chat):
+    with app.app_context():
+        return [message.status for message in db.session.get(Chat, chat.id).messages]
+
+
+def test_a_model_finds_a_better_title_and_its_cost_is_counted(app, provider, say):
+    provider.says("It is", " noon.").uses(1_000_000, 0)
+    provider.says('"**Time** of day."', when="---").uses(2_000_000, 0)
+    assert say("What is the time?").title == "Time of day"
+    asked = provider.requests[1].json
+    assert asked["model"] == "gpt-4o-mini"
+    assert asked["messages"][1]["content"] == "What is the time?\n\n---\n\nIt is noon."
+    with app.app_context():
+        chat = db.session.scalars(db.select(Chat)).one()
+        assert float(chat.cost) == pytest.approx(0.45, rel=1e-3)
+        assert [message.content for message in chat.messages] == [
+            "What is the time?",
+            "It is noon.",
+        ]
+
+
+def test_a_title_is_asked_for_once(provider, say):
+    provider.says("Noon.")
+    provider.says("Time", when="---")
+    say("What is the time?")
+    assert say("And now?").title == "Time"
+    assert len(provider.requests) == 3
+
+
+def test_a_title_that_cannot_be_had_is_missed_by_nobody(app, provider, say):
+    provider.says("Noon.")
+    provider.fails(400, times=3, when="---")
+    chat = say("What is the time?")
+    assert chat.title == "What is the time?"
+    assert statuses(app, chat) == ["complete", "complete"]
+    assert len(provider.requests) == 2
+
+
+def test_no_title_is_asked_for_after_a_reply_that_failed(provider, say):
+    provider.fails(400, times=3)
+    say("What is the time?")
+    assert len(provider.requests) == 1
+
+
+def test_a_models_title_never_goes_over_a_persons(user):
+    chat = user.begin_chat()
+    db.session.commit()
+    chat.say("user", "What is the time?")
+    chat.rename("Mine")
+    chat.retitle("What is the time?", "Time of day")
+    db.session.refresh(chat)
+    assert chat.title == "Mine"
+    for nothing in ("", " ", '""', "---"):
+        chat.retitle("Mine", nothing)
+    db.session.refresh(chat)
+    assert chat.title == "Mine"
+
+
+def test_nobody_waits_for_a_title(make_stack, provider):
+    stack = make_stack(env={"TITLE_MODEL": "gpt-4o-mini"})
+    ada = stack.signup()
+    chat = ada.new_chat()
+    provider.says("Noon")
+    title = provider.says("Time", hold=True, when="---")
+    socket = ada.socket(chat)
+    ada.say(chat, "What is the time?")
+    title.wait_for_request(patient(10))
+    socket.wait_for('data-role="assistant" data-status="complete"')
+    provider.says("Later", when="And now?")
+    assert ada.say(chat, "And now?").status == 204
+    socket.wait_for("Later")
+    title.release()
+    assert "<title>Time" in socket.wait_for("<title>Time")

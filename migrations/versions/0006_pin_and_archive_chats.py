@@ -8,6 +8,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+
 def upgrade():
     for name in ("pinned", "archived"):
         column = sa.Column(name, sa.Boolean, nullable=False, server_default=sa.false())
