@@ -80,6 +80,10 @@ def test_axe_has_nothing_against_any_page(stack, open_tab, theme):
     ada.press("Rename")
     assert faults(ada) == [], "with a field for its title"
     ada.page.keyboard.press("Escape")
+    ada.page.goto("/chats")
+    ada.page.keyboard.press("Shift+?")
+    assert faults(ada) == [], "with the list of keys"
+    ada.page.keyboard.press("Escape")
     ada.page.goto("/search?q=column")
     assert faults(ada) == [], "what was found"
     ada.page.goto(f"/chats/{chat}")

@@ -481,3 +481,23 @@ def test_the_drawer_of_a_phone_follows_and_has_the_menu(browser, stack):
     expect(ada.page.locator("#pinned + .sidebar__row .sidebar__chat")).to_have_text("Far away")
     assert ada.complaints == []
     context.close()
+
+
+# by keyboard
+
+
+def test_a_key_begins_a_chat_and_another_lists_them_all(ada):
+    ada.chats(1)
+    ada.page.goto("/chats")
+    ada.page.keyboard.press("Shift+?")
+    keys = ada.page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(keys).to_be_visible()
+    for what in ("Search", "New chat", "Edit your last message", "Show these keys"):
+        expect(keys.get_by_role("definition").filter(has_text=what)).to_be_visible()
+    ada.page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    ada.page.keyboard.press("ControlOrMeta+Shift+O")
+    ada.page.wait_for_url("**/chats/new")
+    ada.box.press("Shift+?")
+    expect(ada.box).to_have_value("?")
+    expect(keys).to_be_hidden()
