@@ -18,6 +18,8 @@ from chattable.database import now
 PAGE = 50
 MOST = 300
 MINUTES = 24 * 60
+# What a day is called that is less than so many days ago.
+RECENT = (1, "Today"), (2, "Yesterday"), (8, "Previous 7 days"), (31, "Previous 30 days")
 
 routes = Blueprint("sidebar", __name__)
 
@@ -35,7 +37,7 @@ class Sidebar:
     def query(self):
         """What a page names when it follows the list: the frames it has seen, and its today."""
         listed = live.latest_number(current_user.chats_channel)
-        return {"listed": str(listed), "day": f"{here(now()):%Y%m%d}"}
+        return {"listed": str(listed), "day": f"{Clock().today:%Y%m%d}"}
 
     @property
     def address(self):
@@ -77,7 +79,7 @@ def older(after=None, opened=None, limit=PAGE):
     """Return chats that are neither pinned nor archived, as `days`, and what to ask for `more`."""
     chats, more = page_of(limit, after, archived=False, pinned=False)
     shown = [chat for chat in chats if chat.id != opened]
-    return {"days": by_day(shown, after and day_of(after[0])), "more": more}
+    return {"days": by_day(shown, after), "more": more}
 
 
 def page_of(limit, after=None, **only):
@@ -99,37 +101,40 @@ def read_cursor(word):
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(moment)), int(chat_id)
 
 
-def by_day(chats, last=None):
-    """Return [(day, chats)], "" for a day that is the `last` one shown already."""
-    days: list[tuple[str, list]] = []
+class Clock:
+    """The reader's clock, and what they call a day."""
+
+    def __init__(self):
+        try:
+            minutes = int(request.cookies.get("zone", ""))
+        except ValueError:
+            minutes = 0
+        self._ahead = timedelta(minutes=minutes if abs(minutes) < MINUTES else 0)
+        self.today = self._date(now())
+
+    def day_of(self, moment):
+        there = self._date(moment)
+        age = (self.today - there).days
+        for days, name in RECENT:
+            if age < days:
+                return name
+        return f"{there:%B}" if there.year == self.today.year else f"{there:%B %Y}"
+
+    def _date(self, moment):
+        return (moment + self._ahead).date()
+
+
+def by_day(chats, after=None):
+    """Return [(day, chats)], "" for the day of the place that they come after."""
+    clock, days = Clock(), list[tuple[str, list]]()
+    last = clock.day_of(after[0]) if after else None
     for chat in chats:
-        day = day_of(chat.updated_at)
+        day = clock.day_of(chat.updated_at)
         if not days or day != last:
             days.append(("" if day == last else day, []))
         days[-1][1].append(chat)
         last = day
     return days
-
-
-def day_of(moment):
-    """Return what the reader calls the day of a moment."""
-    there, today = here(moment).date(), here(now()).date()
-    age = (today - there).days
-    for days, name in ((1, "Today"), (2, "Yesterday"), (8, "Previous 7 days")):
-        if age < days:
-            return name
-    if age < 31:
-        return "Previous 30 days"
-    return f"{there:%B}" if there.year == today.year else f"{there:%B %Y}"
-
-
-def here(moment):
-    """Return a moment by the reader's clock."""
-    try:
-        minutes = int(request.cookies.get("zone", ""))
-    except ValueError:
-        minutes = 0
-    return moment + timedelta(minutes=minutes if abs(minutes) < MINUTES else 0)
 
 
 def show_put(chat):
