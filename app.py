@@ -180,7 +180,11 @@ def show_chat(chat_id):
     if before and request.headers.get("HX-Request"):
         messages, older = chat.page(before)
         return render_template("chats/_messages.html", chat=chat, messages=messages, older=older)
-    return show_page(chat, request.args.get("message", type=database_id))
+    message_id = request.args.get("message", type=database_id)
+    message = message_id and db.session.get(Message, message_id)
+    if message and message.chat_id == chat.id and not chat.leads_to(message_id):
+        chat.show(message)
+    return show_page(chat, message_id)
 
 
 def show_page(chat, message_id=None, **context):

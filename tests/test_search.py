@@ -358,6 +358,19 @@ def test_a_result_in_the_chat_at_hand_closes_the_search(reader):
     expect(reader.page.locator("#search")).to_be_hidden()
 
 
+@pytest.mark.parametrize("address", ["", "?message={0}"])
+def test_a_message_in_another_branch_is_turned_to(reader, stack, address):
+    with somewhere_else(stack):
+        chat = db.session.get(Chat, reader.chat)
+        there = reader.ids[-1]
+        chat.say("user", "another beginning", after=db.session.get(Message, reader.ids[2]).follows)
+    reader.page.goto(f"/chats/{reader.chat}")
+    expect(reader.page.locator("#messages > article")).to_have_count(3)
+    reader.page.goto(f"/chats/{reader.chat}{address.format(there)}#message-{there}")
+    has_landed(reader, there)
+    expect(reader.page.locator("#messages > article")).to_have_count(30)
+
+
 def has_landed(reader, message_id):
     """Wait until a message is where the page begins, the page's target, and has the focus."""
     message = reader.page.locator(f"#message-{message_id}")

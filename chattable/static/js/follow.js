@@ -53,11 +53,12 @@ function onLeave() {
   history.replaceState({ ...history.state, place }, "");
 }
 
-// A message that is not on the page yet is asked for.
+// A message that is not on the page yet is asked for. It may be in another branch, too.
 export function goToPlace() {
   const message = sought(), older = document.querySelector("#older [hx-get]");
   if (!place[0]) return;
   following = false;
+  if (!message && landing && !location.search) return location.replace(`?message=${landing.slice(8)}${location.hash}`);
   if (!message && older) return older.click();
   if (!message) return toEnd();
   if (landing === place[0]) land(message);
