@@ -233,6 +233,7 @@ class Follower:
             page = parse(person.get("/chats/new").text)
             query = page.select_one("#sidebar")["hx-ws:connect"].partition("?")[2]
         self.socket = Socket(person.host, f"/updates?{query}", person.cookie)
+        wait_until(lambda: self.socket.decoder.beats or self.socket.code, 10, "the server's first word")
 
     def close(self):
         self.socket.close()
