@@ -6,17 +6,18 @@ knows the leaf that is looked at, none if that is its latest message.
 """
 
 import functools
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Integer, bindparam, case, func, literal, select
+from sqlalchemy import Integer, bindparam, func, literal, select
 from sqlalchemy.orm import aliased
 
 # The finish reason of a request that was billed, and whose answer nobody has seen.
 UNSEEN = "unseen"
 # Where a message goes, beside the id of the one it follows: before all others, or after the latest.
 ROOT, LATEST = 0, 2**31 - 1
-# More messages than that are not counted.
+# More messages than that are told no number.
 MANY = 1_000
 
 
@@ -30,6 +31,11 @@ class Version:
     error: str | None
     said: bool
     following: int = 0
+
+    @property
+    def many(self) -> bool:
+        """Whether more go on from it than were counted."""
+        return self.following >= MANY
 
 
 @functools.cache
@@ -48,14 +54,27 @@ def branch(message, *columns):
 
     Each row ends with the id of the message that it follows.
     """
-    here = bindparam("limit", type_=Integer)
-    leaf = select(message.id, parent(message).label("parent"), literal(1).label("depth"))
-    below = leaf.where(message.id == tip(message).scalar_subquery()).cte("branch", recursive=True)
-    above = select(message.id, parent(message), below.c.depth + 1)
-    above = above.join(below, message.id == below.c.parent).where(below.c.depth < here)
-    up = below.union_all(above)
+    up = above(message, lambda below: below.c.depth < bindparam("limit", type_=Integer))
     found = select(*(columns or [message]), up.c.parent).join(up, message.id == up.c.id)
     return found.order_by(up.c.depth)
+
+
+@functools.cache
+def leads_to(message):
+    """Return the query for the id `sought`, if that is in the branch up from `leaf_id`."""
+    sought = bindparam("sought", type_=Integer)
+    # What a message follows came before it.
+    up = above(message, lambda below: below.c.id > sought)
+    return select(up.c.id).where(up.c.id == sought)
+
+
+def above(message, goes_on):
+    """Return the rows (id, parent, depth) up from `leaf_id`, as long as it `goes_on` from one."""
+    leaf = select(message.id, parent(message).label("parent"), literal(1).label("depth"))
+    below = leaf.where(message.id == tip(message).scalar_subquery()).cte("branch", recursive=True)
+    next = select(message.id, parent(message), below.c.depth + 1)
+    next = next.join(below, message.id == below.c.parent).where(goes_on(below))
+    return below.union_all(next)
 
 
 @functools.cache
@@ -84,29 +103,45 @@ def first_of_all(message):
 
 
 @functools.cache
-def down(message):
-    """Return the query for (id, leaf, count): where the latest branches through `tops` end.
+def turnings(message):
+    """Return the query for (id, parent_id) of what does not follow the message before it."""
+    put_there = message.chat_id == bindparam("chat_id"), message.parent_id.is_not(None)
+    return (
+        select(message.id, message.parent_id).where(*put_there, seen(message)).order_by(message.id)
+    )
 
-    It counts how many messages each of them has below, `limit` for all of them at most.
+
+def last_written(turnings, ids, top):
+    """Return (leaf, count) of the branch down from a message in which something was said last.
+
+    That is the id of its last message, and how many there are after the `top`.
     """
-    these: Any = bindparam("tops", expanding=True)
-    limit = bindparam("limit", type_=Integer)
-    tops = select(message.id.label("top"), message.id).where(message.id.in_(these))
-    above = tops.cte("down", recursive=True)
-    below = select(above.c.top, latest_child(above.c.id, message)).where(above.c.id.is_not(None))
-    all_of_them = above.union_all(below)
-    found = select(all_of_them.c.top, all_of_them.c.id).limit(limit).subquery()
-    told = found.c.top, func.max(found.c.id), func.count(found.c.id) - 1
-    return select(*told).group_by(found.c.top)
+    starts, parents = [ROOT, *(id for id, _ in turnings)], [ROOT, *(id for _, id in turnings)]
+    ends = [*(start - 1 for start in starts[1:]), LATEST]
+    # Between two turnings, messages follow each other: `own` are those the top is among.
+    within = [bisect_right(starts, id) - 1 for id in parents]
+    latest = own = bisect_right(starts, top) - 1
+    below = {own}
+    for each in range(own + 1, len(starts)):
+        if within[each] in below and parents[each] >= top:
+            below.add(each)
+            latest = each
+    leaf, count, end = ids[bisect_right(ids, ends[latest]) - 1], 0, ends[latest]
+    while latest != own:
+        count += between(ids, starts[latest], end)
+        latest, end = within[latest], parents[latest]
+    return leaf, count + between(ids, top, end) - 1
 
 
-def latest_child(id, message):
-    """Return the id of the latest message that follows another, in SQL."""
-    child, next = aliased(message), aliased(message)
-    put_there = last(child, child.chat_id == bindparam("chat_id"), child.parent_id == id)
-    simply = following(next, id, case((next.parent_id.is_(None), next.id)))
-    # Those that were put there came later.
-    return func.coalesce(put_there.scalar_subquery(), simply.scalar_subquery())
+def between(ids, first, last):
+    return bisect_right(ids, last) - bisect_left(ids, first)
+
+
+@functools.cache
+def ids(message):
+    """Return the query for the ids of a chat's messages from `first` on."""
+    here = message.chat_id == bindparam("chat_id"), message.id >= bindparam("first")
+    return select(message.id).where(*here, seen(message)).order_by(message.id)
 
 
 def parent(message):

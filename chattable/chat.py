@@ -395,8 +395,8 @@ class ChatMixin(Reading):
                 self.turn(self._leaf_under(earlier[-1].id))
 
     def _leaf_under(self, message_id):
-        """Return the `leaf_id` of the latest branch through a message."""
-        leaf_id = self._down([message_id])[0][1]
+        """Return the `leaf_id` of the branch through a message that was last written in."""
+        leaf_id = self._last_written(message_id)
         return None if leaf_id == self._tip(None) else leaf_id
 
     @persistent

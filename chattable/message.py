@@ -114,7 +114,7 @@ class MessageMixin:
 
     @property
     def versions(self) -> list[Version]:
-        """Me and what else was said in my place, first to last; empty in a chat with no branches.
+        """Me and what else was said in my place, first to last; empty if nothing was.
 
         `Chat.show_versions` tells many messages at once.
         """

@@ -7,15 +7,17 @@ from sqlalchemy import func, select
 from chattable import live
 from chattable.branches import (
     LATEST,
-    MANY,
     ROOT,
     Version,
     branch,
-    down,
     first_of_all,
     first_versions,
+    ids,
+    last_written,
+    leads_to,
     seen,
     tip,
+    turnings,
     versions,
 )
 from chattable.database import db, id_of
@@ -68,18 +70,22 @@ class Reading:
         if not self.branch_revision:
             return
         parents = {message.id: self.parent_of(message) for message in messages}
-        found = self._versions(set(parents.values()))
+        turns = self._turnings()
+        found = self._versions({parent for _, parent in turns} & {*parents.values()})
         for message in messages:
             same_place = found.get(parents[message.id], ())
             message.versions = [each for each in same_place if each.role == message.role]
         shown = {message.id for message in messages}
         others = {each.id: each for message in messages for each in message.versions}
-        hidden = list(others.keys() - shown)
-        for id, _, count in self._down(hidden, MANY) if hidden else ():
-            others[id].following = count
+        hidden = others.keys() - shown
+        ids = self._ids(min(hidden)) if hidden else []
+        for id in hidden:
+            others[id].following = last_written(turns, ids, id)[1]
 
     def _versions(self, parents):
         """Return {id: [what follows that message]}, first to last."""
+        if not parents:
+            return {}
         message = self._message
         found: dict[int, list[Version]] = {}
         rows = self._ask(first_of_all(message)) if ROOT in parents else []
@@ -152,8 +158,7 @@ class Reading:
 
     def leads_to(self, message_id: int) -> bool:
         """Return whether a message is in the branch that is looked at."""
-        message, path = self._message, {"leaf_id": self.leaf_id, "limit": ALL}
-        return message_id in {id for id, _ in self._ask(branch(message, message.id), **path)}
+        return bool(self._ask(leads_to(self._message), leaf_id=self.leaf_id, sought=message_id))
 
     def _start(self, after):
         return self.leaf_id if after is None else after
@@ -177,8 +182,15 @@ class Reading:
             message.parent = self._tip(message.follows)
         return message.parent
 
-    def _down(self, tops, limit=ALL):
-        return self._ask(down(self._message), tops=tops, limit=limit)
+    def _last_written(self, message_id):
+        """Return the id of the last message in the branch through one that was last written in."""
+        return last_written(self._turnings(), self._ids(message_id), message_id)[0]
+
+    def _turnings(self):
+        return self._ask(turnings(self._message))
+
+    def _ids(self, first):
+        return [id for (id,) in self._ask(ids(self._message), first=first)]
 
     def _up(self, leaf_id, limit):
         rows = self._ask(branch(self._message), leaf_id=leaf_id, limit=limit)

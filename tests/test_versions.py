@@ -312,7 +312,7 @@ def test_a_chat_in_branches_is_read_by_as_few_queries_as_one_without(talk):
     for each in range(5):
         talk.retry("A", f"V{each}")
         talk.send(f"m{each}", f"M{each}")
-    assert queries_of(talk) <= plain + 4
+    assert queries_of(talk) <= plain + 5
 
 
 def queries_of(talk):
@@ -333,3 +333,16 @@ def test_an_old_page_is_told_to_look_again(talk):
         chat = db.session.get(Chat, talk.chat_id)
         chat.show(db.session.get(Message, talk.id("A")))
         assert connection.get_message(timeout=5)["data"].decode().endswith(live.ANEW)
+
+
+def test_who_turns_back_finds_the_branch_that_was_written_in_last(talk):
+    talk.send("a", "A")
+    talk.retry("A", "X")
+    talk.show("A")
+    talk.send("b", "B")
+    talk.edit("a", "other", "Other")
+    with talk.app.app_context():
+        (edited, _), _ = db.session.get(Chat, talk.chat_id).page()
+        assert [each.following for each in edited.versions] == [3, 0]
+    talk.show("a")
+    assert talk.texts == ["a", "A", "b", "B"]
