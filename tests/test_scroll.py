@@ -70,6 +70,13 @@ def test_who_comes_back_reads_on_where_they_were(reader, place, comes_back):
     expect(reader.page.get_by_role("button", name="Jump to newest")).to_be_visible()
 
 
+def test_earlier_messages_come_once_however_often_they_are_asked_for(reader):
+    reader.page.get_by_role("button", name="Show earlier messages").dblclick()
+    expect(reader.articles).to_have_count(60)
+    reader.press("Show earlier messages")
+    expect(reader.articles).to_have_count(62)
+
+
 def test_a_reload_at_the_end_stays_at_the_end(reader, stack):
     read(reader, -20)
     reader.press("Jump to newest")
