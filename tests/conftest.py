@@ -18,8 +18,8 @@ from tests.tab import Tab
 pytest.register_assert_rewrite("tests.growing")  # so that its checks show what differs
 # A file stays in one process, with the costly parts its tests share: the longest begins first.
 LONGEST = (
-    "recovery browser browsers scroll absence outages worker own_app serve markdown_cost axe "
-    "streaming looks migrations search"
+    "recovery browser browsers branching scroll absence outages worker own_app serve markdown_cost "
+    "axe streaming looks migrations search"
 ).split()
 
 

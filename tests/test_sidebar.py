@@ -12,6 +12,7 @@ from chattable.database import now
 from models import Chat, User, db
 from tests.page import parse
 from tests.patience import patient
+from tests.services import wait_until
 from tests.session import Socket
 from tests.test_browser import PHONE, Person, somewhere_else
 
@@ -233,7 +234,8 @@ class Follower:
             page = parse(person.get("/chats/new").text)
             query = page.select_one("#sidebar")["hx-ws:connect"].partition("?")[2]
         self.socket = Socket(person.host, f"/updates?{query}", person.cookie)
-        wait_until(lambda: self.socket.decoder.beats or self.socket.code, 10, "the server's first word")
+        said = self.socket.decoder
+        wait_until(lambda: said.beats or self.socket.code, 10, "the server's first word")
 
     def close(self):
         self.socket.close()

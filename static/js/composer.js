@@ -32,7 +32,7 @@ if (form) {
   if (!CSS.supports("field-sizing", "content")) field.addEventListener("input", grow);
   // What was pressed is gone as soon as it has worked. A finger's keyboard stays away.
   addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
-    if (ctx.request.method === "POST" && ctx.sourceElement.closest("main")) (touch.matches ? form : field).focus({ preventScroll: true });
+    if (ctx.request.method === "POST" && ctx.sourceElement.closest("main") && !ctx.sourceElement.closest(".versions")) (touch.matches ? form : field).focus({ preventScroll: true });
   });
 }
 if (stop) {

@@ -3,6 +3,7 @@ import "./live.js";
 import "./keep.js";
 import "./follow.js";
 import "./older.js";
+import "./versions.js";
 import "./announce.js";
 import "./copy.js";
 import "./formulas.js";

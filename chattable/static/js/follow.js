@@ -5,7 +5,7 @@ const messages = document.querySelector("#messages[role=log]");
 const jump = document.getElementById("jump");
 const dock = document.querySelector(".dock"); // what stands before the end of the page, if anything does
 const named = () => [location.hash.match(/^#(message-\d+)$/)?.[1], NEAR];
-let place = history.state?.place ?? named(); // to go to: a message's id, its distance from the window's top
+let place = history.state?.place ?? named(); // to go to: an element's id, its distance from the window's top
 let landing = history.state?.place ? null : place[0]; // the message that an address has named, until it is there
 let following = !place[0];
 let last = 0; // where the page was scrolled to, px
@@ -72,6 +72,14 @@ function land(message) {
   if (!message.matches(":target")) location.replace(location.href);
   message.tabIndex = -1;
   message.focus({ preventScroll: true });
+}
+
+// Keep an element where it is, whatever comes above; whoever has the end in sight still follows it.
+export function hold(...kept) {
+  place = kept;
+  goToPlace();
+  following = gap() < 2;
+  show();
 }
 
 if (messages) {
