@@ -53,6 +53,7 @@ LARGEST_ID = 2**31 - 1
 PUT = "pinned", "archived"
 CHAT_PAGE = re.compile(r"/chats/(new|\d+)\b")
 BUSY = "A reply is still being written. Wait for it or stop it; your text is kept."
+NOT_WRITTEN = "Only what you wrote yourself can be edited."
 
 routes = Blueprint("chats", __name__)
 compress = Compress()
@@ -365,21 +366,44 @@ def retry_message(message_id):
     return done(message.chat, asked=message.id)
 
 
+@routes.get("/messages/<int:message_id>/edit")
+def write_version(message_id):
+    """Give the form for a new version of a person's message, on a page of its own or for theirs."""
+    message = current_user.message_or_404(message_id)
+    if message.role != "user":
+        return problem(NOT_WRITTEN, 409)
+    if request.headers.get("HX-Request"):
+        return live.render("messages/_edit.html", message=message, content=message.content)
+    return show_edit(message, message.content)
+
+
+def show_edit(message, content, error=None):
+    model = request.form.get("model") or message.chat.model or default_model()
+    context = {"message": message, "content": content, "model": model, "error": error}
+    return render_template("messages/edit.html", **context)
+
+
 @routes.post("/messages/<int:message_id>/edit")
 def edit_message(message_id):
     """Take a new version of a person's message and hand it to a worker."""
     message = current_user.message_or_404(message_id)
     if message.role != "user":
-        return problem("Only what you wrote yourself can be edited.", 409)
+        return problem(NOT_WRITTEN, 409)
     draft, sentence = read_draft()
     if sentence:
-        return refuse_draft("chats/show.html", sentence, 422, message.chat)
+        return refuse_edit(message, sentence, 422)
     try:
         if not send_to_worker(message.chat, draft, after=message.follows):
-            return refuse_draft("chats/show.html", BUSY, 409, message.chat)
+            return refuse_edit(message, BUSY, 409)
     except RedisError:
-        return refuse_draft("chats/show.html", REDIS_AWAY, 503, message.chat)
+        return refuse_edit(message, REDIS_AWAY, 503)
     return done(message.chat)
+
+
+def refuse_edit(message, sentence, status):
+    if request.headers.get("HX-Request"):
+        return problem(sentence, status)
+    return show_edit(message, request.form.get("content", ""), sentence), status
 
 
 @routes.post("/messages/<int:message_id>/show")

@@ -100,6 +100,188 @@ def test_arrow_keys_turn_versions_while_the_pager_has_the_focus(ada, provider):
     expect(button(ada, "Previous version")).to_be_focused()
 
 
+# edits
+
+
+def edit(ada, instead=None, key="Enter", number=-1):
+    """Edit a message of Ada's in place, the last if no `number` is given; return the box."""
+    box = ada.page.get_by_role("textbox", name="New version")
+    mine = ada.page.locator("#messages > .message--user").nth(number)
+    mine.hover()
+    mine.get_by_role("button", name="Edit").click()
+    expect(box).to_be_focused()
+    if instead is not None:
+        box.fill(instead)
+        box.press(key)
+    return box
+
+
+def test_a_message_is_edited_in_its_place(ada, provider):
+    begin(ada, provider)
+    other = another_tab(ada)
+    provider.says("Two.", hold=True)
+    box = edit(ada, "Goodbye")
+    for tab in (ada, other):
+        shows(tab, "Goodbye", "Two.")
+        expect(tab.articles.first).to_have_attribute("data-versions", "2/2")
+    expect(box).to_have_count(0)
+    expect(ada.box).to_be_focused()
+    provider.release()
+    ada.wait_for("complete")
+    other.wait_for("complete")
+    assert provider.requests[-1].prompt == "Goodbye"
+    assert ada.shown() == other.shown() == ada.fresh()
+    button(ada, "Previous version").click()
+    for tab in (ada, other):
+        shows(tab, "Hello", "One.")
+    assert ada.shown() == other.shown() == ada.fresh()
+
+
+def test_escape_leaves_a_message_as_it_was(ada, provider):
+    begin(ada, provider)
+    before = ada.shown()
+    box = edit(ada, "never sent", "Escape")
+    expect(box).to_have_count(0)
+    expect(button(ada, "Edit")).to_be_focused()
+    assert ada.shown() == before
+    expect(edit(ada)).to_have_value("Hello")
+    ada.page.get_by_role("link", name="Cancel").click()
+    assert ada.shown() == before
+
+
+def test_up_in_the_empty_composer_edits_what_one_said_last(ada, provider):
+    begin(ada, provider)
+    ada.box.fill("a draft")
+    ada.box.press("ArrowUp")
+    ada.box.fill("")
+    box = ada.page.get_by_role("textbox", name="New version")
+    expect(box).to_have_count(0)
+    ada.box.press("ArrowUp")
+    expect(box).to_be_focused()
+    box.press("End")
+    box.press_sequentially(" there")
+    box.press("Shift+Enter")
+    box.press_sequentially("and here")
+    expect(box).to_have_value("Hello there\nand here")
+    ada.box.focus()
+    ada.box.press("ArrowUp")
+    expect(box).to_be_focused()
+
+
+def test_a_text_that_is_edited_survives_what_comes_meanwhile(ada, provider):
+    begin(ada, provider)
+    regenerate(ada, provider, "Two.")
+    box = edit(ada)
+    box.fill("half a thou")
+    other = another_tab(ada)
+    button(other, "Previous version").click()
+    shows(other, "Hello", "One.")
+    expect(ada.body).to_have_text("One.")
+    expect(box).to_be_focused()
+    box.press_sequentially("ght")
+    expect(box).to_have_value("half a thought")
+    provider.says("Three.")
+    other.send("and more")
+    expect(other.articles).to_have_count(4)
+    other.wait_for("complete")
+    expect(ada.articles).to_have_count(4)
+    expect(box).to_have_value("half a thought")
+    edit(other, "Another beginning", number=0)
+    expect(ada.articles.first).to_contain_text("Another beginning")
+    expect(box).to_have_count(0)
+    button(ada, "Previous version").click()
+    shows(ada, "Hello", "One.", "and more", "Three.")
+    expect(edit(ada, number=0)).to_have_value("half a thought")
+
+
+def test_a_text_that_is_edited_survives_a_refusal(ada, provider):
+    ada.forgiven = ["409", "ERR_INTERNET_DISCONNECTED", "Failed to fetch", "WebSocket"]
+    script = provider.says("One ", hold=True).says("more.")
+    ada.begin("Hello")
+    expect(ada.body).to_have_text("One")
+    box = edit(ada, "Goodbye")
+    expect(ada.page.get_by_role("alert")).to_contain_text("still being written")
+    expect(box).to_have_value("Goodbye")
+    expect(box).to_be_focused()
+    script.release()
+    ada.wait_for("complete")
+    expect(box).to_have_value("Goodbye")
+    ada.page.context.set_offline(True)
+    box.press("Enter")
+    expect(ada.page.get_by_role("alert")).to_contain_text("could not be reached")
+    ada.page.context.set_offline(False)
+    provider.says("Two.")
+    box.press("Enter")
+    shows(ada, "Goodbye", "Two.")
+    ada.wait_for("complete")
+    assert len(provider.requests) == 2
+
+
+def test_an_edit_is_shown_as_being_sent_until_it_is_there(ada, provider):
+    begin(ada, provider)
+    box, held = edit(ada), []
+    ada.page.route("**/messages/*/edit", lambda route: held.append(route))
+    box.fill("Goodbye")
+    box.press("Enter")
+    expect(button(ada, "Sending…")).to_be_disabled()
+    expect(box).not_to_be_editable()
+    wait_until(lambda: held, 5, "the request")
+    held[0].continue_()
+    expect(ada.articles.first).to_contain_text("Goodbye")
+    expect(box).to_have_count(0)
+
+
+def test_a_composition_does_not_send_an_edit(ada, provider):
+    begin(ada, provider)
+    box = edit(ada)
+    keys = ada.page.context.new_cdp_session(ada.page)
+    keys.send("Input.imeSetComposition", {"text": "にほん", "selectionStart": 3, "selectionEnd": 3})
+    for key in ("Enter", "Escape"):
+        ada.page.evaluate(
+            """() => document.addEventListener("keydown",
+            ({ isComposing }) => (window.composing = isComposing), { once: true, capture: true })"""
+        )
+        box.press(key)
+        assert ada.page.evaluate("window.composing") is True
+    expect(box).to_be_visible()
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_message_is_edited_without_javascript(open_tab, provider, wrong):
+    ada = open_tab(java_script_enabled=False)
+    provider.says("One.")
+    ada.page.goto("/chats/new")
+    ada.box.fill("Hello")
+    ada.press("Send")
+    becomes(ada, "Hello", "One.")
+    ada.press("Edit")
+    expect(ada.page).to_have_url(re.compile(r"/messages/\d+/edit\??$"))
+    box = ada.page.get_by_role("textbox", name="New version")
+    expect(box).to_have_value("Hello")
+    if wrong:
+        ada.forgiven = ["422"]
+        box.fill("x" * 200_001)
+        ada.press("Send")
+        expect(ada.page.get_by_role("alert")).to_be_visible()
+    provider.says("Two.")
+    box.fill("Goodbye")
+    ada.press("Send")
+    becomes(ada, "Goodbye", "Two.")
+    ada.press("Previous version")
+    shows(ada, "Hello", "One.")
+
+
+def becomes(ada, *words):
+    """Reload until this is shown."""
+
+    def shown():
+        ada.page.reload()
+        return ada.page.locator("#messages .message__body").all_text_contents() == list(words)
+
+    wait_until(shown, 10, words)
+
+
 # what is said of the others
 
 
@@ -128,6 +310,21 @@ def test_what_a_new_version_takes_off_the_page_is_said(ada, provider):
     expect(ada.articles).to_have_count(6)
     expect(ada.page.get_by_text("more messages continue")).to_be_hidden()
     assert ada.shown() == ada.fresh()
+
+
+def test_a_quiet_line_leads_to_what_was_taken_off_the_page(ada, provider):
+    begin(ada, provider)
+    provider.says("Yes.")
+    ada.send("more")
+    expect(ada.articles).to_have_count(4)
+    ada.wait_for("complete")
+    edit(ada, "Goodbye", number=0)
+    expect(ada.articles.first).to_contain_text("Goodbye")
+    expect(ada.articles).to_have_count(2)
+    ada.wait_for("complete")
+    ada.page.get_by_role("button", name="3 more messages continue version 1").click()
+    shows(ada, "Hello", "One.", "more", "Yes.")
+    expect(ada.page.get_by_role("group", name="Version 1 of 2").locator(":focus")).to_have_count(1)
 
 
 def test_a_version_that_failed_is_said_and_shown_on_a_press(ada, provider):

@@ -6,14 +6,14 @@ const IME_KEYCODE = 229; // Safari ends a composition before its Enter; the key 
 const touch = matchMedia("(pointer: coarse)");
 const stop = document.querySelector(".chattable__stop");
 
-const composing = ({ isComposing, keyCode }) => isComposing || keyCode === IME_KEYCODE;
+export const composing = ({ isComposing, keyCode }) => isComposing || keyCode === IME_KEYCODE;
 
-function onKey(event) {
-  const { key, shiftKey, altKey, ctrlKey, metaKey } = event;
+export function onKey(event) {
+  const { key, target, shiftKey, altKey, ctrlKey, metaKey } = event;
   if (key !== "Enter" || composing(event)) return;
   if ((shiftKey || altKey || touch.matches) && !ctrlKey && !metaKey) return;
   event.preventDefault();
-  if (field.value.trim() && !event.repeat) form.requestSubmit();
+  if (target.value.trim() && !event.repeat) target.form.requestSubmit();
 }
 
 function onEscape(event) {
@@ -21,18 +21,19 @@ function onEscape(event) {
   if (!event.target.closest("select, #find") && !document.querySelector(":popover-open, dialog[open]")) stop.click();
 }
 
-function grow() {
-  field.style.blockSize = "auto";
-  field.style.blockSize = `${field.scrollHeight}px`;
+function grow({ target }) {
+  if (!target.matches(".composer__text")) return;
+  target.style.blockSize = "auto";
+  target.style.blockSize = `${target.scrollHeight}px`;
 }
 
 if (form) {
   if (!touch.matches) field.enterKeyHint = "send";
   field.addEventListener("keydown", onKey);
-  if (!CSS.supports("field-sizing", "content")) field.addEventListener("input", grow);
+  if (!CSS.supports("field-sizing", "content")) document.addEventListener("input", grow);
   // What was pressed is gone as soon as it has worked. A finger's keyboard stays away.
   addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
-    if (ctx.request.method === "POST" && ctx.sourceElement.closest("main") && !ctx.sourceElement.closest(".versions")) (touch.matches ? form : field).focus({ preventScroll: true });
+    if (ctx.request.method === "POST" && ctx.sourceElement.closest("main") && !ctx.sourceElement.closest(".versions, .edit")) (touch.matches ? form : field).focus({ preventScroll: true });
   });
 }
 if (stop) {
