@@ -18,7 +18,14 @@ class Page:
     """
 
     def __init__(self, html):
-        self.list = parse(html).find(id="messages")
+        page = parse(html)
+        self.list = page.find(id="messages")
+        self._note_away(page.find(id="elsewhere"))
+
+    def _note_away(self, content):
+        """Know which reply is written in a branch that is not looked at."""
+        reply = content and content.find(attrs={"data-message": True})
+        self.away = reply and reply["data-message"]
 
     @property
     def messages(self):
@@ -60,6 +67,9 @@ class Page:
 
     def apply(self, frame):
         """Swap in one frame; every target is looked up before anything changes, as htmx does."""
+        elsewhere = self.away and re.search(rf"#?message-{self.away}\b", frame)
+        if elsewhere and '"#elsewhere"' not in frame:
+            return
         for swap in [self._prepared(*patch) for patch in patches(frame)]:
             swap()
 
@@ -68,6 +78,8 @@ class Page:
             return lambda: [self._upsert(article) for article in elements(content)]
         if target == "#messages[role=log]":
             return lambda: SWAPS[swap](self.list, content)
+        if target == "#elsewhere":
+            return lambda: self._note_away(content)
         if "#message-" not in target:
             return lambda: None  # the title and the cost are beside the list
         element = self.find(target)

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 from models import Chat, db
 from tests.patience import patient
 from tests.services import wait_until
+from tests.tab import Tab, send
 from tests.test_browser import PHONE, Person, somewhere_else
 from tests.test_scroll import REST, TOP
 
@@ -345,6 +346,69 @@ def test_a_version_that_failed_is_said_and_shown_on_a_press(ada, provider):
     assert ada.shown() == other.shown() == ada.fresh()
 
 
+# a reply that runs elsewhere
+
+
+@pytest.fixture
+def elsewhere(ada, provider):
+    """A reply of which half is said, and the page that has turned away from it: its script."""
+    begin(ada, provider)
+    script = provider.says("Two ", "**and", hold=True).says("** three ").holds().says("four.")
+    ada.press("Regenerate")
+    expect(ada.body).to_have_text("Two and")
+    button(ada, "Previous version").click()
+    shows(ada, "Hello", "One.")
+    return script
+
+
+def is_told(ada):
+    expect(ada.page.locator("#elsewhere")).to_contain_text("A reply is being written")
+
+
+@pytest.mark.parametrize("comes_back", ["Show it", "Next version", "reload"])
+def test_a_reply_that_runs_elsewhere_comes_only_where_it_is_shown(
+    ada,
+    provider,
+    elsewhere,
+    comes_back,
+):
+    other = another_tab(ada)
+    is_told(ada)
+    is_told(other)
+    before = ada.shown()
+    elsewhere.release()
+    elsewhere.wait_for_hold(2)
+    ada.page.evaluate(REST)
+    assert ada.shown() == other.shown() == before
+    if comes_back == "reload":
+        ada.page.reload()
+        is_told(ada)
+    ada.press("Next version" if comes_back == "reload" else comes_back)
+    for tab in (ada, other):
+        expect(tab.body).to_have_text("Two and three")
+        expect(tab.page.locator("#elsewhere")).to_be_empty()
+    elsewhere.release()
+    for tab in (ada, other):
+        expect(tab.body).to_have_text("Two and three four.")
+        tab.wait_for("complete")
+    assert ada.shown() == other.shown() == ada.fresh()
+
+
+def test_a_reply_that_ends_elsewhere_leaves_the_page_as_it_is(ada, provider, elsewhere):
+    other = another_tab(ada)
+    elsewhere.release()
+    elsewhere.wait_for_hold(2)
+    elsewhere.release()
+    for tab in (ada, other):
+        expect(tab.page.locator("#elsewhere")).to_be_empty()
+        shows(tab, "Hello", "One.")
+    assert ada.shown() == other.shown() == ada.fresh()
+    button(ada, "Next version").click()
+    for tab in (ada, other):
+        shows(tab, "Hello", "Two and three four.")
+    assert ada.shown() == other.shown() == ada.fresh()
+
+
 # where the page is scrolled to
 
 
@@ -394,3 +458,42 @@ def test_who_turns_at_the_foot_of_a_long_version_stays_at_the_pager(reader):
     pager(reader).get_by_role("button", name="Next").click()
     expect(pager(reader)).to_have_attribute("aria-label", "Version 2 of 2")
     wait_until(lambda: abs(top_of(reader, pager(reader)) - top) < 3, 5, f"the pager, {top}")
+
+
+# over a socket alone
+
+
+def test_two_sockets_are_sent_what_makes_a_page_equal_a_fresh_load(stack, provider):
+    session = stack.signup()
+    tabs = [Tab(session, session.new_chat())]
+    tabs.append(Tab(session, tabs[0].chat_id))
+
+    def settle(status, *words, version=None):
+        for tab in tabs:
+            tab.wait_until(
+                lambda tab: (
+                    [each.text for each in tab.page.list.select(".message__body")] == list(words)
+                    and tab.page.messages[-1]["data-status"] == status
+                    and tab.page.messages[-1].get("data-versions") == version
+                )
+            )
+            assert tab.html == tab.reloaded()
+
+    provider.says("One.")
+    send(tabs[0], "Hello")
+    settle("complete", "Hello", "One.")
+    first = tabs[0].reply_id
+    script = provider.says("Two", hold=True).says(" three.")
+    session.retry(first)
+    settle("streaming", "Hello", "Two", version="2/2")
+    session.post(f"/messages/{first}/show", htmx=True)
+    settle("complete", "Hello", "One.", version="1/2")
+    script.release()
+    second = first + 1
+    wait_until(lambda: "Two three." in session.get(f"/messages/{second}").text, 10, "the reply")
+    settle("complete", "Hello", "One.", version="1/2")
+    session.post(f"/messages/{second}/show", htmx=True)
+    settle("complete", "Hello", "Two three.", version="2/2")
+    provider.fails(401)
+    session.retry(second)
+    settle("complete", "Hello", "Two three.", version="2/3")
