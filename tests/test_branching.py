@@ -409,6 +409,16 @@ def test_a_reply_that_ends_elsewhere_leaves_the_page_as_it_is(ada, provider, els
     assert ada.shown() == other.shown() == ada.fresh()
 
 
+def test_regenerate_says_which_model_it_asks(ada, provider):
+    begin(ada, provider)
+    ada.page.get_by_label("Model").select_option("gpt-4o")
+    shown = "(button) => getComputedStyle(button, '::after').content"
+    again = button(ada, "Regenerate")
+    again.hover()
+    assert "with gpt-4o" in again.evaluate(shown)
+    expect(button(ada, "Regenerate")).to_be_visible()
+
+
 # where the page is scrolled to
 
 

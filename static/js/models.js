@@ -29,6 +29,13 @@ function onKey(event) {
   field.focus();
 }
 
+// Who asks again is shown whom: see .message__retry.
+const show = () => document.documentElement.style.setProperty("--model", JSON.stringify(models.value));
+
+if (models) {
+  show();
+  form.addEventListener("change", show);
+}
 if (find) {
   find.hidden = false;
   settle();
