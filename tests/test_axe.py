@@ -4,8 +4,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from models import Chat, Message, db
 from tests.patience import patient
-from tests.test_browser import RICH, Person
+from tests.test_browser import RICH, Person, somewhere_else
 from tests.test_looks import PASTED, USED, WIDE, tell
 
 TURNS = (
@@ -91,6 +92,32 @@ def test_axe_has_nothing_against_any_page(stack, open_tab, theme):
     ada.page.keyboard.type("column")
     expect(ada.page.locator("#search-results mark").first).to_be_visible()
     assert faults(ada) == [], "a search"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_has_nothing_against_versions_and_an_edit(stack, open_tab, theme):
+    session = stack.signup()
+    chat_id = session.new_chat()
+    tell(stack, chat_id, ("Hello", USED), ("More?", USED), ("And?", USED))
+    with somewhere_else(stack):
+        chat = db.session.get(Chat, chat_id)
+        first = chat.messages[1]
+        chat.say("assistant", "Two.", after=first.follows)
+        failed = chat.say("assistant", "", after=first.follows)
+        failed.status, failed.error, failed.model = "failed", "The model did not answer.", "gpt-4o"
+        db.session.commit()
+        chat.show(chat.messages[-2])
+        running = chat.begin_reply("gpt-4o", after=chat.messages[2].id)
+        chat.show(chat.messages[-3])
+    ada = open_tab(theme, session)
+    ada.page.goto(f"/chats/{chat_id}")
+    expect(ada.page.locator(".versions > button")).to_have_count(2)
+    assert faults(ada) == [], "with versions"
+    ada.page.locator(".message--user").first.get_by_role("button", name="Edit").click()
+    expect(ada.page.get_by_role("textbox", name="New version")).to_be_focused()
+    assert faults(ada) == [], "with an edit"
+    with somewhere_else(stack):
+        Message.interrupt(running.id)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
