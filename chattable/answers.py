@@ -77,7 +77,7 @@ def go_on(chat_id, content, model, client_id, after, asked):
         chat.hooks.on_message_create(message)
     else:
         if asked:
-            asked_for = [*chat.history(after), {"role": "user", "content": content}]
+            asked_for = chat.told(model, after, content).messages
             chat.book(model, provider.estimate_usage(asked_for))
         message = chat.say("user", content, client_id, after)
     if message:

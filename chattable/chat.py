@@ -39,7 +39,6 @@ from chattable.database import (
     release,
 )
 from chattable.family import family_of
-from chattable.history import conversation
 from chattable.message import MessageMixin, is_doubled
 from chattable.owner import Chattable
 from chattable.queries import cost_of_chat, counted, with_chat
@@ -216,10 +215,10 @@ class ChatMixin(Reading):
         raises nothing: the message ends as "failed" and says why in `error`.
         """
         self._save_waiting()
-        history = self.history(after)
+        told = self.told(model, after)
         # Before the provider is asked, and bills: another reply may be running.
         message = self.begin_reply(model, after)
-        with provider.Completion(model, history) as completion:
+        with provider.Completion(model, told) as completion:
             message.receive(completion)
         return message
 
@@ -235,7 +234,7 @@ class ChatMixin(Reading):
         in_the_way = or_(message.client_id == client_id, message.is_running())
         if db.session.scalar(self._mine(message.id).where(in_the_way).limit(1)):
             return None
-        return provider.Completion(model, conversation(self._said(after), content))
+        return provider.Completion(model, self.told(model, after, content))
 
     @persistent
     def book(self, model: str, usage: provider.Usage) -> None:

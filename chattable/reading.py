@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
-from chattable import live
+from chattable import live, provider
 from chattable.branches import (
     LATEST,
     ROOT,
@@ -22,7 +22,7 @@ from chattable.branches import (
 )
 from chattable.database import db, id_of
 from chattable.family import family_of
-from chattable.history import conversation, told
+from chattable.history import asides, latest, tell
 
 PAGE = 30
 # More messages than a chat has.
@@ -136,16 +136,29 @@ class Reading:
             self.show_versions(messages)
         return messages
 
-    def history(self, after: int | None = None) -> list[dict[str, str]]:
+    def history(self, after: int | None = None, model: str | None = None) -> list[dict[str, str]]:
         """Return what the provider is told: the conversation up to the message `after`.
 
-        That is the one looked at last, if none is given; see `chattable.branches` for others.
+        That is the one looked at last, if none is given; see `chattable.branches` for others. With
+        a `model`, only what it reads of that.
         """
-        return conversation(self._said(after))
+        return self.told(model, after).messages
 
-    def _said(self, after=None):
-        query, leaf_id = branch(self._message, *told(self._message)), self._start(after)
-        return self._ask(query, leaf_id=leaf_id, limit=ALL)[::-1]
+    def told(
+        self, model: str | None, after: int | None = None, question: str | None = None
+    ) -> provider.Told:
+        """Return what a model is told, see `history`; a `question` that is not saved comes last.
+
+        It costs no more than what is sent: the messages above are not looked at.
+        """
+        room = provider.room(provider.context_window(model)) if model else ALL
+        left = room - provider.size(question) if question else room
+        leaf_id, asked = self._start(after), int(question is not None)
+        rows = self._ask(latest(self._message), leaf_id=leaf_id, room=left, asked=asked)
+        # A chat of which nothing was sent may have no messages yet.
+        cut = bool(rows[-1].parent if rows else question and self.revision and self._tip(leaf_id))
+        first = self._ask(asides(self._message)) if cut else []
+        return tell(rows, first, question, cut).fit(room)
 
     def answer_to(self, message_id: int, beyond: int = 0) -> Any | None:
         """Return the first reply, however it ended, to a message (or `ROOT`), or None.

@@ -15,7 +15,8 @@ def init_app(app: Flask, db: SQLAlchemy) -> None:
     """Prepare an app that has its models on `db`, a Flask-SQLAlchemy it has been given before.
 
     Configuration, from `app.config`, else the environment: `OPENAI_API_KEY`, `OPENAI_BASE_URL`,
-    `REDIS_URL`, `REDIS_PREFIX`, and what `LIMITS` names. Raises RuntimeError for another `db`.
+    `REDIS_URL`, `REDIS_PREFIX`, `CONTEXT_WINDOW` ("8192" tokens, "8192,gpt-4o=64000"), and what
+    `LIMITS` names. Raises RuntimeError for another `db`.
     """
     if app.extensions.get("sqlalchemy") is not db:
         raise RuntimeError("call db.init_app(app) first, then chattable.init_app(app, db)")
@@ -25,6 +26,10 @@ def init_app(app: Flask, db: SQLAlchemy) -> None:
     for name, usual in LIMITS.items():
         value = setting(app, name) or usual
         app.config[name] = int(value) if isinstance(value, str) else value
+    windows = setting(app, "CONTEXT_WINDOW") or {}
+    app.config["CONTEXT_WINDOW"] = (
+        windows if isinstance(windows, dict) else provider.read_windows(str(windows))
+    )
     live.init_app(app, install.own_name, on_watch=keepers.sweeper)
     provider.init_app(app)
     command.init_app(app)

@@ -104,7 +104,7 @@ class Writing:
         # Redis may know a second more than the last checkpoint.
         live.snapshot(chat_id).refresh(self.message)
         content = self.message.content
-        asked_for = self.chat.history(self.message.follows)
+        asked_for = self.chat.history(self.message.follows, self.model)
         if self.fail(provider.estimate_usage(asked_for, content), content):
             live.end_turn(chat_id)
 

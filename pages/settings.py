@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from chattable import serve
 from chattable.connections import WrongEncoding
 from chattable.database import reason
+from chattable.provider import read_windows
 from chattable.setup import LIMITS
 from models import db
 
@@ -49,6 +50,7 @@ def read_settings(settings, instance):
         "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
+        "CONTEXT_WINDOW": context_windows(settings),
         **{name: whole_number(settings, name, usual) for name, usual in LIMITS.items()},
         "SEND_FILE_MAX_AGE_DEFAULT": timedelta(days=365),
         "COMPRESS_ALGORITHM": ["br", "gzip"],
@@ -144,6 +146,13 @@ def choice(settings, name, allowed):
 def whole_number(settings, name, default):
     value = str(settings.get(name) or default)
     return int(value) if value.isdecimal() and int(value) else refuse(f"{name} must be a number.")
+
+
+def context_windows(settings):
+    try:
+        return read_windows(str(settings.get("CONTEXT_WINDOW") or ""))
+    except ValueError:
+        refuse("CONTEXT_WINDOW must be tokens, of all models or of some: 8192 or gpt-4o=64000.")
 
 
 def refuse(sentence):

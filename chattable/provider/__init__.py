@@ -1,7 +1,8 @@
 """Ask an OpenAI-compatible provider for a completion and read its stream, whatever its dialect.
 
 Whoever wants something of a provider comes in here. Behind it `stream` asks by `client`, which asks
-by `transport`; `thoughts`, `prices`, `errors` and `usage` help, and `dialect` is below them all.
+by `transport`; `window`, `thoughts`, `prices`, `errors` and `usage` help, and `dialect` is below
+them all.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from chattable.provider.dialect import whole_characters
 from chattable.provider.errors import ProviderError
 from chattable.provider.prices import costs
 from chattable.provider.usage import Usage, estimate_usage
+from chattable.provider.window import AROUND, Told, context_window, read_windows, room, size
 
 if TYPE_CHECKING:
     from chattable.provider.client import list_models
@@ -21,13 +23,19 @@ if TYPE_CHECKING:
 # Who asks imports the SDK. A web process does not, nor does a command.
 ASKING = {"Completion": "stream", "list_models": "client"}
 __all__ = [
+    "AROUND",
     "Completion",
     "ProviderError",
+    "Told",
     "Usage",
+    "context_window",
     "costs",
     "estimate_usage",
     "init_app",
     "list_models",
+    "read_windows",
+    "room",
+    "size",
     "warm_up",
     "whole_characters",
 ]
@@ -40,8 +48,8 @@ def init_app(app: Flask) -> None:
 
 def warm_up() -> None:
     """Import what a first reply would otherwise wait for."""
-    for room in ASKING.values():
-        importlib.import_module(f"{__name__}.{room}")
+    for module in ASKING.values():
+        importlib.import_module(f"{__name__}.{module}")
     costs("gpt-4o-mini", Usage(prompt=1, completion=1))
 
 

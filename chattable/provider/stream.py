@@ -30,6 +30,7 @@ from chattable.provider.errors import (
 )
 from chattable.provider.thoughts import ThoughtReader
 from chattable.provider.usage import Usage, estimate_prompt, estimate_tokens, read_usage
+from chattable.provider.window import Told
 
 # Seconds. A reply is looked at this often: the rhythm in which a page grows. Each other one in the
 # process adds a little, twice as much from `MANY` on: frames cost more than tokens do.
@@ -71,9 +72,9 @@ class Completion:
     thread.
     """
 
-    def __init__(self, model: str, messages: list[dict[str, str]]):
+    def __init__(self, model: str, messages: list[dict[str, str]] | Told):
         self.model = model
-        self.messages = messages
+        self.told = messages if isinstance(messages, Told) else Told.of(messages)
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.stopped = False
@@ -160,7 +161,8 @@ class Completion:
             self._receive()
 
     def _receive(self, **options):
-        asked = {"model": self.model, "messages": self.messages, "stream": True, **options}
+        messages = self.told.messages
+        asked = {"model": self.model, "messages": messages, "stream": True, **options}
         with closing(self._provider.complete(self._line, asked)) as response:
             self._heard_at = time.monotonic()
             self._collect(response.iter_bytes())
@@ -274,7 +276,7 @@ class Completion:
         if refused:
             return self.usage
         if not prompt:
-            prompt, self.usage.estimated = estimate_prompt(self.messages), True
+            prompt, self.usage.estimated = estimate_prompt(self.told.messages), True
         if completion is None or self._usage_is_stale or (text and not completion):
             estimate = estimate_tokens(text) + estimate_tokens(self.reasoning)
             completion, self.usage.estimated = max(completion or 0, estimate), True

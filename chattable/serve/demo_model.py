@@ -28,6 +28,7 @@ def demo_settings():
     return {
         "DEMO_MODEL": "1",
         "MODELS": DEMO_MODEL,
+        "CONTEXT_WINDOW": str(DEMO_CONTEXT),
         "OPENAI_API_KEY": "demo",
         "OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1",
     }

@@ -1,0 +1,128 @@
+"""A model's context window: how much it reads at once, and what of a conversation fits."""
+
+import functools
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from flask import current_app
+
+# Tokens. What a small model serves: a larger one is known, or named in the configuration. A server
+# that reads less says so and is asked again, but for Ollama, which forgets in silence.
+USUAL_WINDOW = 8_192
+# Of each window so much is for what is read; the rest is room for the answer.
+READ = 0.75
+# Bytes of UTF-8. A token of English has over 4; of code, and of Chinese or Japanese, about 3.
+TOKEN = 3
+# What a message takes beside its words, in bytes.
+AROUND = 4 * TOKEN
+
+
+def context_window(model: str) -> int:
+    """Return how many tokens a model reads and writes at once, as far as anybody knows.
+
+    `CONTEXT_WINDOW` may name it, then `genai-prices` knows it, then comes what is usual here.
+    """
+    named = current_app.config["CONTEXT_WINDOW"]
+    known = named.get(model) or listed(model, current_app.config["OPENAI_BASE_URL"])
+    return known or named.get(None) or USUAL_WINDOW
+
+
+@functools.lru_cache(1024)
+def listed(model, url):
+    from genai_prices.data_snapshot import get_snapshot
+
+    for address in (url, None):
+        try:
+            _, found = get_snapshot().find_provider_model(model, None, None, address)
+        except (LookupError, ValueError):
+            continue
+        if found.context_window:
+            return found.context_window
+    return None
+
+
+def read_windows(text: str) -> dict[str | None, int]:
+    """Return {model: tokens}, {None: tokens} for all others, of "8192, gpt-4o=64000".
+
+    Raises ValueError.
+    """
+    windows = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        model, _, tokens = part.rpartition("=")
+        windows[model.strip() or None] = int(tokens)
+    if any(tokens <= 0 for tokens in windows.values()):
+        raise ValueError(text)
+    return windows
+
+
+def room(window: int) -> int:
+    """Return how many bytes of a conversation are sent to a model with this window (tokens)."""
+    return min(int(window * READ * TOKEN), 2**30)
+
+
+def size(text):
+    """Return the bytes that a message of these words takes."""
+    return len(text.encode()) + AROUND
+
+
+@dataclass
+class Told:
+    """What a provider is told: (id, role, words) of each message, the first first.
+
+    `cut` says that the conversation has more before the first turn.
+    """
+
+    lines: list[tuple[int | None, str, str]]
+    cut: bool = False
+    _messages: list[dict[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, messages):
+        return cls([(None, message["role"], message["content"]) for message in messages])
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """As providers take them: no role twice in a row.
+
+        A reply that failed leaves its question next to the following one: they are joined.
+        """
+        if not self._messages:
+            self._messages = [
+                {"role": role, "content": "\n\n".join(words for *_, words in lines)}
+                for role, lines in groupby(self.lines, key=lambda line: line[1])
+            ]
+        return self._messages
+
+    @property
+    def begins(self) -> int | None:
+        """The id of the first message that is told, the system's aside; None if all of them are."""
+        return self.lines[self._spoken()][0] if self.cut else None
+
+    @property
+    def size(self) -> int:
+        return sum(size(words) for *_, words in self.lines)
+
+    def fit(self, room: int) -> "Told":
+        """Return what is sent where so many bytes are read: system messages, the newest turns.
+
+        A turn is a person's message and what follows. The last one is sent in any case: where it
+        alone is too long, the provider says so.
+        """
+        top = self._spoken()
+        left = room - sum(size(words) for *_, words in self.lines[:top])
+        start = end = len(self.lines)
+        for index in range(end - 1, top - 1, -1):
+            _, role, words = self.lines[index]
+            left -= size(words)
+            if left < 0 and start < end:
+                break
+            if role == "user" or (index == top and not self.cut):
+                start = index
+        if start in (top, end):
+            return self
+        return Told([*self.lines[:top], *self.lines[start:]], cut=True)
+
+    def _spoken(self):
+        """Return where the system's messages end that come before all others."""
+        roles = [role for _, role, _ in self.lines]
+        return next((at for at, role in enumerate(roles) if role != "system"), len(roles))
