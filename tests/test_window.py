@@ -4,9 +4,12 @@ import pytest
 from sqlalchemy import insert
 
 from chattable import provider as engine
+from chattable.provider.overflow import named_limit
 from models import Message, User, db
+from tests import wire
 
 MODEL = "some-model"
+TOO_LONG = "too long for the model"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -152,3 +155,132 @@ def test_the_window_of_a_model(make_app, named, model, window):
 def test_a_wrong_window_is_refused_by_name(make_app, wrong):
     with pytest.raises(SystemExit, match="CONTEXT_WINDOW"):
         make_app(CONTEXT_WINDOW=wrong)
+
+
+# How providers say that they were told too much, and the window that they name.
+OVERFLOWS = [
+    ("This model's maximum context length is 600 tokens. However, your messages resulted in", 600),
+    ("However, you requested 900 tokens: maximum context length is 600 tokens (896 and 4)", 600),
+    ("Input tokens exceed the configured limit of 600 tokens. Please reduce the length of", 600),
+    ("Your input exceeds the context window of this model. Please adjust your input", None),
+    ("prompt is too long: 900 tokens > 600 maximum", 600),
+    ("input length and `max_tokens` exceed context limit: 500 + 400 > 600, decrease", 600),
+    ("request (900 tokens) exceeds the available context size (600 tokens), try increasing", 600),
+    ("the request exceeds the available context size. try increasing the context size", None),
+    ("Prompt contains 900 tokens, too large for model with 600 maximum context length", 600),
+    ("The input token count (900) exceeds the maximum number of tokens allowed (600).", 600),
+    ("This model's maximum prompt length is 600 but the request contains 900 tokens.", 600),
+    ("Your request exceeded model token limit: 600 (requested: 900)", 600),
+    ("Please reduce the length of the messages. Current length is 900 while limit is 600", 600),
+    ("The decoder prompt (length 900) is longer than the maximum model length of 600.", 600),
+    ("`inputs` must have less than 600 tokens. Given: 900", 600),
+    ("too many tokens: the total number of tokens cannot exceed 600 - received 900", 600),
+    ("prompt token count of 900 exceeds the limit of 600", 600),
+    ("The prompt is too long: 900, model maximum context length: 600", 600),
+    ("Input is too long for requested model.", None),
+    ("invalid params, context window exceeds limit (2013)", None),
+    ("prompt too long; exceeded max context length by 300 tokens", None),
+]
+
+
+@pytest.fixture
+def wide(make_app, sqlite_url):
+    """A chat of ten turns with a model that is thought to read 2,000 tokens."""
+    with make_app(DATABASE_URL=sqlite_url, CONTEXT_WINDOW=2_000).app_context():
+        ada = User(name="Ada", email="ada@example.com", password_hash="none")
+        db.session.add(ada)
+        db.session.flush()
+        chat = ada.begin_chat()
+        db.session.commit()
+        talk(chat, *"abcdefghij", words=188)
+        chat.say("user", "k?")
+        yield chat
+
+
+def asked(provider):
+    """Return how many messages each request had."""
+    return [len(request.json["messages"]) for request in provider.requests]
+
+
+@pytest.mark.parametrize(("words", "window"), OVERFLOWS)
+def test_a_provider_that_was_told_too_much_is_told_less(wide, provider, words, window):
+    provider.fails(400, wire.error(words))
+    provider.says("Hello")
+    reply = wide.run(MODEL)
+    assert (reply.status, reply.content) == ("complete", "Hello")
+    # Half of what it was, or what 600 tokens are: 1,350 bytes.
+    assert asked(provider) == [21, 7 if window else 9]
+    assert provider.requests[1].json["messages"][-1]["content"] == "k?"
+    assert engine.context_window(MODEL) == (window or 2_000)
+    unseen = Message.query.filter_by(finish_reason="unseen").count()
+    assert (reply.usage_estimated, unseen) == (False, 0)
+
+
+@pytest.mark.parametrize(("words", "window"), OVERFLOWS)
+def test_the_window_that_an_error_names(words, window):
+    assert named_limit(words.lower()) == window
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_ctx": 600},
+        {"message": "too long", "code": "context_length_exceeded"},
+    ],
+)
+def test_an_error_may_tell_by_its_code(wide, provider, body):
+    provider.fails(400, {"error": body})
+    assert wide.run(MODEL).status == "complete"
+    assert len(provider.requests) == 2
+    assert engine.context_window(MODEL) == body.get("n_ctx", 2_000)
+
+
+def test_an_error_in_the_stream_is_understood_as_well(wide, provider):
+    words = "context the overflows: the model is loaded with context length of only 600 tokens"
+    provider.reply().errors(words)
+    assert wide.run(MODEL).status == "complete"
+    assert len(provider.requests) == 2
+
+
+def test_what_a_model_says_of_errors_is_no_error(wide, provider):
+    provider.says("An error: maximum context length", " is 600")
+    assert wide.run(MODEL).content == "An error: maximum context length is 600"
+    assert len(provider.requests) == 1
+
+
+def test_a_named_window_is_kept_to(wide, provider):
+    provider.fails(400, wire.error("maximum context length is 600 tokens"))
+    wide.run(MODEL)
+    wide.say("user", "l?")
+    assert wide.run(MODEL).status == "complete"
+    assert len(provider.requests) == 3
+
+
+def test_who_refuses_twice_is_not_asked_again(wide, provider):
+    provider.fails(400, wire.error("maximum context length is 600 tokens"), times=2)
+    reply = wide.run(MODEL)
+    assert reply.status == "failed"
+    assert TOO_LONG in reply.error
+    assert len(provider.requests) == 2
+
+
+def test_a_question_that_alone_is_refused_is_not_asked_again(chat, provider):
+    chat.say("user", "long".ljust(5_000, "-"))
+    provider.fails(400, wire.error("maximum context length is 400 tokens"))
+    assert TOO_LONG in chat.run(MODEL).error
+    assert len(provider.requests) == 1
+
+
+def test_a_body_that_is_too_large_is_told_less(wide, provider):
+    provider.fails(413, "<html><title>413 Request Entity Too Large</title></html>")
+    assert wide.run(MODEL).status == "complete"
+    assert engine.context_window(MODEL) == 2_000
+
+
+def test_the_wire_is_asked_without_usage_and_less(wide, provider):
+    """Both that a provider may refuse, one after the other."""
+    provider.fails(400, wire.error("Unknown parameter: stream_options"))
+    provider.fails(400, wire.error("maximum context length is 600 tokens"))
+    provider.fails(400, wire.error("Unknown parameter: stream_options"))
+    assert wide.run(MODEL).status == "complete"
+    assert len(provider.requests) == 4

@@ -13,13 +13,15 @@ TOO_MANY = "The provider is receiving too many requests. Wait a moment, then try
 BROKEN_OFF = "The connection to the provider broke off. Try again."
 HTTP_ERRORS = {str(status) for status in range(400, 600)}
 # What goes wrong, the first that fits: as a status, in the words of providers, in ours.
-KINDS: tuple[tuple[set[int], tuple[str, ...], str], ...] = (
+Kinds = tuple[tuple[set[int], tuple[str, ...], str], ...]
+TOO_LONG: Kinds = (
     (
         set(),
         (
             *("context length", "context_length", "context size", "context_size"),
             *("prompt is too long", "input is too long", "too long for", "too many tokens"),
             *("context window", "prompt length", "token count", "reduce the length"),
+            *("context limit", "model length", "model token limit", "`inputs` must have"),
         ),
         "This conversation is too long for the model. Start a new chat or pick a model with"
         " a larger context window.",
@@ -29,6 +31,9 @@ KINDS: tuple[tuple[set[int], tuple[str, ...], str], ...] = (
         ("request too large", "request_too_large"),
         "This is too much text for the provider. Shorten it or start a new chat.",
     ),
+)
+KINDS: Kinds = (
+    *TOO_LONG,
     (
         # It comes with 503, which overloaded is without it.
         set(),
@@ -99,10 +104,20 @@ def explain_body(body, status, model):
     return ProviderError(said)
 
 
+def tells_too_long(status, words):
+    """Return whether a provider says that it was told more than the model reads."""
+    return any(fits(kind, status, words) for kind in TOO_LONG)
+
+
+def fits(kind, status, words):
+    statuses, signs, _ = kind
+    return status in statuses or any(sign in words for sign in signs)
+
+
 def sentence(status, words, model):
-    for statuses, signs, said in KINDS:
-        if status in statuses or any(sign in words for sign in signs):
-            return said
+    for kind in KINDS:
+        if fits(kind, status, words):
+            return kind[2]
     if status == 404 and (not model or "model" not in words):
         return NOWHERE
     if status == 404 or model and any(sign in words for sign in UNKNOWN_MODEL):

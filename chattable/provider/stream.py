@@ -28,9 +28,10 @@ from chattable.provider.errors import (
     ProviderError,
     explain_body,
 )
+from chattable.provider.overflow import shorten
 from chattable.provider.thoughts import ThoughtReader
 from chattable.provider.usage import Usage, estimate_prompt, estimate_tokens, read_usage
-from chattable.provider.window import Told
+from chattable.provider.window import Told, refused
 
 # Seconds. A reply is looked at this often: the rhythm in which a page grows. Each other one in the
 # process adds a little, twice as much from `MANY` on: frames cost more than tokens do.
@@ -63,13 +64,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=readers.clear)
 
 
+class ToldTooMuch(Exception):
+    """A provider says in its stream that a model reads less."""
+
+
 class Completion:
     """One streamed chat completion: a context that asks at once, to iterate over for the text.
 
     Each step gives the text (str, maybe empty) that arrived since the last one, at least every
     `IDLE` seconds. Afterwards `usage`, `finish_reason` and `reasoning` tell the rest. Raises
     `ProviderError` when the provider fails, after the last text; `stop()` ends it from another
-    thread.
+    thread. A provider that was told more than the model reads is asked once more, with less.
     """
 
     def __init__(self, model: str, messages: list[dict[str, str]] | Told):
@@ -87,7 +92,8 @@ class Completion:
         self._error: Exception | None = None
         self._failure: ProviderError | None = None
         self._farewell: threading.Timer | None = None
-        self._ended = self._done = self._spoke = self._usage_is_stale = False
+        self._ended = self._done = self._spoke = self._usage_is_stale = self._shortened = False
+        self._windows = refused()
         self._read_timeout = current_app.config["READ_TIMEOUT"]
         self._provider = current()
         self._line = self._provider.line()
@@ -153,12 +159,30 @@ class Completion:
 
     def _ask(self):
         try:
+            self._ask_for_usage()
+        except openai.APIStatusError as refusal:
+            if not self._shortens(refusal.status_code, refusal.response.text):
+                raise
+            self._ask_for_usage()
+        except ToldTooMuch:
+            self._ask_for_usage()
+
+    def _ask_for_usage(self):
+        try:
             self._receive(stream_options={"include_usage": True})
         except openai.APIStatusError as refusal:
             # Some providers refuse the option instead of ignoring it.
             if "stream_options" not in refusal.response.text:
                 raise
             self._receive()
+
+    def _shortens(self, status, words):
+        """Tell less from now on if a provider's words ask for it and nothing has come of it yet."""
+        if self.stopped or self._shortened:
+            return False
+        shorter = shorten(self.told, self.model, status, words, self._windows)
+        self.told, self._shortened = shorter or self.told, bool(shorter)
+        return self._shortened
 
     def _receive(self, **options):
         messages = self.told.messages
@@ -169,7 +193,16 @@ class Completion:
 
     def _collect(self, pieces):
         """Take what has arrived, wake the caller, sleep a tick: batching comes for free."""
+        answered = False
         for piece in pieces:
+            answered = answered or b'"choices"' in piece
+            # Some servers begin an answer before they look how long the question is.
+            if (
+                not answered
+                and b"error" in piece
+                and self._shortens(None, piece.decode(errors="replace"))
+            ):
+                raise ToldTooMuch
             self._chunks.append(piece)
             self._heard_at = time.monotonic()
             self._wake.set()

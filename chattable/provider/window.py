@@ -20,11 +20,17 @@ AROUND = 4 * TOKEN
 def context_window(model: str) -> int:
     """Return how many tokens a model reads and writes at once, as far as anybody knows.
 
-    `CONTEXT_WINDOW` may name it, then `genai-prices` knows it, then comes what is usual here.
+    `CONTEXT_WINDOW` may name it, then `genai-prices` knows it, then comes what is usual here; and
+    no more than the provider has refused in this process.
     """
     named = current_app.config["CONTEXT_WINDOW"]
     known = named.get(model) or listed(model, current_app.config["OPENAI_BASE_URL"])
-    return known or named.get(None) or USUAL_WINDOW
+    return min(known or named.get(None) or USUAL_WINDOW, refused().get(model, 2**31))
+
+
+def refused():
+    """Return {model: window}: those that the provider has named when it refused more."""
+    return current_app.extensions["chattable_provider"].setdefault("windows", {})
 
 
 @functools.lru_cache(1024)
@@ -96,7 +102,8 @@ class Told:
     @property
     def begins(self) -> int | None:
         """The id of the first message that is told, the system's aside; None if all of them are."""
-        return self.lines[self._spoken()][0] if self.cut else None
+        said = self.lines[self._spoken() :]
+        return said[0][0] if self.cut and said else None
 
     @property
     def size(self) -> int:
