@@ -69,6 +69,10 @@ class ChatMixin(Reading):
     # at which another branch than before was.
     leaf_id: Mapped[int | None] = mapped_column(Integer)
     branch_revision: Mapped[int] = mapped_column(Integer, default=0)
+    # The first message that was sent with the last reply's, if not all were, and to which model;
+    # none if all were, ever.
+    unsent_above: Mapped[int | None] = mapped_column(Integer)
+    unsent_to: Mapped[str | None] = mapped_column(String(200))
     _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
     # When a message was last added: what changes one later moves no chat up.
     _updated_at: Mapped[datetime] = mapped_column("updated_at", DateTime(True), default=now)
@@ -375,7 +379,10 @@ class ChatMixin(Reading):
 
         The pages are `told` where they have to show something else than before.
         """
-        values = {"leaf_id": leaf_id} | ({"branch_revision": self.revision} if told else {})
+        values: dict = {"leaf_id": leaf_id}
+        if told:
+            # What was sent of another branch is not said of this one.
+            values |= {"branch_revision": self.revision, "unsent_above": None}
         table = inspect(self).mapper.local_table
         db.session.execute(update(table).where(table.c.id == id_of(self)).values(values))
         for name, value in values.items():

@@ -83,6 +83,8 @@ class MessageMixin:
 
     # What pages have been shown of me, while I am written.
     broadcast = None
+    # Whether another part of the chat than before was sent for me.
+    moves_window = False
     # The id of the message I follow, and what else was said in my place, once they are known.
     parent: int | None = None
     _versions: list[Version] | None = None

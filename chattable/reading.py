@@ -37,6 +37,7 @@ class Reading:
         revision: Any
         branch_revision: Any
         surroundings: Any
+        unsent_to: Any
 
     @property
     def running_reply(self) -> Any | None:
@@ -109,6 +110,8 @@ class Reading:
             frames = snapshot.list_frames(self, *self.page(snapshot=snapshot))
         else:
             frames = snapshot.frames(self._looked_at(changed))
+            if self.unsent_to and self.revision > since:
+                frames.append(live.unsent_frame(self))
         if self.revision > since:
             frames += [*self.surroundings(), live.since_frame(self.revision)]
         return snapshot.seq, frames

@@ -58,6 +58,7 @@ class Writing:
         self.begun = message.created_at
         self.chat = message.chat
         self.owner = self.chat.hooks
+        self.told: provider.Told | None = None
         self.text = ""
 
     def receive(self, completion):
@@ -175,6 +176,7 @@ class Writing:
         roll_back()
         # What was interrupted may be billed.
         refused = error and not (self.text or completion.stopped)
+        self.told = completion.told
         persistent(self.settle)(
             completion.settle_usage(self.text, refused),
             _finished_at=now(),
@@ -204,7 +206,8 @@ class Writing:
         return ended
 
     def _end(self, **values):
-        values["revision"] = self.chat.next_revision()
+        unsent = self._unsent()
+        values["revision"] = self.chat.next_revision(**unsent)
         if values["revision"] is None:
             roll_back()
             return self._note_end({}, gone=True)
@@ -213,11 +216,22 @@ class Writing:
         result: Any = db.session.execute(end, {**bound, "message_id": self.id})
         ended = result.rowcount
         if ended:
+            self.message.moves_window = bool(unsent)
+            for name, value in unsent.items():
+                set_committed_value(self.chat, name, value)
             worthless = values["status"] == "failed" or not values["content"].strip()
             self.chat.settle_on(self.message, worthless)
         commit()
         gone = not (ended or self._ended_at(values["_finished_at"]))
         return self._note_end(values, gone)
+
+    def _unsent(self):
+        """Return what of the chat the model was not told, as columns of the chat's."""
+        told, chat = self.told, self.chat
+        if told and told.cut:
+            above = told.begins or chat.parent_of(self.message)
+            return {"unsent_above": above, "unsent_to": self.model}
+        return {"unsent_above": None} if told and chat.unsent_above else {}
 
     def _note_end(self, values, gone):
         """Have the message show its end; return whether it was ours to end."""

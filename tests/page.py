@@ -34,8 +34,8 @@ class Page:
 
     @property
     def html(self):
-        """Return the message list as markup, one article after the other."""
-        return "\n".join(str(article) for article in self.messages)
+        """Return the message list as markup, one article after the other, and what is between."""
+        return "\n".join(str(each) for each in self.list.find_all(True, recursive=False))
 
     def text(self, message_id):
         """Return the visible text of a message's body."""
@@ -80,10 +80,12 @@ class Page:
             return lambda: SWAPS[swap](self.list, content)
         if target == "#elsewhere":
             return lambda: self._note_away(content)
+        if target == ".unsent":
+            return lambda: [line.decompose() for line in self.list.select(target)]
         if "#message-" not in target:
             return lambda: None  # the title and the cost are beside the list
         element = self.find(target)
-        if element is None and target.startswith(RUNNING):
+        if element is None and (target.startswith(RUNNING) or swap == "beforebegin"):
             return lambda: None
         assert element is not None, f"nothing on the page is {target}"
         return lambda: SWAPS[swap](element, content)
@@ -156,6 +158,10 @@ def morph(element, content):
     element.replace_with(*[node.extract() for node in list(content.contents)])
 
 
+def insert_before(element, content):
+    element.insert_before(*[node.extract() for node in list(content.contents)])
+
+
 def delete(element, content):
     element.decompose()
 
@@ -167,5 +173,6 @@ SWAPS = {
     "innerMorph": fill,
     "outerHTML": morph,
     "outerMorph": morph,
+    "beforebegin": insert_before,
     "delete": delete,
 }

@@ -1,12 +1,19 @@
 """Long chats never die: what fits a model's context window is sent, the newest turns first."""
 
+from copy import deepcopy as copy
+
 import pytest
+from flask import current_app
+from flask_login import FlaskLoginClient
 from sqlalchemy import insert
 
+from chattable import live
 from chattable import provider as engine
 from chattable.provider.overflow import named_limit
 from models import Message, User, db
 from tests import wire
+from tests.page import Page
+from tests.patience import patient
 
 MODEL = "some-model"
 TOO_LONG = "too long for the model"
@@ -284,3 +291,116 @@ def test_the_wire_is_asked_without_usage_and_less(wide, provider):
     provider.fails(400, wire.error("Unknown parameter: stream_options"))
     assert wide.run(MODEL).status == "complete"
     assert len(provider.requests) == 4
+
+
+def page_of(chat, **query):
+    """Return a page of a chat, as Ada loads it, and the revision it was made at."""
+    user, app = chat.chattable, current_app._get_current_object()
+    person = FlaskLoginClient(app, app.response_class, user=user)
+    since = chat.revision
+    headers = {"HX-Request": "true"} if query else {}
+    html = person.get(f"/chats/{chat.id}", query_string=query, headers=headers).text
+    db.session.add_all([chat, user])
+    return Page(html if not query else f'<div id="messages">{html}</div>'), since
+
+
+def line_of(page):
+    """Return what the line says, and the first words after it; None if there is no line."""
+    lines = page.list.select(".unsent")
+    assert len(lines) < 2
+    if not lines:
+        return None
+    body = lines[0].find_next_sibling().select_one(".message__body")
+    return lines[0].text, body.text.rstrip(".")
+
+
+@pytest.fixture
+def reply_on(wide):
+    """Have a model that reads so many tokens reply, and show what comes on an open page."""
+    watching = live.redis().pubsub(ignore_subscribe_messages=True)
+    watching.subscribe(live.channel(wide.id))
+    watching.get_message(timeout=patient(2))
+
+    def reply(page, window, model=MODEL):
+        current_app.config["CONTEXT_WINDOW"] = {model: window}
+        written = wide.run(model)
+        live.redis().publish(live.channel(wide.id), "1 1 the last word")
+        for message in watching.listen():
+            frame = message["data"].decode().split(" ", 2)[2]
+            if frame == "the last word":
+                return written
+            page.apply(frame)
+
+    yield reply
+    watching.close()
+
+
+SAYS = f"Messages above are no longer sent to {MODEL}"
+
+
+def test_a_line_says_what_is_no_longer_sent(wide, reply_on):
+    page, since = page_of(wide)
+    away, _ = page_of(wide)
+    reply_on(page, window=600)
+    assert line_of(page) == (SAYS, "h?")
+    assert page.html == page_of(wide)[0].html
+    catch_up(wide, away, since)
+    assert away.html == page.html
+
+
+def test_the_line_moves_with_the_window(wide, reply_on):
+    page, since = page_of(wide)
+    reply_on(page, window=600)
+    away = copy(page)
+    since = wide.revision
+    wide.say("user", "l?".ljust(188, "."))
+    reply_on(page, window=600)
+    assert line_of(page) == (SAYS, "i?")
+    reply_on(page, window=700, model="other")
+    assert line_of(page) == (SAYS.replace(MODEL, "other"), "i?")
+    assert page.html == page_of(wide)[0].html
+    catch_up(wide, away, since)
+    assert away.html == page.html
+
+
+def test_the_line_goes_where_all_is_sent_again(wide, reply_on):
+    page, _ = page_of(wide)
+    reply_on(page, window=600)
+    away, since = copy(page), wide.revision
+    reply_on(page, window=64_000, model="large")
+    assert line_of(page) is None
+    assert page.html == page_of(wide)[0].html
+    catch_up(wide, away, since)
+    assert away.html == page.html
+
+
+def test_the_line_is_about_the_branch_one_looks_at(wide, reply_on):
+    page, since = page_of(wide)
+    reply_on(page, window=600)
+    wide.say("user", "b2?", after=wide.messages[1].id)
+    catch_up(wide, page, since)
+    assert line_of(page) is None
+    assert page.html == page_of(wide)[0].html
+
+
+def test_a_line_above_what_is_shown_comes_with_what_is_above(wide, reply_on):
+    talk(wide, *"lmnopqrstuvwxyz", words=20)
+    wide.say("user", "now?")
+    page, _ = page_of(wide)
+    reply_on(page, window=1_000)
+    assert line_of(page) is None
+    older, _ = page_of(wide, before=page.messages[0]["id"].removeprefix("message-"))
+    assert line_of(older)[0] == SAYS
+
+
+def test_a_question_that_is_sent_alone_has_the_line_above_it(wide, reply_on):
+    wide.say("assistant", "k!")
+    wide.say("user", "long".ljust(3_000, "-"))
+    page, _ = page_of(wide)
+    reply_on(page, window=600)
+    assert line_of(page)[1].startswith("long")
+
+
+def catch_up(chat, page, since):
+    for frame in chat.catch_up(since)[1]:
+        page.apply(frame)

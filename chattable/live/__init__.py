@@ -7,7 +7,7 @@ from chattable.live.broadcast import (
 )
 from chattable.live.catalog import keep_models, known_models
 from chattable.live.connection import CONNECTIONS, check_writing, redis
-from chattable.live.frames import ANEW, listed_frame, render, since_frame
+from chattable.live.frames import ANEW, listed_frame, render, since_frame, unsent_frame
 from chattable.live.keys import (
     channel,
     install,
@@ -94,4 +94,5 @@ __all__ = [
     "take_turn",
     "turn_holder",
     "turn_key",
+    "unsent_frame",
 ]

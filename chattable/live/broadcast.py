@@ -15,6 +15,7 @@ from chattable.live.frames import (
     article_frame,
     ending_frame,
     growth_frame,
+    unsent_frame,
 )
 from chattable.live.keys import (
     LIFETIME,
@@ -65,9 +66,11 @@ def frame_of(message):
     broadcast, message.broadcast = message.broadcast, None
     if not message.looked_at:
         return ANEW, None
+    window = unsent_frame(message.chat) if message.moves_window else ""
     if broadcast and broadcast.shown:
-        return broadcast.last_frame(message)
-    return article_frame(article(message)), None
+        frame, kept = broadcast.last_frame(message)
+        return frame + window, kept
+    return article_frame(article(message)) + window, None
 
 
 def broadcast_deletion(chat_id: int) -> None:

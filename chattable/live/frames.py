@@ -60,6 +60,11 @@ def article_without_body(message):
     return f'{start}{mark} {KEPT}="{length}"{attributes}>{rest[len(message.body) :]}'
 
 
+def unsent_frame(chat):
+    """Return the frame that says, between two messages, what is no longer sent to the model."""
+    return render("chattable/_unsent_frame.html", chat=chat).strip()
+
+
 def since_frame(revision):
     """Return the frame that tells a page at which revision it is now, for when it comes again."""
     return f'{{"since":{revision}}}'

@@ -45,7 +45,7 @@ class Snapshot:
 
     def list_frames(self, chat: Any, messages: Sequence[Any], older: int | None) -> list[str]:
         """Return the frames after which a page shows `messages` alone, as a fresh load does."""
-        articles = [Markup(self._article(message)) for message in messages]
+        articles = [(message.id, Markup(self._article(message))) for message in messages]
         frame = render("chattable/_list.html", chat=chat, articles=articles, older=older)
         return [frame, *self._news(messages)]
 

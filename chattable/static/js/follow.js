@@ -42,7 +42,7 @@ function onResize() {
 }
 
 export function notePlace() {
-  const read = [...messages.children].find((message) => top(message) + message.offsetHeight > NEAR);
+  const read = [...messages.querySelectorAll(":scope > [id]")].find((message) => top(message) + message.offsetHeight > NEAR);
   if (read && !place[0]) place = [read.id, top(read)];
 }
 
