@@ -198,6 +198,7 @@ def show_page(chat, message_id=None, **context):
     context |= {"messages": messages, "older": older, "revision": revision}
     context["waiting"] = waiting_text(chat)
     selected = request.form.get("model") or chat.model or default_model()
+    context["next"] = chat.next_send(selected)
     return render_template("chats/show.html", chat=chat, selected_model=selected, **context)
 
 
@@ -208,6 +209,14 @@ def waiting_text(chat):
         return text
     session.pop("sent", None)
     return None
+
+
+@routes.get("/chats/<int:chat_id>/next")
+def show_next(chat_id):
+    """Give what the composer says of the next message to a model."""
+    chat, model = current_user.chat_or_404(chat_id), request.args.get("model")
+    known = model if model in available_models() else None
+    return render_template("chats/_next.html", next=chat.next_send(known))
 
 
 @routes.get("/chats/<int:chat_id>/edit")

@@ -5,6 +5,7 @@ import textwrap
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from flask import current_app
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
@@ -22,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from chattable import ChatMixin, Chattable, MessageMixin, live, markdown
+from chattable import ChatMixin, Chattable, MessageMixin, live, markdown, provider
 from chattable.connections import beside
 from chattable.database import Moment, converted, now, persistent
 
@@ -30,6 +31,8 @@ NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
 # Characters of a message that are read for its title.
 OPENING = 1_000
+# Tokens. What is sent along is of no interest while it is less; and to know more takes 17 MB.
+FEW = 2_000
 
 
 class Base(DeclarativeBase):
@@ -112,6 +115,8 @@ class User(Chattable, UserMixin, Model):
         if not message.running:
             message.chat.confirm_title(message.revision)
             message.chat.broadcast_cost()
+            if (message.prompt_token_usage or 0) >= FEW:
+                message.chat.broadcast_next(message.model)
 
     # What the sidebar of every page of mine shows.
 
@@ -202,12 +207,13 @@ class Chat(ChatMixin, Model):
         db.session.commit()
 
     def delete(self) -> None:
-        chat_id = self.id
+        chat_id, owner = self.id, self.chattable
         super().delete()
-        self.hooks.show_gone(chat_id)
+        if owner:
+            owner.show_gone(chat_id)
 
     def surroundings(self) -> list[str]:
-        return [self._title_frame(), self._cost_frame()]
+        return [self._title_frame(), self._cost_frame(), self._next_frame(self.model)]
 
     def broadcast_title(self, to_owner: bool = True) -> None:
         """Show my title on every page of mine, and in every list of my owner's."""
@@ -228,6 +234,29 @@ class Chat(ChatMixin, Model):
     def broadcast_cost(self) -> None:
         """Show what I have cost so far on every page of mine."""
         live.announce(self.id, self._cost_frame())
+
+    @persistent
+    def broadcast_next(self, model: str) -> None:
+        """Show what the next message takes along on every page of mine."""
+        live.announce(self.id, self._next_frame(model))
+
+    def next_send(self, model: str | None) -> dict[str, Any] | None:
+        """Return the tokens that the next message to a model takes along, and their cost.
+
+        None while they are few, or a small share of what it reads. The cost (Decimal, dollars) is
+        None if nobody knows the price.
+        """
+        if not model or self.latest_prompt < FEW:
+            return None
+        beside(provider.know_models)
+        tokens, share = self.carries(model)
+        if share < current_app.config["CONTEXT_SHARE"]:
+            return None
+        cost, _ = provider.costs(model, provider.Usage(prompt=tokens, completion=0))
+        return {"tokens": tokens, "model": model, "cost": cost}
+
+    def _next_frame(self, model):
+        return live.render("chats/_next_frame.html", next=self.next_send(model))
 
     def _title_frame(self):
         return live.render("chats/_title.html", chat=self)

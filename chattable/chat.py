@@ -172,6 +172,13 @@ class ChatMixin(Reading):
         replies = self._mine(message.model).where(message.role == "assistant")
         return db.session.scalar(replies.order_by(message.id.desc()).limit(1))
 
+    @property
+    def latest_prompt(self) -> int:
+        """How many tokens the latest reply was asked with, 0 if nobody knows."""
+        tokens = self._message.prompt_token_usage
+        known = self._mine(tokens).where(tokens.is_not(None))
+        return db.session.scalar(known.order_by(self._message.id.desc()).limit(1)) or 0
+
     @classmethod
     @persistent
     def has_running_reply(cls, chat_id: int) -> bool:

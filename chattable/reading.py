@@ -22,7 +22,7 @@ from chattable.branches import (
 )
 from chattable.database import db, id_of
 from chattable.family import family_of
-from chattable.history import asides, latest, tell
+from chattable.history import asides, filled, latest, tell
 
 PAGE = 30
 # More messages than a chat has.
@@ -162,6 +162,16 @@ class Reading:
         cut = bool(rows[-1].parent if rows else question and self.revision and self._tip(leaf_id))
         first = self._ask(asides(self._message)) if cut else []
         return tell(rows, first, question, cut).fit(room)
+
+    def carries(self, model: str) -> tuple[int, float]:
+        """Return about how many tokens the next message to a model takes along.
+
+        And which share that is of what the model reads.
+        """
+        room = provider.room(provider.context_window(model))
+        start = {"leaf_id": self.leaf_id, "chat_id": id_of(self)}
+        size = db.session.scalar(filled(self._message), {**start, "room": room, "asked": 1}) or 0
+        return provider.estimate_tokens(size), size / room
 
     def answer_to(self, message_id: int, beyond: int = 0) -> Any | None:
         """Return the first reply, however it ended, to a message (or `ROOT`), or None.

@@ -51,6 +51,7 @@ def read_settings(settings, instance):
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         "CONTEXT_WINDOW": context_windows(settings),
+        "CONTEXT_SHARE": share(settings, "CONTEXT_SHARE", 0.5),
         **{name: whole_number(settings, name, usual) for name, usual in LIMITS.items()},
         "SEND_FILE_MAX_AGE_DEFAULT": timedelta(days=365),
         "COMPRESS_ALGORITHM": ["br", "gzip"],
@@ -153,6 +154,14 @@ def context_windows(settings):
         return read_windows(str(settings.get("CONTEXT_WINDOW") or ""))
     except ValueError:
         refuse("CONTEXT_WINDOW must be tokens, of all models or of some: 8192 or gpt-4o=64000.")
+
+
+def share(settings, name, default):
+    try:
+        value = float(settings.get(name) or default)
+    except ValueError:
+        value = -1
+    return value if 0 <= value <= 1 else refuse(f"{name} must be a share, from 0 to 1.")
 
 
 def refuse(sentence):

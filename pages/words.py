@@ -12,6 +12,7 @@ def init_app(app):
     app.jinja_env.globals["dom_id"] = dom_id
     app.jinja_env.globals["now"] = now
     app.jinja_env.filters["time_in_words"] = time_in_words
+    app.jinja_env.filters["about"] = about
 
 
 def dom_id(thing, part=None):
@@ -23,6 +24,11 @@ def dom_id(thing, part=None):
 def time_in_words(moment):
     age = now() - moment
     return "just now" if age.total_seconds() < 60 else humanize.naturaltime(age)
+
+
+def about(number):
+    """Return a number in two digits: 63,812 is about 64,000."""
+    return f"{float(f'{number:.1e}'):,.0f}"
 
 
 def choices(models, recent):

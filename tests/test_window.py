@@ -9,10 +9,11 @@ from sqlalchemy import insert
 
 from chattable import live
 from chattable import provider as engine
+from chattable.live.outbox import see_off
 from chattable.provider.overflow import named_limit
 from models import Message, User, db
 from tests import wire
-from tests.page import Page
+from tests.page import Page, parse
 from tests.patience import patient
 
 MODEL = "some-model"
@@ -293,14 +294,20 @@ def test_the_wire_is_asked_without_usage_and_less(wide, provider):
     assert len(provider.requests) == 4
 
 
-def page_of(chat, **query):
-    """Return a page of a chat, as Ada loads it, and the revision it was made at."""
+def get(chat, path="", **query):
+    """Return what Ada is shown at an address of a chat."""
     user, app = chat.chattable, current_app._get_current_object()
     person = FlaskLoginClient(app, app.response_class, user=user)
-    since = chat.revision
     headers = {"HX-Request": "true"} if query else {}
-    html = person.get(f"/chats/{chat.id}", query_string=query, headers=headers).text
+    html = person.get(f"/chats/{chat.id}{path}", query_string=query, headers=headers).text
     db.session.add_all([chat, user])
+    return html
+
+
+def page_of(chat, **query):
+    """Return a page of a chat, as Ada loads it, and the revision it was made at."""
+    since = chat.revision
+    html = get(chat, **query)
     return Page(html if not query else f'<div id="messages">{html}</div>'), since
 
 
@@ -324,13 +331,16 @@ def reply_on(wide):
     def reply(page, window, model=MODEL):
         current_app.config["CONTEXT_WINDOW"] = {model: window}
         written = wide.run(model)
+        see_off(patience=None)
         live.redis().publish(live.channel(wide.id), "1 1 the last word")
         for message in watching.listen():
             frame = message["data"].decode().split(" ", 2)[2]
             if frame == "the last word":
                 return written
             page.apply(frame)
+            reply.frames.append(frame)
 
+    reply.frames = []
     yield reply
     watching.close()
 
@@ -404,3 +414,51 @@ def test_a_question_that_is_sent_alone_has_the_line_above_it(wide, reply_on):
 def catch_up(chat, page, since):
     for frame in chat.catch_up(since)[1]:
         page.apply(frame)
+
+
+def next_of(html):
+    """Return what a page, or a frame, says about the next message."""
+    found = parse(html).select_one("#next, [hx-target='#next']")
+    return found and found.get_text().strip()
+
+
+TAKES = "≈ 1,000 tokens with the next message to gpt-4o-mini, less than $0.01"
+
+
+def test_the_composer_says_what_the_next_message_takes_along(wide, provider, reply_on):
+    page, since = page_of(wide)
+    provider.says("Hello").uses(2_000, 2)
+    assert next_of(get(wide)) == ""
+    reply_on(page, window=2_000, model="gpt-4o-mini")
+    assert next_of(get(wide)) == TAKES
+    assert [next_of(frame) for frame in reply_on.frames][-1] == TAKES
+    assert next_of(wide.catch_up(since)[1][-2]) == TAKES
+
+
+def test_the_composer_says_it_of_the_model_that_is_picked(wide, provider, reply_on):
+    provider.says("Hello").uses(2_000, 2)
+    reply_on(page_of(wide)[0], window=2_000, model="gpt-4o-mini")
+    current_app.config["CONTEXT_WINDOW"] = {"gpt-4o": 1_000, "gpt-4o-mini": 100_000}
+    # A smaller window takes less along.
+    assert get(wide, "/next", model="gpt-4o").startswith("≈ 560 tokens with the next message to")
+    assert get(wide, "/next", model="gpt-4o-mini") == ""
+    assert get(wide, "/next", model="never heard of") == ""
+
+
+def test_a_price_nobody_knows_is_not_told(wide, provider, reply_on):
+    provider.says("Hello").uses(2_000, 2)
+    reply_on(page_of(wide)[0], window=2_000)
+    assert next_of(get(wide)) == f"≈ 1,000 tokens with the next message to {MODEL}"
+
+
+def test_a_small_chat_asks_for_nothing(wide, provider, reply_on):
+    provider.says("Hello").uses(1_999, 2)
+    reply_on(page_of(wide)[0], window=2_000)
+    assert {next_of(frame) for frame in reply_on.frames} == {None}
+    assert next_of(get(wide)) == ""
+
+
+@pytest.mark.parametrize("wrong", ["half", "50", "-1"])
+def test_a_wrong_share_is_refused_by_name(make_app, wrong):
+    with pytest.raises(SystemExit, match="CONTEXT_SHARE"):
+        make_app(CONTEXT_SHARE=wrong)

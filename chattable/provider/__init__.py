@@ -13,8 +13,16 @@ from flask import Flask
 from chattable.provider.dialect import whole_characters
 from chattable.provider.errors import ProviderError
 from chattable.provider.prices import costs
-from chattable.provider.usage import Usage, estimate_usage
-from chattable.provider.window import AROUND, Told, context_window, read_windows, room, size
+from chattable.provider.usage import Usage, estimate_tokens, estimate_usage
+from chattable.provider.window import (
+    AROUND,
+    Told,
+    context_window,
+    know_models,
+    read_windows,
+    room,
+    size,
+)
 
 if TYPE_CHECKING:
     from chattable.provider.client import list_models
@@ -30,8 +38,10 @@ __all__ = [
     "Usage",
     "context_window",
     "costs",
+    "estimate_tokens",
     "estimate_usage",
     "init_app",
+    "know_models",
     "list_models",
     "read_windows",
     "room",

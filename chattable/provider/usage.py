@@ -64,8 +64,8 @@ def money(value):
 
 
 def estimate_tokens(text):
-    """Estimate the tokens of `text`: four bytes of UTF-8 each, the usual rule of thumb."""
-    return -(-len(text.encode()) // 4)
+    """Estimate the tokens of `text`, or of so many bytes: four of UTF-8 each, a rule of thumb."""
+    return -(-(text if isinstance(text, int) else len(text.encode())) // 4)
 
 
 def estimate_usage(messages: list[dict[str, str]], text: str = "") -> Usage:

@@ -33,13 +33,19 @@ def refused():
     return current_app.extensions["chattable_provider"].setdefault("windows", {})
 
 
-@functools.lru_cache(1024)
-def listed(model, url):
+@functools.cache
+def know_models():
+    """Return what `genai-prices` knows; to read it takes half a second, once."""
     from genai_prices.data_snapshot import get_snapshot
 
+    return get_snapshot()
+
+
+@functools.lru_cache(1024)
+def listed(model, url):
     for address in (url, None):
         try:
-            _, found = get_snapshot().find_provider_model(model, None, None, address)
+            _, found = know_models().find_provider_model(model, None, None, address)
         except (LookupError, ValueError):
             continue
         if found.context_window:
