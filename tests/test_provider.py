@@ -405,6 +405,26 @@ def test_reasoning_may_be_a_part_of_the_content(ask, provider):
     assert (answer.text, answer.completion.reasoning) == ("42", "Hm.")
 
 
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"type": "reasoning.text", "text": "Hm."},
+        {"type": "reasoning.summary", "summary": "Hm."},
+    ],
+)
+def test_reasoning_may_be_told_in_details_alone_or_beside_it(ask, provider, detail):
+    hidden = {"type": "reasoning.encrypted", "data": "c2VjcmV0"}
+    provider.sends_raw(
+        [
+            delta(content="", reasoning_details=[detail, hidden]),
+            delta(content="42", reasoning="Yes.", reasoning_details=[{**detail, "text": "Yes."}]),
+            FINISH,
+        ]
+    )
+    answer = ask()
+    assert (answer.text, answer.completion.reasoning) == ("42", "Hm.Yes.")
+
+
 def test_a_refusal_is_an_answer(ask, provider):
     provider.reply().refuses("I cannot ", "help with that.")
     answer = ask()

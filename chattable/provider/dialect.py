@@ -170,7 +170,21 @@ def plain(content):
     return ""
 
 
-def thinking(content):
-    """Return the reasoning that Mistral sends as parts of the content."""
-    parts = content if isinstance(content, list) else ()
-    return "".join(plain(fields(part).get("thinking")) for part in parts)
+def reasoning(delta):
+    """Return what a delta says of the model's thoughts, in whichever of the fields there are.
+
+    OpenRouter may tell the same in two; Mistral has parts for it in the content.
+    """
+    told = plain(delta.get("reasoning_content") or delta.get("reasoning"))
+    return (
+        told
+        or plain(delta.get("reasoning_details"))
+        or parts(delta.get("reasoning_details"), "summary")
+        or parts(delta.get("content"), "thinking")
+    )
+
+
+def parts(content, name):
+    """Return the text of one field of all parts of a list."""
+    found = content if isinstance(content, list) else ()
+    return "".join(plain(fields(part).get(name)) for part in found)

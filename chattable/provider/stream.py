@@ -19,7 +19,7 @@ from chattable.provider.dialect import (
     fields,
     first_choice,
     plain,
-    thinking,
+    reasoning,
     whole_characters,
 )
 from chattable.provider.errors import (
@@ -286,8 +286,7 @@ class Completion:
         if self.finish_reason == "error":
             raise ProviderError("The provider broke off with an error. Try again.")
         content = delta.get("content")
-        thought = plain(delta.get("reasoning_content") or delta.get("reasoning"))
-        if thought := thought + thinking(content):
+        if thought := reasoning(delta):
             self._thoughts.append(self._reasoning.feed(thought))
         text = plain(content) + plain(delta.get("refusal"))
         self._spoke = self._spoke or bool(text)
