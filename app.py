@@ -177,6 +177,8 @@ def chat_path(chat, **query):
 @routes.get("/chats/<int:chat_id>")
 def show_chat(chat_id):
     chat = current_user.chat_or_404(chat_id)
+    if thoughts := request.args.get("thoughts", type=database_id):
+        return show_thoughts(chat.find(thoughts) or abort(404))
     before = request.args.get("before", type=database_id)
     if before and request.headers.get("HX-Request"):
         messages, older = chat.page(before)
@@ -186,6 +188,12 @@ def show_chat(chat_id):
     if message and message.chat_id == chat.id and not chat.leads_to(message_id):
         chat.show(message)
     return show_page(chat, message_id)
+
+
+def show_thoughts(message):
+    """Give what the model thought of a reply, from a character on: its page asks piece by piece."""
+    start = request.args.get("from", 0, type=database_id)
+    return render_template("chattable/_reasoning.html", message=message, start=max(start, 0))
 
 
 def show_page(chat, message_id=None, **context):

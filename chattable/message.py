@@ -73,6 +73,9 @@ class MessageMixin:
     # The message this one follows, if that is not the one before it in its chat.
     parent_id: Mapped[int | None] = mapped_column(Integer)
     revision: Mapped[int] = mapped_column(Integer, default=0)
+    # Since when the model thought, and for how long: unknown while it does.
+    _thinking_since: Mapped[datetime | None] = mapped_column("thinking_since", DateTime(True))
+    thought_seconds: Mapped[int | None] = mapped_column(Integer)
     _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
     _finished_at: Mapped[datetime | None] = mapped_column("finished_at", DateTime(True))
 
@@ -80,6 +83,7 @@ class MessageMixin:
     output_cost = converted("output_picodollars", Dollars())
     created_at = converted("_created_at", Moment())
     finished_at = converted("_finished_at", Moment())
+    thinking_since = converted("_thinking_since", Moment())
 
     # What pages have been shown of me, while I am written.
     broadcast = None
@@ -98,6 +102,19 @@ class MessageMixin:
     @property
     def running(self) -> bool:
         return self.status in RUNNING
+
+    @property
+    def thinking(self) -> bool:
+        """Whether my model thinks, and has not said a word yet."""
+        began = self.running and self._thinking_since and self.thought_seconds is None
+        return bool(began and not self.content.strip())
+
+    @property
+    def seconds_thought(self) -> int | None:
+        """How long my model has thought, so far while it does; None if nobody knows."""
+        if self.thinking:
+            return int((now() - self.thinking_since).total_seconds())
+        return self.thought_seconds
 
     @property
     def unseen(self) -> bool:
@@ -178,7 +195,8 @@ class MessageMixin:
         """Show `content` as what was written so far."""
         # As if it were saved: a hook that commits would save the whole text with every word.
         set_committed_value(self, "content", content)
-        set_committed_value(self, "status", "streaming")
+        if content:
+            set_committed_value(self, "status", "streaming")
 
     def catch_up(self, content: str) -> None:
         """Show `content` if it is more than the last checkpoint has."""

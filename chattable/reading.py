@@ -49,6 +49,10 @@ class Reading:
         """The reply that is being written in a branch which is not looked at, or None."""
         return self.running_reply if self.leaf_id else None
 
+    def find(self, message_id: int) -> Any | None:
+        """Return one of my messages, in whatever branch, or None."""
+        return db.session.scalar(self._mine().where(self._message.id == message_id))
+
     def path(self, limit: int = ALL) -> list[Any]:
         """Return the conversation as it is looked at, or its last `limit` messages, in order."""
         return list(reversed(self._up(self.leaf_id, limit)))

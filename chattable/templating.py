@@ -16,6 +16,7 @@ STATIC = Path(__file__).resolve().parent / "static"
 def init_app(app: Flask) -> None:
     """Let an app's templates include `chattable/_head.html` and `chattable/_chat.html`."""
     app.jinja_env.filters["chattable_dollars"] = dollars
+    app.jinja_env.filters["chattable_duration"] = duration
     app.register_blueprint(
         Kept(
             "chattable",
@@ -49,3 +50,9 @@ def dollars(amount: Decimal | None) -> str:
     while amount and places < 12 and amount < Decimal(1).scaleb(-places):
         places += 1
     return f"${amount:,.{places}f}"
+
+
+def duration(seconds: int) -> str:
+    """Return a time for people: "8 s", "1 min 8 s". The page goes on counting in the same words."""
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

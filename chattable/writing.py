@@ -6,6 +6,7 @@ streams is kept here, and each hook is shown the whole text again.
 
 import functools
 import logging
+import math
 import time
 from datetime import timedelta
 from typing import Any
@@ -39,6 +40,7 @@ ORPHANED = 5.2
 OUT_OF_TIME = "The reply took too long and was ended. Try again, or ask for less at once."
 INTERRUPTED = "The reply was interrupted. What had arrived is kept; try again to get a new one."
 EMPTY = "The model gave an empty answer. Try again."
+ONLY_THOUGHT = "The model thought, but gave no answer. Try again."
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class Writing:
         self.owner = self.chat.hooks
         self.told: provider.Told | None = None
         self.text = ""
+        self.thought = Thought()
 
     def receive(self, completion):
         """See `MessageMixin.receive`."""
@@ -104,9 +107,9 @@ class Writing:
         live.silence(self.id)
         # Redis may know a second more than the last checkpoint.
         live.snapshot(chat_id).refresh(self.message)
-        content = self.message.content
+        content, thoughts = self.message.content, self.message.reasoning or ""
         asked_for = self.chat.history(self.message.follows, self.model)
-        if self.fail(provider.estimate_usage(asked_for, content), content):
+        if self.fail(provider.estimate_usage(asked_for, content + thoughts), content):
             live.end_turn(chat_id)
 
     def fail(self, usage, content):
@@ -122,7 +125,7 @@ class Writing:
         if completion.stopped:
             return {"status": "stopped"}
         if not self.text.strip():
-            return {"status": "failed", "error": EMPTY}
+            return {"status": "failed", "error": ONLY_THOUGHT if completion.thought else EMPTY}
         return {"status": "complete"}
 
     def _stream(self, completion):
@@ -134,14 +137,19 @@ class Writing:
             if completion.takes_back():
                 self._start_over(saved)
             self.text += more
-            if more or lost:
+            turned = self.thought.follow(completion, more)
+            if turned:
+                # First: who comes later has it from the database.
+                saved.keep_thoughts(self.thought)
+            if more or lost or turned:
                 self._tell()
-            if self.broadcast.stop_requested or not saved.keep_up(self.text):
+            if self.broadcast.stop_requested or not saved.keep_up(self.text, self.thought):
                 completion.stop()
 
     def _tell(self):
         """Call the hook; what it may have left open is saved."""
         self.message.show(self.text)
+        self.thought.show_on(self.message)
         try:
             self.owner.on_message_update(self.message)
             release()
@@ -166,6 +174,7 @@ class Writing:
     def _start_over(self, saved):
         """Show and save from the beginning: what was taken for the reply was a thought."""
         self.text = ""
+        self.thought.start_over()
         set_committed_value(self.message, "content", "")
         saved.start_over()
         self._show_on(live.Broadcast())
@@ -184,6 +193,8 @@ class Writing:
             status=status,
             error=error,
             reasoning=completion.reasoning or None,
+            _thinking_since=self.thought.since,
+            thought_seconds=self.thought.end(),
             note=completion.note,
             finish_reason=completion.finish_reason,
         )
@@ -268,8 +279,58 @@ def growing(table):
     return update(table).where(*running(table), as_known).values(grown)
 
 
+@functools.cache
+def thinking(table):
+    """Return the statement that adds `more` to the thoughts of a running reply, as `growing`."""
+    thoughts = func.coalesce(table.c.reasoning, "")
+    as_known = func.length(thoughts) == bindparam("saved")
+    grown = {
+        "reasoning": thoughts + bindparam("more"),
+        "thinking_since": bindparam("since"),
+        "thought_seconds": bindparam("seconds"),
+    }
+    return update(table).where(*running(table), as_known).values(grown)
+
+
 def running(table):
     return table.c.id == bindparam("message_id"), table.c.status.in_(RUNNING)
+
+
+class Thought:
+    """What the model thinks before it speaks: since when, and for how many seconds it did."""
+
+    def __init__(self):
+        self.since = self.seconds = self._spoke_at = None
+        self._completion: Any = None
+
+    @property
+    def text(self):
+        return self._completion.reasoning
+
+    def follow(self, completion, said):
+        """Take note of a step of the reply; return whether it began to think, or to speak."""
+        before, self._completion = (self.since, self.seconds), completion
+        if completion.thought and not self.since:
+            self.since = self._spoke_at or now()
+        if said.strip():
+            self._spoke_at = self._spoke_at or now()
+            self.end()
+        return before != (self.since, self.seconds)
+
+    def start_over(self):
+        """Take what was said for a thought."""
+        self.seconds = None
+
+    def end(self):
+        """Think no more; return the seconds, None if there was no thought."""
+        if self.since and self.seconds is None:
+            self.seconds = max(1, math.ceil((now() - self.since).total_seconds()))
+        return self.seconds
+
+    def show_on(self, message):
+        if self.since:
+            set_committed_value(message, "_thinking_since", self.since)
+            set_committed_value(message, "thought_seconds", self.seconds)
 
 
 class Checkpoint:
@@ -281,16 +342,24 @@ class Checkpoint:
         engine = db.session.get_bind(mapper=type(message).__mapper__).engine
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._table = table
-        self._saved = 0
+        self._saved = self._thought = 0
+        self._state = None
         self._due = time.monotonic() + CHECKPOINT
 
-    def keep_up(self, content):
+    def keep_up(self, content, thought):
         """Save what is new if it is time to; return False if the reply is no longer ours."""
-        if time.monotonic() < self._due or len(content) == self._saved:
+        if time.monotonic() < self._due or not (thought.since or len(content) > self._saved):
             return True
         self._due = time.monotonic() + CHECKPOINT
+        return self.keep_thoughts(thought) and self._try(self._save, content)
+
+    def keep_thoughts(self, thought):
+        """Save what is new of them; return False if the reply is no longer ours."""
+        return not thought.since or self._try(self._save_thoughts, thought)
+
+    def _try(self, save, what):
         try:
-            return self._save(content) or self.still_ours()
+            return save(what) or self.still_ours()
         except SQLAlchemyError as error:
             if not transient(error):
                 raise
@@ -298,8 +367,19 @@ class Checkpoint:
             log.warning("message %s: not saved, trying again: %s", self._id, reason(error))
             return True
 
+    def _save_thoughts(self, thought):
+        text, state = thought.text, (thought.since, thought.seconds)
+        if (len(text), state) == (self._thought, self._state):
+            return True
+        values = {"more": text[self._thought :], "since": thought.since, "seconds": thought.seconds}
+        if saved := self._execute(thinking(self._table), saved=self._thought, **values):
+            self._thought, self._state = len(text), state
+        return saved
+
     def _save(self, content):
         more = content[self._saved :]
+        if not more:
+            return True
         if saved := self._execute(growing(self._table), saved=self._saved, more=more):
             self._saved = len(content)
         return saved
@@ -321,8 +401,9 @@ class Checkpoint:
 
     def still_ours(self):
         """Return whether the reply has not been declared dead or deleted."""
-        query = select(func.length(self._table.c.content)).where(*running(self._table))
+        lengths = [func.length(self._table.c[name]) for name in ("content", "reasoning")]
+        query = select(*lengths).where(*running(self._table))
         with self._engine.connect() as connection:
-            length = connection.execute(query, {"message_id": self._id}).scalar()
-        self._saved = length or 0
-        return length is not None
+            row = connection.execute(query, {"message_id": self._id}).one_or_none()
+        self._saved, self._thought = ((length or 0) for length in row or (0, 0))
+        return row is not None

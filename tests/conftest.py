@@ -19,7 +19,7 @@ pytest.register_assert_rewrite("tests.growing")  # so that its checks show what 
 # A file stays in one process, with the costly parts its tests share: the longest begins first.
 LONGEST = (
     "recovery browser browsers branching scroll absence outages worker own_app serve markdown_cost "
-    "axe streaming looks migrations search"
+    "axe streaming thinking looks migrations search"
 ).split()
 
 

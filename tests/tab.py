@@ -3,7 +3,7 @@
 import re
 import time
 
-from tests.page import Page
+from tests.page import Page, parse
 from tests.patience import patient
 
 RUNNING = ("pending", "streaming")
@@ -126,6 +126,22 @@ class Tab:
     def text(self):
         """Return the visible text of the latest reply."""
         return self.page.text(self.reply_id)
+
+    def thoughts(self, start=0, person=None):
+        """Return what a reader of the latest thoughts is given: (text, where it goes on)."""
+        path = f"/chats/{self.chat_id}?thoughts={self.reply_id}&from={start}"
+        answer = (person or self.person).get(path, **{"HX-Request": "true"})
+        if answer.status != 200:
+            return answer.status, None
+        found = parse(answer.text).find(id=f"message-{self.reply_id}-thoughts")
+        more = found.a and int(found.a.extract()["hx-get"].rpartition("=")[2])
+        return found.get_text(), more
+
+    @property
+    def summary(self):
+        """Return what stands over the latest reply's thoughts, without the seconds."""
+        summary = self.reply and self.reply.find("summary")
+        return summary and re.sub(r"(\d+ min )?\d+ s", "…", summary.get_text())
 
     @property
     def html(self):

@@ -304,7 +304,7 @@ def test_what_the_model_thought_can_be_read(ada, provider):
     ada.wait_for("complete")
     thought = ada.reply.get_by_text("Let me see: <b>1</b>")
     expect(thought).to_be_hidden()
-    ada.reply.get_by_text("Reasoning").click()
+    ada.reply.get_by_text("Thought for").click()
     expect(thought).to_be_visible()
     expect(ada.body).to_have_text("Done.")
     ada.page.reload()

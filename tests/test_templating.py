@@ -80,7 +80,7 @@ def test_the_default_message_says_all_of_it(own_app):
         "complete",
     )
     assert str(article.find(id="message-9-body").p) == "<p>Hello</p>"
-    for words in ("gpt-5-mini", "Cut short.", "It broke.", "Let me see"):
+    for words in ("gpt-5-mini", "Cut short.", "It broke.", "Reasoning"):
         assert words in article.get_text()
     assert "1,812 input tokens [$0.00002] / 2 output tokens [price unknown]" in article.get_text()
 
@@ -165,6 +165,21 @@ def test_the_librarys_own_page_is_live(plain, provider):
     expect(plain.body).to_contain_text("The end.")
     expect(plain.page.locator("#announcer")).to_have_text("Reply complete")
     assert plain.shown() == plain.fresh()
+
+
+def test_the_librarys_own_page_shows_what_is_thought(plain, provider):
+    script = provider.reply().thinks("Hm. ").holds().thinks("I <see>.").says("Done.")
+    plain.page.goto(f"/plain/{plain.chat_id}")
+    plain.session.say(plain.chat_id, "Think")
+    plain.reply.get_by_text("Thinking…").click()
+    expect(plain.reply.locator("details p")).to_contain_text("Hm.")
+    script.release()
+    plain.wait_for("complete")
+    expect(plain.reply.locator("summary")).to_contain_text("Thought for")
+    expect(plain.reply.locator("details p")).to_have_text("Hm. I <see>.")
+    plain.page.reload()
+    plain.reply.get_by_text("Thought for").click()
+    expect(plain.reply.locator("details p")).to_have_text("Hm. I <see>.")
 
 
 def test_the_librarys_own_page_shows_what_was_said_earlier(plain):

@@ -93,6 +93,7 @@ class Broadcast:
         self._kept = 0  # bytes
         self._since_key_frame = 0
         self._whole = True
+        self._thinking = False
         self._lost = False
         self._pass = ""
         self._retry_at = self._nudge_at = 0.0
@@ -149,7 +150,8 @@ class Broadcast:
             self._excuse(message, error)
 
     def _show(self, message, patches):
-        if self._whole:
+        if self._whole or message.thinking != self._thinking:
+            self._thinking = message.thinking
             html = self._growth.html
             self._grow(message, article_frame(article(message, html)), html)
         elif patches:

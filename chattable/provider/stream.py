@@ -128,6 +128,11 @@ class Completion:
         self._wake.set()
 
     @property
+    def thought(self) -> bool:
+        """Whether the model has thought, as far as the provider tells."""
+        return bool(self._thoughts)
+
+    @property
     def reasoning(self) -> str:
         """What the model thought before it spoke, if the provider tells."""
         return "".join(self._thoughts)
@@ -265,8 +270,11 @@ class Completion:
 
     def _without_thoughts(self, text):
         thought, said = self._aloud.feed(text)
-        self._thoughts += [thought] if thought else []
+        self._note_thought(thought)
         return said
+
+    def _note_thought(self, thought):
+        self._thoughts += [thought] if thought else []
 
     def _understand_one(self, event):
         if event is EventReader.DONE:
@@ -287,7 +295,7 @@ class Completion:
             raise ProviderError("The provider broke off with an error. Try again.")
         content = delta.get("content")
         if thought := reasoning(delta):
-            self._thoughts.append(self._reasoning.feed(thought))
+            self._note_thought(self._reasoning.feed(thought))
         text = plain(content) + plain(delta.get("refusal"))
         self._spoke = self._spoke or bool(text)
         return text

@@ -34,7 +34,7 @@ if (place) {
   for (const name of ["dragover", "drop", "paste"]) addEventListener(name, onFiles);
   const clear = () => place.replaceChildren();
   addEventListener("input", clear);
-  addEventListener("htmx:before:request", clear);
+  addEventListener("htmx:before:request", ({ detail }) => detail.ctx.request.method !== "GET" && clear());
   document.addEventListener("chattable:connection", ({ detail }) => detail && place.textContent === UNREACHABLE && clear());
   addEventListener("htmx:after:request", onAnswer);
   addEventListener("htmx:error", ({ detail: { ctx } }) => ctx && !ctx.response && say(UNREACHABLE));

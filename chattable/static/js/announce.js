@@ -1,4 +1,4 @@
-// One polite line tells a screen reader how a reply ended, instead of every word of it.
+// One polite line tells a screen reader that a model thinks and how its reply ended, not every word of it.
 const ENDINGS = { complete: "Reply complete", stopped: "Reply stopped", failed: "Reply failed" };
 const messages = document.querySelector("#messages[role=log]");
 const line = document.getElementById("announcer");
@@ -8,7 +8,7 @@ function onChange(records) {
   for (const { target } of records) line.textContent = ENDINGS[target.dataset.status] ?? line.textContent;
   const busy = messages.querySelector(":scope > :is([data-status=pending], [data-status=streaming])");
   messages.ariaBusy = !!busy;
-  if (busy) line.textContent = "";
+  if (busy) line.textContent = "thinking" in busy.dataset ? "Thinking" : "";
   // Then an earlier version is shown again.
   else if (running) line.textContent ||= messages.querySelector("[data-failed]")?.textContent ?? "";
   running = busy;
@@ -16,6 +16,6 @@ function onChange(records) {
 
 if (messages && line) {
   new MutationObserver(onChange).observe(messages, { childList: true });
-  new MutationObserver(onChange).observe(messages, { subtree: true, attributeFilter: ["data-status"] });
+  new MutationObserver(onChange).observe(messages, { subtree: true, attributeFilter: ["data-status", "data-thinking"] });
   onChange([]);
 }

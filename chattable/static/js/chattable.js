@@ -5,6 +5,7 @@ import "./follow.js";
 import "./older.js";
 import "./versions.js";
 import "./announce.js";
+import "./thinking.js";
 import "./copy.js";
 import "./formulas.js";
 import "./tabs.js";

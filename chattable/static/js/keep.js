@@ -41,6 +41,6 @@ htmx.registerExtension("chattable", {
   htmx_before_morph_node(shown, { newNode }) {
     const length = newNode.getAttribute?.("hx-morph-skip-children"); // of the body's text, which is not sent
     if (length && length != shown.textContent.length) mend();
-    return !length;
+    return !length && !shown.id?.endsWith("-thoughts"); // the page asks for them itself
   },
 });
