@@ -67,6 +67,7 @@ class MessageMixin:
     prompt_token_usage: Mapped[int | None] = mapped_column(Integer)
     completion_token_usage: Mapped[int | None] = mapped_column(Integer)
     cached_token_usage: Mapped[int | None] = mapped_column(Integer)
+    reasoning_token_usage: Mapped[int | None] = mapped_column(Integer)
     usage_estimated: Mapped[bool] = mapped_column(Boolean, default=False)
     input_picodollars: Mapped[int | None] = mapped_column("input_cost", BigInteger)
     output_picodollars: Mapped[int | None] = mapped_column("output_cost", BigInteger)

@@ -206,6 +206,7 @@ class Writing:
             prompt_token_usage=usage.prompt,
             completion_token_usage=usage.completion,
             cached_token_usage=usage.cached,
+            reasoning_token_usage=usage.reasoning,
             usage_estimated=usage.estimated,
             input_picodollars=picodollars(input_cost),
             output_picodollars=picodollars(output_cost),

@@ -533,7 +533,8 @@ def test_usage_nobody_reported_is_estimated_and_marked(chat, provider):
 
 def test_estimates_count_what_was_thought(ask, provider):
     provider.reply().thinks("t" * 40).says("a" * 40).without_usage()
-    assert ask().tokens == (6, 20, True)
+    answer = ask()
+    assert (answer.tokens, answer.usage.reasoning) == ((6, 20, True), 10)
 
 
 @pytest.mark.parametrize(
@@ -558,6 +559,7 @@ def test_cached_tokens_are_cheaper(ask, provider):
     provider.says("Hi").uses(1000, 50, cached=400, reasoning=20)
     usage = ask().usage
     assert (usage.prompt, usage.completion, usage.cached) == (1000, 50, 400)
+    assert usage.reasoning == 20
     tokens = genai_prices.Usage(input_tokens=1000, output_tokens=50, cache_read_tokens=400)
     price = genai_prices.calc_price(tokens, MODEL)
     assert engine.costs(MODEL, usage) == (price.input_price, price.output_price)

@@ -122,13 +122,16 @@ def test_a_reply_that_only_thought_says_so(tab, provider):
     assert (tab.summary, tab.thoughts()) == ("Thought for …", ("Hm.", None))
 
 
-def test_a_thought_is_not_sent_back(tab, provider):
-    provider.reply().thinks("Secretly.").says("It is 42")
+def test_a_thought_is_not_sent_back_and_its_tokens_are_in_the_receipt(tab, provider):
+    provider.reply().thinks("Secretly.").says("It is 42").uses(10, 1_700, reasoning=1_234)
     send(tab)
     tab.wait_for_status("complete")
+    receipt = tab.reply.find(class_="message__receipt").get_text(" ")
+    assert "Reasoning 1,234 of the output tokens" in receipt
     send(tab, "Why?")
     tab.wait_for_status("complete", replies=2)
     assert "Secretly" not in str(provider.wait_for_request(2).json)
+    assert "Reasoning" not in tab.reply.find(class_="message__receipt").get_text()
 
 
 def test_what_was_thought_outlives_its_writer(tab, provider, stack):

@@ -318,8 +318,10 @@ class Completion:
         if not prompt:
             prompt, self.usage.estimated = estimate_prompt(self.told.messages), True
         if completion is None or self._usage_is_stale or (text and not completion):
-            estimate = estimate_tokens(text) + estimate_tokens(self.reasoning)
+            thought = estimate_tokens(self.reasoning)
+            estimate = estimate_tokens(text) + thought
             completion, self.usage.estimated = max(completion or 0, estimate), True
+            self.usage.reasoning = max(self.usage.reasoning or 0, thought) or None
         self.usage.prompt, self.usage.completion = prompt, completion
         return self.usage
 

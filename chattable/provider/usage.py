@@ -13,7 +13,7 @@ MOST_TOKENS = 2**31 - 1
 class Usage:
     """Tokens of one completion, and its cost in dollars if the provider reported one.
 
-    `completion` includes reasoning tokens, `prompt` includes cached ones, as OpenAI counts them.
+    `completion` includes `reasoning` tokens, `prompt` includes cached ones, as OpenAI counts them.
     """
 
     prompt: int | None = None
@@ -21,6 +21,7 @@ class Usage:
     cached: int | None = None
     cost: Decimal | None = None
     estimated: bool = False
+    reasoning: int | None = None
 
 
 def read_usage(reported, known):
@@ -41,6 +42,7 @@ def read_usage(reported, known):
         larger(completion, known.completion),
         larger(cached, known.cached),
         known.cost if cost is None else cost,
+        reasoning=larger(thought, known.reasoning),
     )
 
 

@@ -1,4 +1,4 @@
-"""Keep since when and for how long a model thought"""
+"""Keep since when and for how long a model thought, and in how many tokens"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,6 +9,7 @@ branch_labels = None
 depends_on = None
 
 COLUMNS = {
+    "reasoning_token_usage": sa.Integer,
     "thinking_since": lambda: sa.DateTime(True),
     "thought_seconds": sa.Integer,
 }
