@@ -2,16 +2,12 @@
 const ENDINGS = { complete: "Reply complete", stopped: "Reply stopped", failed: "Reply failed" };
 const messages = document.querySelector("#messages[role=log]");
 const line = document.getElementById("announcer");
-let running;
 
 function onChange(records) {
   for (const { target } of records) line.textContent = ENDINGS[target.dataset.status] ?? line.textContent;
   const busy = messages.querySelector(":scope > :is([data-status=pending], [data-status=streaming])");
   messages.ariaBusy = !!busy;
   if (busy) line.textContent = "thinking" in busy.dataset ? "Thinking" : "";
-  // Then an earlier version is shown again.
-  else if (running) line.textContent ||= messages.querySelector("[data-failed]")?.textContent ?? "";
-  running = busy;
 }
 
 if (messages && line) {
