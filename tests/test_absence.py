@@ -232,7 +232,7 @@ def test_words_whose_saving_was_not_answered_are_saved_once(user, monkeypatch):
     saved = writing.Checkpoint(reply)
     event.listen(models.db.engine, "after_cursor_execute", lose_answer, once=True)
     for content in ("one ", "one two ", "one two three"):
-        assert saved.keep_up(content)
+        assert saved.keep_up(content, writing.Thought())
     models.db.session.refresh(reply)
     assert reply.content == "one two three"
 

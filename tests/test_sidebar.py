@@ -380,7 +380,7 @@ def test_a_chat_is_renamed_in_place(ada):
     with another_tab(ada, "/chats") as other:
         open_menu(ada.page, "1")
         ada.page.get_by_role("button", name="Rename").click()
-        field = ada.page.get_by_role("textbox", name="Title")
+        field = ada.page.get_by_role("textbox", name="Name of the chat")
         expect(field).to_be_focused()
         expect(field).to_have_value("1")
         field.fill("Not this")
