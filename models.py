@@ -115,7 +115,7 @@ class User(Chattable, UserMixin, Model):
         if not message.running:
             message.chat.confirm_title(message.revision)
             message.chat.broadcast_cost()
-            if (message.prompt_token_usage or 0) >= FEW:
+            if (message.prompt_token_usage or 0) >= FEW or message.chat.unsent_to:
                 message.chat.broadcast_next(message.model)
 
     # What the sidebar of every page of mine shows.
@@ -246,7 +246,7 @@ class Chat(ChatMixin, Model):
         None while they are few, or a small share of what it reads. The cost (Decimal, dollars) is
         None if nobody knows the price.
         """
-        if not model or self.latest_prompt < FEW:
+        if not model or (self.latest_prompt < FEW and not self.unsent_to):
             return None
         beside(provider.know_models)
         tokens, share = self.carries(model)
