@@ -47,7 +47,6 @@ from pages.words import choices, one_line
 HERE = Path(__file__).resolve().parent
 DEFAULT_MODELS = ["gpt-5-mini", "gpt-5", "gpt-4o-mini"]
 LISTED = 50  # chats
-MOST_MESSAGES = 600  # of a page that begins at a certain one; it may ask for more
 RECENT = 5  # models
 LARGEST_ID = 2**31 - 1
 PUT = "pinned", "archived"
@@ -184,8 +183,8 @@ def show_chat(chat_id):
         messages, older = chat.page(before)
         return render_template("chats/_messages.html", chat=chat, messages=messages, older=older)
     message_id = request.args.get("message", type=database_id)
-    message = message_id and db.session.get(Message, message_id)
-    if message and message.chat_id == chat.id and not chat.leads_to(message_id):
+    message = message_id and chat.find(message_id)
+    if message and not chat.leads_to(message_id):
         chat.show(message)
     return show_page(chat, message_id)
 
@@ -199,10 +198,7 @@ def show_thoughts(message):
 def show_page(chat, message_id=None, **context):
     # The revision first: what changes while we read is then sent again, never missed.
     revision = chat.revision
-    messages, older = chat.page()
-    while message_id and older and message_id < older and len(messages) < MOST_MESSAGES:
-        earlier, older = chat.page(older)
-        messages = earlier + messages
+    messages, older = chat.page(down_to=message_id)
     context |= {"messages": messages, "older": older, "revision": revision}
     context["waiting"] = waiting_text(chat)
     selected = request.form.get("model") or chat.model or default_model()

@@ -15,7 +15,7 @@ from chattable import live, provider
 from chattable.answers import answer_once, note_deletion, say_and_answer
 from chattable.database import persistent, reason, release, roll_back
 from chattable.queue import enqueue, turn
-from models import Chat, Message, db, opening_words
+from models import Chat, Message, db
 
 TITLE = (
     "Give the conversation that begins like this a title of 3 to 6 words, in its own language. "
@@ -77,7 +77,7 @@ def ask_for_title(model, chat, question, answer):
     with provider.Completion(model, asked) as completion:
         said = "".join(completion)
     chat.book(model, completion.settle_usage(said))
-    chat.retitle(opening_words(question), said)
+    chat.retitle(chat.title, said)
 
 
 def retry_token(message_id: int, versions: int = 1) -> str:

@@ -179,12 +179,14 @@ class Chat(ChatMixin, Model):
         chat = cls.with_owner(chat_id)
         said = select(Message).where(Message.chat_id == chat_id).order_by(Message.id)
         whole = said.where(Message.role == "assistant", Message.status == "complete").limit(2)
-        question = db.session.scalars(said.where(Message.role == "user").limit(1)).first()
+        first = db.session.scalars(said.where(Message.role == "user").limit(1)).first()
         replies = db.session.scalars(whole).all()
-        if not (chat and question and len(replies) == 1):
+        if not (
+            chat and first and len(replies) == 1 and chat.title == opening_words(first.content)
+        ):
             return None
-        unnamed = chat.title == opening_words(question.content)
-        return (chat, question.content, replies[0].content) if unnamed else None
+        question = chat.find(chat.parent_of(replies[0])) or first
+        return chat, question.content, replies[0].content
 
     @persistent
     def retitle(self, old: str, said: str) -> None:

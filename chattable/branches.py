@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Integer, bindparam, func, literal, select
+from sqlalchemy import Integer, and_, bindparam, func, literal, or_, select
 from sqlalchemy.orm import aliased
 
 # The finish reason of a request that was billed, and whose answer nobody has seen.
@@ -52,9 +52,16 @@ def tip(message):
 def branch(message, *columns):
     """Return the query for `limit` messages up from `leaf_id` (see `tip`), the last one first.
 
-    Each row ends with the id of the message that it follows.
+    It goes on to the message `sought`, as far as there are no more than `most` of them. Each row
+    ends with the id of the message that it follows.
     """
-    up = above(message, lambda below: below.c.depth < bindparam("limit", type_=Integer))
+    limit, most = bindparam("limit", type_=Integer), bindparam("most", type_=Integer)
+    later = bindparam("sought", type_=Integer)
+
+    def goes_on(below):
+        return or_(below.c.depth < limit, and_(below.c.id > later, below.c.depth < most))
+
+    up = above(message, goes_on)
     found = select(*(columns or [message]), up.c.parent).join(up, message.id == up.c.id)
     return found.order_by(up.c.depth)
 

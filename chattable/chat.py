@@ -168,16 +168,18 @@ class ChatMixin(Reading):
     @property
     def model(self) -> str | None:
         """The model of the latest reply, or None."""
-        message = self._message
-        replies = self._mine(message.model).where(message.role == "assistant")
-        return db.session.scalar(replies.order_by(message.id.desc()).limit(1))
+        return self._latest(self._message.model, self._message.role == "assistant")
 
     @property
     def latest_prompt(self) -> int:
         """How many tokens the latest reply was asked with, 0 if nobody knows."""
         tokens = self._message.prompt_token_usage
-        known = self._mine(tokens).where(tokens.is_not(None))
-        return db.session.scalar(known.order_by(self._message.id.desc()).limit(1)) or 0
+        return self._latest(tokens, tokens.is_not(None)) or 0
+
+    def _latest(self, what, where):
+        message = self._message
+        here = where, seen(message), message.id <= (self.leaf_id or LATEST)
+        return db.session.scalar(self._mine(what).where(*here).order_by(message.id.desc()).limit(1))
 
     @classmethod
     @persistent
@@ -377,7 +379,7 @@ class ChatMixin(Reading):
         if self.next_revision() is None:
             return db.session.rollback()
         if not self.leads_to(id_of(message)):
-            self.turn(self._leaf_under(id_of(message)))
+            self._look_at(self._leaf_under(id_of(message)))
         commit()
         live.announce(id_of(self), live.ANEW)
 
@@ -390,6 +392,9 @@ class ChatMixin(Reading):
         if told:
             # What was sent of another branch is not said of this one.
             values |= {"branch_revision": self.revision, "unsent_above": None}
+        self._set(**values)
+
+    def _set(self, **values):
         table = inspect(self).mapper.local_table
         db.session.execute(update(table).where(table.c.id == id_of(self)).values(values))
         for name, value in values.items():
@@ -401,11 +406,18 @@ class ChatMixin(Reading):
         A version that is `worthless` leaves the one before it on show.
         """
         if self.leaf_id:
-            self.turn(self.leaf_id)  # pages say that it is running elsewhere
+            self._look_at(self.leaf_id)  # pages say that it is running elsewhere
         elif worthless:
             earlier = [each for each in reply.versions if each.id < reply.id and each.said]
             if earlier:
-                self.turn(self._leaf_under(earlier[-1].id))
+                self._look_at(self._leaf_under(earlier[-1].id))
+
+    def _look_at(self, leaf_id):
+        """Turn to a leaf, and know what its branch has that is not sent any more."""
+        self.turn(leaf_id)
+        told = self.told(self.unsent_to) if self.unsent_to else None
+        if told and told.cut:
+            self._set(unsent_above=told.begins)
 
     def _leaf_under(self, message_id):
         """Return the `leaf_id` of the branch through a message that was last written in."""

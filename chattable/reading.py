@@ -24,7 +24,9 @@ from chattable.database import db, id_of
 from chattable.family import family_of
 from chattable.history import asides, filled, latest, tell
 
-PAGE = 30
+# Messages; the second of a page that begins with a certain one, it may ask for more.
+PAGE, MOST = 30, 600
+COUNTED = 60
 # More messages than a chat has.
 ALL = LATEST
 
@@ -51,24 +53,30 @@ class Reading:
 
     def find(self, message_id: int) -> Any | None:
         """Return one of my messages, in whatever branch, or None."""
-        return db.session.scalar(self._mine().where(self._message.id == message_id))
+        message = self._message
+        return db.session.scalar(self._mine().where(message.id == message_id, seen(message)))
 
     def path(self, limit: int = ALL) -> list[Any]:
         """Return the conversation as it is looked at, or its last `limit` messages, in order."""
         return list(reversed(self._up(self.leaf_id, limit)))
 
     def page(
-        self, before: int | None = None, snapshot: live.Snapshot | None = None
+        self,
+        before: int | None = None,
+        snapshot: live.Snapshot | None = None,
+        down_to: int | None = None,
     ) -> tuple[list[Any], int | None]:
         """Return (messages, older): the last `PAGE` of `path`, oldest first, as of this moment.
 
-        `before` is the id of a message to end before; `older` is such an id if there are more.
+        `before` is the id of a message to end before; `older` is such an id if there are more. Up
+        to `MOST` messages come where the one with the id `down_to` is to be among them.
         """
         snapshot = snapshot or live.snapshot(id_of(self))
-        latest = self._up(self._before(before) if before else self.leaf_id, PAGE + 1)
-        messages = [snapshot.refresh(message) for message in reversed(latest[:PAGE])]
+        leaf_id = self._before(before) if before else self.leaf_id
+        latest = self._up(leaf_id, PAGE, down_to)
+        messages = [snapshot.refresh(message) for message in reversed(latest)]
         self.show_versions(messages)
-        return messages, messages[0].id if len(latest) > PAGE else None
+        return messages, messages[0].id if messages and messages[0].parent else None
 
     def show_versions(self, messages: list[Any]) -> None:
         """Have messages know their `versions`, by a few queries for all of them."""
@@ -82,7 +90,8 @@ class Reading:
             message.versions = [each for each in same_place if each.role == message.role]
         shown = {message.id for message in messages}
         others = {each.id: each for message in messages for each in message.versions}
-        hidden = others.keys() - shown
+        # Of very many versions the latest are told what goes on from them.
+        hidden = sorted(others.keys() - shown)[-COUNTED:]
         ids = self._ids(min(hidden)) if hidden else []
         for id in hidden:
             others[id].following = last_written(turns, ids, id)[1]
@@ -222,8 +231,9 @@ class Reading:
     def _ids(self, first):
         return [id for (id,) in self._ask(ids(self._message), first=first)]
 
-    def _up(self, leaf_id, limit):
-        rows = self._ask(branch(self._message), leaf_id=leaf_id, limit=limit)
+    def _up(self, leaf_id, limit, down_to=None):
+        start = {"leaf_id": leaf_id, "limit": limit, "sought": down_to or LATEST, "most": MOST}
+        rows = self._ask(branch(self._message), **start)
         for message, parent in rows:
             message.parent = parent or ROOT
         return [message for message, _ in rows]

@@ -47,7 +47,7 @@ def find(owner: Any, query: str, before: int | None = None) -> tuple[list[Found]
     """
     mapper = inspect(family_of(owner.__class__).message)
     dialect = db.session.get_bind(mapper=mapper).dialect
-    terms = parse(query, without_accents if dialect.name == "postgresql" else str)
+    terms = parse(query, folded if dialect.name == "postgresql" else str)
     if not terms:
         return [], None
     rows = look_up(owner, dialect, terms, before or AFTER_ALL)
@@ -81,8 +81,8 @@ def parse(query, plain):
 
 
 def term(part, open):
-    written = [word for word in re.sub(BETWEEN, " ", part).lower().split() if is_word(word)]
-    words = " ".join(written)
+    found = [word for word in re.sub(BETWEEN, " ", part).split() if is_word(word)]
+    words, written = " ".join(found), [word.lower() for word in found]
     # In a script without spaces a word may go on in any case: no lone last character, then.
     if re.search(f"[{CLOSE}]{{2}}$", words):
         return Term(pairs(words)[:-1], written, open=False)
@@ -99,9 +99,10 @@ def pairs(words):
     return re.sub(f"([{CLOSE}]+)", r" \1 ", paired).split()
 
 
-def without_accents(part):
+def folded(part):
+    """Return words as PostgreSQL's index has them; SQLite's folds what it is asked itself."""
     bare = re.sub(ACCENTS, "", unicodedata.normalize("NFKD", part))
-    return unicodedata.normalize("NFC", bare)
+    return unicodedata.normalize("NFC", bare).lower()
 
 
 # Where it is.

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from models import NEW_CHAT, Chat, db, opening_words
+from models import NEW_CHAT, Chat, Message, db, opening_words
 from tests.patience import patient
 
 
@@ -95,6 +95,30 @@ def test_a_title_that_cannot_be_had_is_missed_by_nobody(app, provider, say):
     assert chat.title == "What is the time?"
     assert statuses(app, chat) == ["complete", "complete"]
     assert len(provider.requests) == 2
+
+
+def test_a_booked_title_is_no_reply(app, provider, say):
+    app.config["TITLE_MODEL"] = "gpt-4o"
+    provider.says("Noon.").uses(90_000, 5)
+    provider.says("Time", when="---").uses(50, 3)
+    said = say("What is the time?")
+    with app.app_context():
+        chat = db.session.get(Chat, said.id)
+        assert (chat.model, chat.latest_prompt) == ("gpt-4o-mini", 90_000)
+        booked = db.session.scalars(db.select(Message).filter_by(finish_reason="unseen")).one()
+        assert chat.find(booked.id) is None
+
+
+def test_a_title_is_asked_for_with_the_question_that_was_answered(app, provider, say):
+    provider.fails(401)
+    said = say("first words")
+    with app.app_context():
+        chat = db.session.get(Chat, said.id)
+        provider.says("Fine.")
+        chat.say("user", "quite another topic", after=chat.messages[0].follows)
+        chat.run("gpt-4o-mini")
+        _, question, answer = Chat.opening(chat.id)
+    assert (question, answer) == ("quite another topic", "Fine.")
 
 
 def test_no_title_is_asked_for_after_a_reply_that_failed(provider, say):

@@ -224,9 +224,31 @@ def test_a_provider_that_was_told_too_much_is_told_less(wide, provider, words, w
     assert (reply.usage_estimated, unseen) == (False, 0)
 
 
-@pytest.mark.parametrize(("words", "window"), OVERFLOWS)
+LARGE = [
+    ("This model's maximum context length is 272,000 tokens. However", 272_000),
+    ("prompt is too long: 213_462 tokens > 200_000 maximum", 200_000),
+    ("maximum context length is 512k tokens", None),
+    ("maximum context length is 1.5M tokens", None),
+    ("max_tokens must be less than 300", None),
+]
+
+
+@pytest.mark.parametrize(("words", "window"), OVERFLOWS + LARGE)
 def test_the_window_that_an_error_names(words, window):
     assert named_limit(words.lower()) == window
+
+
+def test_a_branch_that_is_turned_back_to_says_again_what_is_not_sent(chat):
+    talk(chat, *"abcdef")
+    reply = chat.messages[1]
+    chat.say("user", "g?")
+    last = chat.run(MODEL)
+    line = chat.unsent_above
+    assert line
+    chat.run(MODEL, after=reply.follows)
+    assert chat.unsent_above is None
+    chat.show(last)
+    assert chat.unsent_above >= line
 
 
 @pytest.mark.parametrize(

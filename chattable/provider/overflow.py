@@ -15,12 +15,14 @@ SMALLEST = 256
 # 262144" (Kimi), "while limit is 8192" (Cerebras), "configured limit of 272000" (OpenAI), "maximum
 # model length of 4096" (vLLM), "context length of only 4096" (LM Studio), "must have less than 4096
 # tokens" (TGI), "cannot exceed 4081" (Cohere).
+NUMBER = r"\d{1,3}(?:[,_]\d{3})+|\d+"
 LIMIT = re.compile(
     r"""(?: maximum\ (?:context|prompt|model)\ length(?:\ is|\ of|:)?
           | context\ (?:length|window|size)\ of(?:\ only)? | available\ context\ size
-          | limit\ (?:of|is) | token\ limit: | tokens\ allowed | cannot\ exceed | less\ than
+          | limit\ (?:of|is) | token\ limit: | tokens\ allowed | cannot\ exceed | have\ less\ than
           | must\ be\ <= | (?:tokens|\d)\ > | "n_ctx":
-        ) \s* \(? (\d+) (?!\d|\.\d) | (\d+) \ maximum\ context\ length""",
+        ) \s* \(? (NUMBER) (?![\d_]|[.,]\d|\ ?[km]\b) | (NUMBER) \ maximum\ context\ length
+    """.replace("NUMBER", NUMBER),
     re.VERBOSE,
 )
 
@@ -45,5 +47,6 @@ def shorten(told: Told, model: str, status: int | None, words: str, windows: dic
 
 def named_limit(words):
     """Return the window (tokens) that an error names, or None."""
-    found = (int(one or other) for one, other in LIMIT.findall(words))
+    named = (one or other for one, other in LIMIT.findall(words))
+    found = (int(number.replace(",", "").replace("_", "")) for number in named)
     return next((tokens for tokens in found if SMALLEST <= tokens < 2**31), None)
