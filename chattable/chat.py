@@ -16,7 +16,6 @@ from sqlalchemy import (
     delete,
     event,
     inspect,
-    or_,
     select,
     update,
 )
@@ -41,7 +40,7 @@ from chattable.database import (
 from chattable.family import family_of
 from chattable.message import MessageMixin, is_doubled
 from chattable.owner import Chattable
-from chattable.queries import cost_of_chat, counted, with_chat
+from chattable.queries import cost_of_chat, counted, in_the_way, with_chat
 from chattable.reading import Reading
 from chattable.writing import INTERRUPTED, give_up
 
@@ -243,9 +242,7 @@ class ChatMixin(Reading):
         None if that was said before, or a reply is being written. For whoever is sure to be the
         only one that asks: unlike `run`, this may be billed in vain.
         """
-        message = self._message
-        in_the_way = or_(message.client_id == client_id, message.is_running())
-        if db.session.scalar(self._mine(message.id).where(in_the_way).limit(1)):
+        if self._ask(in_the_way(self._message), client_id=client_id):
             return None
         return provider.Completion(model, self.told(model, after, content))
 

@@ -2,7 +2,7 @@
 
 import functools
 
-from sqlalchemy import and_, bindparam, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
 
 from chattable.owner import kind_of, spent
 
@@ -26,6 +26,13 @@ def counted(mapper, *names):
     change = update(mapper.local_table).where(columns["id"] == bindparam("chat_id"))
     values[columns["revision"]] = columns["revision"] + 1
     return change.values(values).returning(columns["revision"], columns["leaf_id"])
+
+
+@functools.cache
+def in_the_way(message):
+    """Return the query for what was said before with a `client_id`, or a reply that is written."""
+    either = or_(message.client_id == bindparam("client_id"), message.is_running())
+    return select(message.id).where(message.chat_id == bindparam("chat_id"), either).limit(1)
 
 
 @functools.cache
