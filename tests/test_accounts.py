@@ -258,7 +258,8 @@ def test_what_a_browser_keeps_does_not_fit_another_account(app, sign_up):
     places = []
     for _ in range(2):
         page = parse(sign_up().get("/chats/new").text)
-        places.append((page.form["data-forget"], page.select_one("[data-draft]")["data-draft"]))
+        forget, draft = page.select_one(".sidebar__account"), page.select_one("[data-draft]")
+        places.append((forget["data-forget"], draft["data-draft"]))
         with app.app_context():
             empty_the_database()
     (forgets, keeps), (forgets_next, keeps_next) = places

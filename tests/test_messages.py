@@ -166,7 +166,7 @@ def test_both_hooks_show_messages_title_and_cost_on_open_pages(frames, send, run
     shown = frames()
     assert states(shown)[:2] == [("user", "complete"), ("assistant", "pending")]
     assert states(shown)[-1] == ("assistant", "complete")
-    assert any("Hello, " in frame for frame in shown)
+    assert any("Hello," in frame for frame in shown)
     assert any("<title>Hi there" in frame for frame in shown)
     assert "$0.0002" in shown[-1]
 

@@ -260,7 +260,7 @@ def test_a_worker_in_mid_reply_ends_without_redis_and_keeps_the_text(stack, work
     with closing(sqlite3.connect(stack.folder / "chattable.db")) as database:
         query = "SELECT status, content FROM messages WHERE id = ?"
         status, content = database.execute(query, [tab.reply_id]).fetchone()
-    assert (status, content) == ("stopped", "".join(prose(20)))
+    assert (status, content) == ("failed", "".join(prose(20)))
 
 
 def test_a_worker_that_waits_for_the_database_ends_and_gives_its_job_back(stack, worker, tab):

@@ -499,9 +499,10 @@ def test_sockets_that_stop_reading_cost_the_web_little_memory(stack, tab, provid
 
 
 def test_a_page_that_says_too_much_is_shown_out(tab):
-    for _ in range(2):
-        tab.socket.say("let me in")
-    wait_until(lambda: tab.socket.decoder.beats == 3, 5, "an answer to each")
+    for beats in (1, 2, 3):  # the first comes unasked
+        wait_until(lambda beats=beats: tab.socket.decoder.beats == beats, 5, "an answer to each")
+        if beats < 3:
+            tab.socket.say("let me in")
     tab.socket.say("?" * 120)
     assert tab.socket.wait_for_close() == 1009
 
