@@ -25,7 +25,7 @@ BETWEEN = (
 )
 ACCENTS = r"[\u0300-\u036f]"
 SECURE_DELETE = (3, 42)  # of SQLite
-# PostgreSQL takes no more than a megabyte of different words.
+# PostgreSQL takes no more than a megabyte of different words; and SQLite's other writers wait.
 MOST = 80_000  # characters
 RUNNING = "('pending', 'streaming')"
 
@@ -121,7 +121,8 @@ SELECT group_concat({PAIRS}, '') FROM pairs) ELSE text END"""
 OWNER = f"(chat.chattable_id & {OWNERS}) << 33"
 
 SAID = f"""CREATE VIEW {{index:_said}} AS SELECT place, chat_id, message_id, {SPACED} AS words
-FROM (SELECT ({OWNER}) | said.id AS place, said.chat_id, said.id AS message_id, said.content AS text
+FROM (SELECT ({OWNER}) | said.id AS place, said.chat_id, said.id AS message_id,
+substr(said.content, 1, {MOST}) AS text
 FROM {{messages}} said JOIN {{chats}} chat ON chat.id = said.chat_id WHERE {FOUND})"""
 CALLED = f"""CREATE VIEW {{index:_called}} AS SELECT place, chat_id, {SPACED} AS words
 FROM (SELECT ({OWNER}) | {TITLES} | id AS place, id AS chat_id, {{title}} AS text
@@ -163,7 +164,8 @@ FTS5 = [
     f"""INSERT INTO {{index}}(rowid, words) SELECT place, {SPACED} FROM (
     SELECT ({OWNER}) | said.id AS place, said.id FROM {{messages}} said
     JOIN {{chats}} chat ON chat.id = said.chat_id WHERE {FOUND} ORDER BY place LIMIT -1
-    ) CROSS JOIN (SELECT id AS message_id, content AS text FROM {{messages}}) ON message_id = id""",
+    ) CROSS JOIN (SELECT id AS message_id, substr(content, 1, {MOST}) AS text FROM {{messages}})
+    ON message_id = id""",
     "INSERT INTO {index}(rowid, words) SELECT place, words FROM {index:_called} ORDER BY place",
     "INSERT INTO {index}({own}) VALUES ('optimize')",
 ]
