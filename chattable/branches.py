@@ -89,7 +89,7 @@ def versions(message):
     """Return the query for what follows the messages `parents` by its `parent_id`."""
     of_chat = message.chat_id == bindparam("chat_id")
     these = message.parent_id.in_(bindparam("parents", expanding=True))
-    found = select(message.parent_id, *told(message))
+    found = select(message.parent_id, *version_of(message))
     return found.where(of_chat, these, seen(message)).order_by(message.id)
 
 
@@ -98,14 +98,15 @@ def first_versions(message):
     """Return the query for what follows the messages `parents` because it comes next."""
     before = aliased(message)
     these: Any = bindparam("parents", expanding=True)
-    found = select(before.id, *told(message)).join(message, message.id == after(before.id, message))
+    found = select(before.id, *version_of(message))
+    found = found.join(message, message.id == after(before.id, message))
     return found.where(before.id.in_(these), message.parent_id.is_(None))
 
 
 @functools.cache
 def first_of_all(message):
     """Return the query for what a chat begins with because nothing comes before."""
-    found = select(literal(ROOT), *told(message)).where(message.id == after(ROOT, message))
+    found = select(literal(ROOT), *version_of(message)).where(message.id == after(ROOT, message))
     return found.where(message.parent_id.is_(None))
 
 
@@ -177,5 +178,6 @@ def seen(message):
     return func.coalesce(message.finish_reason, "") != UNSEEN
 
 
-def told(message):
+def version_of(message):
+    """Return the columns of a message that a `Version` is made of."""
     return message.id, message.role, message.status, message.error, message.content != ""
