@@ -274,7 +274,8 @@ def test_a_message_is_edited_without_javascript(open_tab, provider, wrong):
 
 
 def becomes(ada, *words):
-    """Reload until this is shown."""
+    """Reload the chat, once a form has led there, until this is shown."""
+    expect(ada.page).to_have_url(re.compile(r"/chats/\d+"))
 
     def shown():
         ada.page.reload()
