@@ -231,6 +231,7 @@ def test_tab_stops_only_at_what_has_more_to_show(reader, provider):
     provider.says(NARROW + WIDE)
     reader.sends("hello")
     reader.waits_for_status("complete")
+    reader.waits_for("document.readyState === 'complete'")  # with its scripts
     reader.browser.run("document.querySelector('.code__copy').focus()")
     stops = []
     while stops[1:][-1:] != ["button"]:
