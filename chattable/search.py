@@ -83,6 +83,8 @@ def parse(query, plain):
 def term(part, open):
     found = [word for word in re.sub(BETWEEN, " ", part).split() if is_word(word)]
     words, written = " ".join(found), [word.lower() for word in found]
+    # A sign ends a word: C++ is not whatever begins with c.
+    open = open and not re.search(f"{BETWEEN}$", part)
     # In a script without spaces a word may go on in any case: no lone last character, then.
     if re.search(f"[{CLOSE}]{{2}}$", words):
         return Term(pairs(words)[:-1], written, open=False)

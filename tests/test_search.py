@@ -69,6 +69,7 @@ def bob(app):
 FOUND = [
     ("the connection was lost", ["connection", "conn", "CONN", "lost conn"]),
     ("the connection was lost", ['"connection was"', '"connection wa', 'lost "the connection"']),
+    ("C++, not C#", ["c++", "C#", "not c#"]),
     ("see example.com/some-path_name", ["path name", "example", "name example.com"]),
     ("a café in Besançon", ["cafe besanc", "CAFÉ"]),
     ("a cafe", ["café"]),
@@ -87,6 +88,7 @@ FOUND = [
 ]
 NOT_FOUND = [
     ("the connection was lost", ["nection", "connection found", '"connection lost"', '"conn"']),
+    ("the connection was lost", ["c++", "conn.", "lost, conn!"]),
     ("数据库连接超时", ["接连", "数库", '"数据连接"', "连接x"]),
 ]
 ODD = [
