@@ -335,7 +335,8 @@ def test_a_version_that_failed_is_said_and_shown_on_a_press(ada, provider):
     provider.fails(401)
     ada.press("Regenerate")
     for tab in (ada, other):
-        note = tab.page.get_by_role("button", name=re.compile("^Version 2 failed: .*API key"))
+        alert = tab.page.locator(".versions").get_by_role("alert")
+        note = alert.get_by_role("button", name=re.compile("^Version 2 failed: .*API key"))
         expect(note).to_be_visible()
         shows(tab, "Hello", "One.")
     assert ada.shown() == other.shown() == ada.fresh()
