@@ -250,10 +250,15 @@ class Link:
 
 
 def wait_until(condition, timeout, what):
-    """Ask every 20 ms until the condition holds; for what can only be polled, such as a port."""
-    deadline = time.monotonic() + patient(timeout)
+    """Ask until the condition holds; for what can only be polled, such as a port.
+
+    To ask takes what others need, so the longer it has lasted, the more rarely: every 20 ms
+    at first, then so that a wait is a twentieth longer at most.
+    """
+    began = time.monotonic()
     while not (result := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > patient(timeout):
             raise TimeoutError(f"waited {patient(timeout)} s for {what}")
-        time.sleep(0.02)
+        time.sleep(max(0.02, min(waited / 20, 0.5)))
     return result

@@ -108,7 +108,8 @@ class Stack:
         """Start a worker process; wait until RQ says that it works; return the process."""
         worker = self.run_worker(command, **env)
         try:
-            wait_until(lambda: self._works(worker), 30, "the worker")
+            with self.redis.client() as client:
+                wait_until(lambda: self._works(worker, client), 30, "the worker")
         except TimeoutError as error:
             raise RuntimeError(f"no worker:\n{self.log('worker')}") from error
         return worker
@@ -118,13 +119,12 @@ class Stack:
         self.workers.append(self._run("worker", command, **env))
         return self.workers[-1]
 
-    def _works(self, worker):
+    def _works(self, worker, client):
         if worker.poll() is not None:
             raise RuntimeError(f"the worker ended:\n{self.log('worker')}")
         working = {(b"%d" % worker.pid, state) for state in (b"idle", b"busy")}
-        with self.redis.client() as client:
-            keys = client.smembers("rq:workers")
-            return any(tuple(client.hmget(key, "pid", "state")) in working for key in keys)
+        keys = client.smembers("rq:workers")
+        return any(tuple(client.hmget(key, "pid", "state")) in working for key in keys)
 
     @property
     def url(self):
