@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
+
 from tests.patience import patient
 from tests.services import Redis, free_port, wait_until
 from tests.session import Session
@@ -31,8 +33,10 @@ class Stack:
     Call `start()`, or the `start_…` methods for a part.
     """
 
-    # What an SQLite file of this test run holds once it is migrated.
+    # What an SQLite file of this test run holds once it is migrated; and, by its PostgreSQL server,
+    # the name of a database that was.
     migrated = None
+    templates = {}
 
     def __init__(
         self,
@@ -85,9 +89,17 @@ class Stack:
         ours = self.database_url == f"sqlite:///{file}" and not file.exists()
         if named and ours and Stack.migrated:
             return file.write_bytes(Stack.migrated)
+        # Who else logs in than the server's superuser is to own what the migrations make.
+        server, _, name = self.database_url.rpartition("/")
+        fresh = named and "//postgres@" in server and is_empty(self.database_url)
+        if fresh and server in Stack.templates:
+            return copy_database(server, Stack.templates[server], name)
         if self._run("release").wait(patient(20)):
             raise RuntimeError(f"release failed:\n{self.log('release')}")
         Stack.migrated = Stack.migrated or (file.exists() and file.read_bytes())
+        if fresh:
+            Stack.templates[server] = f"{name}_migrated"
+            copy_database(server, name, Stack.templates[server])
 
     def start_web(self, port=None, command=None, **env):
         """Start a web process, on a port of its own unless one is given; return the process."""
@@ -192,6 +204,20 @@ class Stack:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def is_empty(url):
+    """Tell whether a PostgreSQL database has no tables yet."""
+    tables = "SELECT 1 FROM pg_tables WHERE schemaname = 'public'"
+    with psycopg.connect(url) as connection:
+        return not connection.execute(tables).rowcount
+
+
+def copy_database(server, one, other):
+    """Make a database of a PostgreSQL server again, as a copy of one that nobody uses."""
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {other}")
+        connection.execute(f"CREATE DATABASE {other} TEMPLATE {one}")
 
 
 def tail(name, processes, log, lines):
