@@ -6,7 +6,6 @@ import uuid
 from pathlib import Path
 
 import click
-from dotenv import dotenv_values
 from flask import (
     Blueprint,
     Flask,
@@ -37,6 +36,7 @@ from models import Chat, Message, db, opening_words
 from pages import accounts, errors, health, looks, search, security, sidebar, words
 from pages.errors import EXPIRED, REDIS_AWAY, problem
 from pages.settings import (
+    gather_settings,
     read_settings,
     refuse_closed_database,
     refuse_other_encodings,
@@ -64,10 +64,7 @@ def create_app(config: dict | None = None) -> Flask:
 
     Exits with one sentence that names the variable when a value is missing or wrong.
     """
-    settings = {**os.environ, **(config or {})}
-    instance = Path(settings.get("INSTANCE_PATH") or "instance").resolve()
-    # What `uv run chattable` started there is good for a `flask shell` beside it, too.
-    settings = {**dotenv_values(instance / "running.env"), **settings}
+    settings, instance = gather_settings({**os.environ, **(config or {})})
     app = Flask(
         __name__,
         root_path=str(HERE),

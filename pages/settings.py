@@ -8,6 +8,7 @@ import re
 from datetime import timedelta
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from redis import ConnectionPool
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -22,6 +23,25 @@ from models import db
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 
 log = logging.getLogger(__name__)
+
+
+def gather_settings(given):
+    """Return (settings, the folder of the instance): what is given (a dict), without what is empty.
+
+    What `uv run chattable` started in the folder is good for a `flask shell` beside it, too.
+    """
+    given = {name: serve.unquoted(value) for name, value in given.items()}
+    settings = {name: value for name, value in given.items() if value not in ("", None)}
+    instance = serve.instance_folder(settings.get("INSTANCE_PATH"))
+    return {**running_settings(instance), **settings}, instance
+
+
+def running_settings(instance):
+    """Return what the launcher that runs from a folder has set, or {}."""
+    try:
+        return dotenv_values(instance / "running.env")
+    except OSError:  # somebody else's
+        return {}
 
 
 def read_settings(settings, instance):
@@ -140,7 +160,7 @@ def provider_url(settings):
 
 
 def choice(settings, name, allowed):
-    value = settings.get(name) or allowed[0]
+    value = settings.get(name, allowed[0]).lower()
     return value if value in allowed else refuse(f"{name} must be one of {', '.join(allowed)}.")
 
 

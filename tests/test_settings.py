@@ -53,6 +53,22 @@ def test_a_wrong_value_stops_the_start_with_a_sentence_that_names_it(settings, n
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("SIGNUP", " Closed\n", "closed"),
+        ("SIGNUP", "'invite'", "invite"),
+        ("JOB_TIMEOUT", '"90"', 90),
+        ("OPENAI_BASE_URL", "'http://host/v1'", "http://host/v1"),
+        ("MODELS", '"one, two"', ["one", "two"]),
+        ("REDIS_URL", " 'redis://host:1/2' ", "redis://host:1/2"),
+        ("SECRET_KEY", "'a secret for tests only'", "a secret for tests only"),
+    ],
+)
+def test_blanks_and_quotes_around_a_value_are_none_of_it(settings, name, value, meant):
+    assert create_app(settings | {name: value}).config[name] == meant
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
 def test_postgres_addresses_of_every_spelling_are_accepted(make_app, postgres_url, scheme):
     app = make_app(DATABASE_URL=postgres_url.replace("postgresql", scheme))

@@ -3,6 +3,13 @@
 An app comes in for the folder and the key that it has in common with the launcher.
 """
 
-from chattable.serve.instance import kept_key, open_folder, secret_key
+from chattable.serve.instance import instance_folder, kept_key, open_folder, secret_key
+from chattable.serve.settings import unquoted
 
-__all__ = ["kept_key", "open_folder", "secret_key"]
+__all__ = [
+    "instance_folder",
+    "kept_key",
+    "open_folder",
+    "secret_key",
+    "unquoted",
+]

@@ -4,8 +4,14 @@ import fcntl
 import os
 import secrets
 from contextlib import contextmanager
+from pathlib import Path
 
 from chattable.serve.sentences import CannotStart
+
+
+def instance_folder(named):
+    """Return the folder that INSTANCE_PATH names, or the usual one; it need not be there yet."""
+    return Path(os.path.expanduser(named or "instance")).resolve()
 
 
 def open_folder(folder):

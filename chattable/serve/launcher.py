@@ -13,19 +13,20 @@ from dotenv import load_dotenv
 
 from chattable.serve.demo_model import DEMO_MODEL, demo_model, demo_settings
 from chattable.serve.home import check_files
-from chattable.serve.instance import open_folder
+from chattable.serve.instance import instance_folder, open_folder
 from chattable.serve.listener import address_of, open_listener
 from chattable.serve.processes import list_workers, migration, web_process
 from chattable.serve.redis_server import embedded_redis, redis_check, redis_settings
 from chattable.serve.running import RunningFile
 from chattable.serve.sentences import CannotStart, say
-from chattable.serve.settings import key_settings, prepare_environment
+from chattable.serve.settings import key_settings, prepare_environment, tidy_environment
 from chattable.serve.stack import Stack, Stopped
 
 
 def launch():
     """Run Chattable until Ctrl-C or SIGTERM; exit with 1 and one sentence if it cannot start."""
     load_dotenv(Path.cwd() / ".env")
+    tidy_environment()
     try:
         with Stack() as stack:
             run(stack)
@@ -38,7 +39,7 @@ def launch():
 def run(stack):
     """Start everything, say where it is, and keep it running."""
     check_files()
-    instance = open_folder(Path(os.environ.get("INSTANCE_PATH") or "instance").absolute())
+    instance = open_folder(instance_folder(os.environ.get("INSTANCE_PATH")))
     running = stack.enter(RunningFile(instance / "running.env"))
     listener = stack.enter(open_listener())
     workers = list_workers()

@@ -8,8 +8,27 @@ import sys
 from chattable.serve.instance import secret_key
 from chattable.serve.sentences import CannotStart
 
+READ_HERE = (
+    "HOST INSTANCE_PATH OPENAI_API_KEY OPENAI_BASE_URL PORT REDIS_URL SECRET_KEY "
+    "WEB_CONCURRENCY WORKER_PROCESSES"
+).split()
 OPEN_FILES = 65536
 SHUTDOWN_GRACE = 2  # seconds in which a worker lets replies finish
+
+
+def tidy_environment():
+    """Have what the launcher reads, and what it starts, without quotes and blanks around."""
+    for name in READ_HERE:
+        if name in os.environ:
+            os.environ[name] = unquoted(os.environ[name])
+
+
+def unquoted(value):
+    """Return a text without blanks and quotes around it: many a reader of .env files keeps them."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def whole_number(name, default, allowed):
