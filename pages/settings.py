@@ -4,13 +4,14 @@ A value that is missing or wrong stops the start with one sentence that names th
 """
 
 import logging
+import os
 import re
 from datetime import timedelta
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from dotenv import dotenv_values
 from redis import ConnectionPool
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chattable import serve
@@ -99,7 +100,8 @@ def secret_key(settings, instance):
 def database_url(settings, instance):
     """Return the SQLAlchemy URL; platforms still say postgres:// for PostgreSQL."""
     try:
-        url = make_url(settings.get("DATABASE_URL") or own_database(instance))
+        named = settings.get("DATABASE_URL")
+        url = make_url(named) if named else own_database(instance)
     except (ArgumentError, ValueError):
         refuse(
             "DATABASE_URL is not a database address. An example: postgres://user:password@host/db"
@@ -113,7 +115,7 @@ def database_url(settings, instance):
 
 
 def own_database(instance):
-    return f"sqlite:///{serve.open_folder(instance)}/chattable.db"
+    return URL.create("sqlite", database=str(serve.open_folder(instance) / "chattable.db"))
 
 
 def redis_url(settings, instance):
@@ -137,7 +139,7 @@ def own_redis(instance):
             "pages open, but nobody answers. Set it, or start all of it by that command.",
             instance,
         )
-    return f"unix://{path}"
+    return f"unix://{quote(os.fsencode(path))}"
 
 
 def redis_prefix(settings):

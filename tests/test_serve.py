@@ -10,16 +10,18 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from importlib.metadata import PathDistribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -32,6 +34,7 @@ from redis import Redis
 from chattable import serve
 from chattable.serve import demo_model as demo
 from chattable.serve.home import command, procfile
+from chattable.serve.redis_server import redis_settings
 from chattable.shredder import SHRED
 from tests.patience import patient
 from tests.services import free_port, wait_until
@@ -159,6 +162,72 @@ def test_it_serves_with_nothing_installed_and_leaves_nobody_behind(tmp_path, num
         assert (launcher.stop(number), launcher.process.stderr.read()) == (0, b"")
         assert [process for process in started if lives(process)] == []
         assert launcher.descendants() == []
+
+
+# A folder's name may have any sign that a format of ours would take for its own.
+ODD = "My what?\n'50%' #a%20b=c \"$HOME\" :;&@ 项目 😀"
+BESIDE = """
+from chattable import live
+from models import Chat, User, db
+print(db.session.query(User).count(), "person", live.redis().client_info()["flags"])
+"""
+
+
+def test_it_answers_from_a_folder_of_any_name_and_a_shell_beside_it_joins(tmp_path, provider):
+    provider.says("an answer")
+    (tmp_path / ODD).mkdir()
+    with Launcher(tmp_path / ODD, OPENAI_BASE_URL=provider.url).until_up() as launcher:
+        ada = Session(launcher.url).signup("Ada", "ada@example.com")
+        tab = Tab(ada, ada.new_chat())
+        send(tab)
+        tab.wait_for_status("complete")
+        assert {"chattable.db", "running.env"} <= {
+            path.name for path in launcher.instance.iterdir()
+        }
+        assert list((tmp_path / ODD).iterdir()) == [launcher.instance]
+        # An empty REDIS_URL, as in a .env that was copied, counts as unset.
+        said = flask("shell", INSTANCE_PATH=str(launcher.instance), REDIS_URL="", input=BESIDE)
+        assert "1 person U" in said
+
+
+def flask(*words, input="", **env):
+    """Run a command of Flask to its end; return what it says."""
+    return run([COMMAND.with_name("flask"), "--app", "app", *words], input, **env)
+
+
+def run(words, input="", **env):
+    inherited = {name: text for name, text in os.environ.items() if name not in CONFIGURATION}
+    options = {"cwd": ROOT, "env": inherited | env, "timeout": DEADLINE, "text": True}
+    done = subprocess.run(words, input=input, capture_output=True, **options)
+    return done.stdout + done.stderr
+
+
+def test_an_instance_of_somebody_else_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "running.env").touch(mode=0)
+    settings = {"INSTANCE_PATH": str(tmp_path), "SECRET_KEY": "secret", "PORT": "0"}
+    words = [COMMAND]
+    if os.geteuid() == 0:  # whom no mode keeps out
+        words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *words]
+    said = run(words, **settings)
+    assert said == f"chattable: INSTANCE_PATH: {tmp_path} cannot be used: Permission denied.\n"
+    shell = run([*words[:-1], COMMAND.with_name("flask"), "--app", "app", "shell"], **settings)
+    assert "REDIS_URL is not set" in shell
+    assert "Traceback" not in shell
+
+
+@pytest.mark.parametrize("temporary", ["", "a blank"])
+def test_sockets_that_lie_elsewhere_are_each_installs_own(tmp_path, monkeypatch, temporary):
+    (tmp_path / temporary).mkdir(exist_ok=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / temporary))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    with ExitStack() as entered:
+        stack = SimpleNamespace(enter=entered.enter_context)
+        urls = {redis_settings(stack, tmp_path / "My Projects")["REDIS_URL"] for _ in range(2)}
+        assert len(urls) == 2
+        assert not any(" " in url for url in urls)
+        folders = [Path(url.removeprefix("unix://")).parent for url in urls]
+        assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700] * 2
+    assert not any(folder.exists() for folder in folders)
 
 
 def lives(process):

@@ -69,6 +69,20 @@ def test_blanks_and_quotes_around_a_value_are_none_of_it(settings, name, value, 
     assert create_app(settings | {name: value}).config[name] == meant
 
 
+@pytest.mark.parametrize("name", ["My Projects", "what?", "a%20b", "#1", "100%", "50=50", "a@b:c"])
+def test_the_database_is_in_the_folder_of_the_instance_whatever_its_name_is(
+    settings, tmp_path, name
+):
+    folder = tmp_path / name
+    create_all(settings | {"INSTANCE_PATH": str(folder), "DATABASE_URL": ""})
+    assert (folder / "chattable.db").exists()
+
+
+def create_all(settings):
+    with create_app(settings).app_context():
+        db.create_all()
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
 def test_postgres_addresses_of_every_spelling_are_accepted(make_app, postgres_url, scheme):
     app = make_app(DATABASE_URL=postgres_url.replace("postgresql", scheme))

@@ -43,11 +43,11 @@ def run(stack):
     running = stack.enter(RunningFile(instance / "running.env"))
     listener = stack.enter(open_listener())
     workers = list_workers()
-    settings = {"CHATTABLE_URL": address_of(listener), "INSTANCE_PATH": str(instance)}
+    settings = {"CHATTABLE_URL": address_of(listener)}
     settings |= key_settings(instance) | redis_settings(stack, instance) | demo_settings()
     running.write(settings)
-    prepare_environment(settings)
-    bring_up(stack, listener, embedded_redis(settings))
+    prepare_environment(settings | {"INSTANCE_PATH": str(instance)})
+    bring_up(stack, listener, embedded_redis(settings, instance))
     demo = demo_model(settings)
     welcome(settings)
     stack.start(*demo, *workers)

@@ -5,6 +5,7 @@ Run as a file, it tries the one at REDIS_URL: the launcher does so beside the mi
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,13 +13,14 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote, unquote
 
 from chattable.serve.child import Child, Task, python_module
 from chattable.serve.instance import open_folder
 from chattable.serve.sentences import CannotStart
 
-SOCKET_PATH_LIMIT = 100  # bytes; the kernels' own limits are 104 and 108
+# What every reader of an address takes as it is, and every kernel (their limits are 104 and 108
+# bytes): redis-py's answer to CLIENT INFO, which stock RQ workers ask for, ends at a blank.
+PLAIN = re.compile(r"[\w./+@:,-]{1,100}", re.ASCII)
 CONNECT_PATIENCE = 5  # seconds
 
 
@@ -26,17 +28,24 @@ def redis_settings(stack, instance):
     """Return REDIS_URL for those who set none: a socket beside the embedded server's files."""
     if os.environ.get("REDIS_URL"):
         return {}
+    return {"REDIS_URL": f"unix://{socket_folder(stack, instance)}/redis.sock"}
+
+
+def socket_folder(stack, instance):
+    """Return where the socket lies: a temporary folder of this start if the path is not plain."""
     folder = instance / "redis"
-    if len(os.fsencode(folder / "redis.sock")) > SOCKET_PATH_LIMIT:
-        folder = Path(stack.enter(tempfile.TemporaryDirectory(prefix="chattable-")))
-    return {"REDIS_URL": f"unix://{quote(str(folder / 'redis.sock'))}"}
+    for place in (None, "/tmp"):
+        if PLAIN.fullmatch(f"{folder}/redis.sock"):
+            break
+        folder = stack.enter(tempfile.TemporaryDirectory(prefix="chattable-", dir=place))
+    return folder
 
 
-def embedded_redis(settings):
+def embedded_redis(settings, instance):
     """Return the embedded server as a list of one, or of none if REDIS_URL was set."""
     if "REDIS_URL" not in settings:
         return []
-    folder = open_folder(Path(settings["INSTANCE_PATH"]) / "redis")
+    folder = open_folder(instance / "redis")
     options = {
         "unixsocket": socket_path(settings["REDIS_URL"]),
         "unixsocketperm": "700",
@@ -80,7 +89,7 @@ def redis_answers(url):
 
 def socket_path(url):
     """Return the path in a unix:// URL."""
-    return unquote(url.removeprefix("unix://"))
+    return url.removeprefix("unix://")
 
 
 def redis_check():

@@ -6,6 +6,7 @@ import time
 
 from dotenv import dotenv_values
 
+from chattable.serve.instance import usable
 from chattable.serve.redis_server import redis_answers
 from chattable.serve.sentences import CannotStart
 
@@ -20,7 +21,8 @@ class RunningFile:
 
     def __enter__(self):
         """Take the lock, or raise CannotStart saying where the other launcher runs."""
-        self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+        with usable(self.path.parent):
+            self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
         earlier = dotenv_values(self.path)
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
