@@ -6,6 +6,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from chattable import command, forks, install, keepers, live, provider, templating
+from chattable.addresses import redis_address
 
 # Seconds, except for the last one: how many replies one worker writes at once.
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
@@ -16,13 +17,13 @@ def init_app(app: Flask, db: SQLAlchemy) -> None:
 
     Configuration, from `app.config`, else the environment: `OPENAI_API_KEY`, `OPENAI_BASE_URL`,
     `REDIS_URL`, `REDIS_PREFIX`, `CONTEXT_WINDOW` ("8192" tokens, "8192,gpt-4o=64000"), and what
-    `LIMITS` names. Raises RuntimeError for another `db`.
+    `LIMITS` names. Raises RuntimeError for another `db`, ValueError for a wrong `REDIS_URL`.
     """
     if app.extensions.get("sqlalchemy") is not db:
         raise RuntimeError("call db.init_app(app) first, then chattable.init_app(app, db)")
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "REDIS_PREFIX"):
         app.config[name] = setting(app, name)
-    app.config["REDIS_URL"] = setting(app, "REDIS_URL") or "redis://localhost:6379"
+    app.config["REDIS_URL"] = redis_address(setting(app, "REDIS_URL") or "redis://localhost:6379")
     for name, usual in LIMITS.items():
         value = setting(app, name) or usual
         app.config[name] = int(value) if isinstance(value, str) else value

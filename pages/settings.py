@@ -10,11 +10,11 @@ from datetime import timedelta
 from urllib.parse import quote, urlsplit
 
 from dotenv import dotenv_values
-from redis import ConnectionPool
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chattable import serve
+from chattable.addresses import redis_address
 from chattable.connections import WrongEncoding
 from chattable.database import reason
 from chattable.provider import read_windows
@@ -119,15 +119,10 @@ def own_database(instance):
 
 
 def redis_url(settings, instance):
-    url = settings.get("REDIS_URL") or own_redis(instance)
     try:
-        ConnectionPool.from_url(url)
-    except ValueError:
-        refuse("REDIS_URL must be an address that begins with redis://, rediss:// or unix://.")
-    if url.startswith("rediss://") and "ssl_cert_reqs" not in url:
-        # Platforms sign their Redis certificates themselves; the URL may ask for more.
-        url += ("&" if "?" in url else "?") + "ssl_cert_reqs=none"
-    return url
+        return redis_address(settings.get("REDIS_URL") or own_redis(instance), trusting=True)
+    except ValueError as sentence:
+        refuse(str(sentence))
 
 
 def own_redis(instance):

@@ -342,6 +342,7 @@ def test_a_launcher_that_is_killed_with_its_redis_leaves_nobody_behind(tmp_path)
         ("DATABASE_URL", f"postgres://somebody:hidden@{NOBODY}/chattable"),
         ("DATABASE_URL", "sqlite:////nowhere/at/all.db"),
         ("REDIS_URL", f"redis://:hidden@{NOBODY}/0"),
+        ("REDIS_URL", f"redis://:hid#den@{NOBODY}/first"),
         ("INSTANCE_PATH", "/dev/null/instance"),
         ("SIGNUP", "sometimes"),
     ],

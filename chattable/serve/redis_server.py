@@ -101,15 +101,20 @@ def check_redis():
     """Exit with a sentence unless the Redis at REDIS_URL answers."""
     from redis import Redis, RedisError
     from redis.backoff import NoBackoff
+    from redis.exceptions import AuthenticationError, ResponseError
     from redis.retry import Retry
 
-    url = os.environ["REDIS_URL"]
-    # platforms serve rediss:// with certificates of their own making
-    options: dict = {"ssl_cert_reqs": "none"} if url.startswith("rediss:") else {}
-    options |= {"socket_connect_timeout": CONNECT_PATIENCE, "socket_timeout": CONNECT_PATIENCE}
+    from chattable.addresses import redis_address
+
+    patience = {"socket_connect_timeout": CONNECT_PATIENCE, "socket_timeout": CONNECT_PATIENCE}
     try:
-        Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options).ping()
-    except (RedisError, OSError, ValueError) as error:
+        url = redis_address(os.environ["REDIS_URL"], trusting=True)
+        Redis.from_url(url, retry=Retry(NoBackoff(), 0), **patience).ping()
+    except ValueError as sentence:
+        sys.exit(str(sentence))
+    except (AuthenticationError, ResponseError) as error:
+        sys.exit(f"REDIS_URL: the Redis there refuses it: {error}")
+    except (RedisError, OSError) as error:
         sys.exit(f"REDIS_URL: no Redis answers there: {error}")
 
 
