@@ -7,20 +7,24 @@ import logging
 import os
 import re
 from datetime import timedelta
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from dotenv import dotenv_values
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chattable import serve
-from chattable.addresses import redis_address
+from chattable.addresses import escape_password, redis_address
 from chattable.connections import WrongEncoding
 from chattable.database import reason
 from chattable.provider import read_windows
 from chattable.setup import LIMITS
 from models import db
 
+AN_EXAMPLE = "An example: postgres://user:password@host/db"
+A_FILE = "An example: sqlite:////home/ada/chattable.db"
+# Where the options after an SQLite file begin: its path may have a ? itself.
+OPTIONS = re.compile(r"(?=\?\w+=[^/]*$)")
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 
 log = logging.getLogger(__name__)
@@ -99,23 +103,68 @@ def secret_key(settings, instance):
 
 def database_url(settings, instance):
     """Return the SQLAlchemy URL; platforms still say postgres:// for PostgreSQL."""
-    try:
-        named = settings.get("DATABASE_URL")
-        url = make_url(named) if named else own_database(instance)
-    except (ArgumentError, ValueError):
-        refuse(
-            "DATABASE_URL is not a database address. An example: postgres://user:password@host/db"
-        )
-    backend = url.drivername.partition("+")[0]
+    text = settings.get("DATABASE_URL")
+    if not text:
+        folder = serve.open_folder(instance)
+        return URL.create("sqlite", database=str(folder / "chattable.db"))
+    scheme, mark, place = text.partition("://")
+    backend = scheme.lower().partition("+")[0]
+    if not mark:
+        refuse(f"DATABASE_URL is not a database address. {AN_EXAMPLE}")
+    if backend == "sqlite":
+        return usable(sqlite_url(place, instance))
     if backend in ("postgres", "postgresql"):
-        return url.set(drivername="postgresql+psycopg")
-    if backend != "sqlite":
-        refuse("DATABASE_URL must begin with postgres:// or sqlite:///, the databases supported.")
+        return usable(postgres_url(place))
+    refuse("DATABASE_URL must begin with postgres:// or sqlite:///, the databases supported.")
+
+
+def sqlite_url(place, instance):
+    """Return the URL of a file, whose name may have any sign; a relative one is in the instance."""
+    path, *options = OPTIONS.split(place, maxsplit=1)
+    if not path.startswith("/"):
+        refuse(f"DATABASE_URL: sqlite:// takes a third slash, and then the file's path. {A_FILE}")
+    path = os.path.expanduser(unquote(path[1:]))
+    if path in ("", ":memory:") or "mode=memory" in "".join(options):
+        refuse(f"DATABASE_URL must name a file: each process has a memory of its own. {A_FILE}")
+    if (instance / path).parent == instance:
+        serve.open_folder(instance)
+    return make_url("".join(["sqlite://", *options])).set(database=path)
+
+
+def postgres_url(place):
+    try:
+        url = make_url(escape_password(f"postgresql+psycopg://{place}"))
+        if url.port is None or url.port in range(1, 65536):
+            return url
+    except (ArgumentError, ValueError):
+        pass
+    refuse(
+        "DATABASE_URL must be like postgres://user:password@host:5432/db: a port is a number up to "
+        "65535, and an IPv6 address is in brackets."
+    )
+
+
+def usable(url):
+    """Return a URL if its driver knows the options: to wait would not help where it does not."""
+    try:
+        _, options = url.get_dialect()().create_connect_args(url)
+        if url.drivername != "sqlite":
+            check_conninfo(options)
+    except (ArgumentError, ValueError, TypeError):
+        refuse("DATABASE_URL: an option after the ? is unknown or wrong.")
     return url
 
 
-def own_database(instance):
-    return URL.create("sqlite", database=str(serve.open_folder(instance) / "chattable.db"))
+def check_conninfo(options):
+    """Raise ValueError if PostgreSQL's own library does not know an option."""
+    # Here, for who keeps SQLite needs none of it: megabytes a process.
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        make_conninfo(**options)
+    except ProgrammingError as error:
+        raise ValueError from error
 
 
 def redis_url(settings, instance):

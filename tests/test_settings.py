@@ -1,6 +1,7 @@
 """What the environment asks for, and what is said when it is wrong."""
 
 import os
+from urllib.parse import quote
 
 import pytest
 
@@ -28,6 +29,13 @@ def settings(tmp_path):
         ("DATABASE_URL", "nonsense"),
         ("DATABASE_URL", "mysql://localhost/chattable"),
         ("DATABASE_URL", "postgres://localhost:port/chattable"),
+        ("DATABASE_URL", "postgres://u:hidden@localhost:65536/chattable"),
+        ("DATABASE_URL", "postgres://u:hidden@::1/chattable"),
+        ("DATABASE_URL", "postgres://u:hidden@localhost/chattable?pgbouncer=true"),
+        ("DATABASE_URL", "sqlite://"),
+        ("DATABASE_URL", "sqlite:///:memory:"),
+        ("DATABASE_URL", "sqlite://home/chattable.db"),
+        ("DATABASE_URL", "sqlite:////tmp/chattable.db?timeout=long"),
         ("REDIS_URL", "nonsense"),
         ("REDIS_URL", "http://localhost:6379"),
         ("REDIS_URL", "redis://localhost:port/0"),
@@ -49,7 +57,8 @@ def test_a_wrong_value_stops_the_start_with_a_sentence_that_names_it(settings, n
         create_app(settings | {name: value})
     sentence = str(stopped.value)
     assert name in sentence
-    assert sentence.endswith(".") or sentence.endswith("/db")
+    assert "hidden" not in sentence
+    assert sentence.endswith((".", "/db", ".db"))
     assert "\n" not in sentence
 
 
@@ -78,9 +87,31 @@ def test_the_database_is_in_the_folder_of_the_instance_whatever_its_name_is(
     assert (folder / "chattable.db").exists()
 
 
+@pytest.mark.parametrize("name", ["My Projects", "what?", "#1", "100%", "a@b:c"])
+def test_a_file_is_found_by_the_path_that_stands_in_its_address(settings, tmp_path, name):
+    (tmp_path / name).mkdir()
+    create_all(settings | {"DATABASE_URL": f"sqlite:///{tmp_path}/{name}/my.db?timeout=5"})
+    assert (tmp_path / name / "my.db").exists()
+
+
+def test_a_database_in_the_instance_finds_its_folder_made(settings, tmp_path):
+    folder = tmp_path / "instance"
+    url = f"sqlite:///{folder}/my.db"
+    create_all(settings | {"INSTANCE_PATH": str(folder), "DATABASE_URL": url})
+    assert (folder / "my.db").exists()
+
+
 def create_all(settings):
     with create_app(settings).app_context():
         db.create_all()
+
+
+@pytest.mark.parametrize("password", ["p#w", "p?w", "p/w", "p@w", "p:w", "[p]w", "100%", "50%de"])
+def test_a_password_stands_in_the_address_of_a_database_as_it_is(settings, password):
+    for text in (password, quote(password, "")):
+        url = f"postgres://ada:{text}@127.0.0.1:9/chattable"
+        read = create_app(settings | {"DATABASE_URL": url}).config["SQLALCHEMY_DATABASE_URI"]
+        assert (read.password, read.host, read.port) == (password, "127.0.0.1", 9)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
