@@ -40,7 +40,7 @@ from pages.settings import (
     read_settings,
     refuse_closed_database,
     refuse_other_encodings,
-    warn_without_key,
+    warn_of_keys,
 )
 from pages.words import choices, one_line
 
@@ -84,7 +84,7 @@ def create_app(config: dict | None = None) -> Flask:
     app.cli.add_command(migrate)
     app.cli.add_command(work)
     refuse_other_encodings(app)
-    warn_without_key(app)
+    warn_of_keys(app)
     return app
 
 

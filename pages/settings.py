@@ -25,6 +25,8 @@ AN_EXAMPLE = "An example: postgres://user:password@host/db"
 A_FILE = "An example: sqlite:////home/ada/chattable.db"
 # Where the options after an SQLite file begin: its path may have a ? itself.
 OPTIONS = re.compile(r"(?=\?\w+=[^/]*$)")
+MOST = 10**9
+SHORT = 16  # characters of a secret
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ def read_settings(settings, instance):
         "REDIS_PREFIX": redis_prefix(settings),
         "RATELIMIT_STORAGE_URI": "memory://",
         "RATELIMIT_ENABLED": settings.get("RATELIMIT_ENABLED", "1") not in ("0", False),
-        "OPENAI_API_KEY": settings.get("OPENAI_API_KEY"),
+        "OPENAI_API_KEY": provider_key(settings),
         "OPENAI_BASE_URL": provider_url(settings),
         "MODELS": [name.strip() for name in settings.get("MODELS", "").split(",") if name.strip()],
         "TITLE_MODEL": settings.get("TITLE_MODEL", "").strip() or None,
@@ -194,6 +196,14 @@ def redis_prefix(settings):
     return prefix
 
 
+def provider_key(settings):
+    """Return the key of the provider, or None; a header's word before it is none of its own."""
+    key = re.sub("^bearer +", "", settings.get("OPENAI_API_KEY", ""), flags=re.IGNORECASE) or None
+    if key and not re.fullmatch("[!-~]+", key):
+        refuse("OPENAI_API_KEY has a blank, a line break or a sign that no key has. Copy it again.")
+    return key
+
+
 def provider_url(settings):
     """Return the provider's address, or None for OpenAI's own."""
     url = settings.get("OPENAI_BASE_URL", "").strip() or None
@@ -212,7 +222,9 @@ def choice(settings, name, allowed):
 
 def whole_number(settings, name, default):
     value = str(settings.get(name) or default)
-    return int(value) if value.isdecimal() and int(value) else refuse(f"{name} must be a number.")
+    if re.fullmatch("[0-9]{1,10}", value) and 1 <= int(value) <= MOST:
+        return int(value)
+    refuse(f"{name} must be a whole number from 1 to {MOST}.")
 
 
 def context_windows(settings):
@@ -249,8 +261,10 @@ def refuse_other_encodings(app):
             db.engine.dispose()
 
 
-def warn_without_key(app):
-    """Say that the provider will not answer; one with an address of its own may need no key."""
+def warn_of_keys(app):
+    """Say what a key is too weak for; a provider with an address of its own may need none."""
+    if len(app.config["SECRET_KEY"]) < SHORT:
+        log.warning("SECRET_KEY is short: whoever guesses it is anybody here. Set a longer one.")
     if not (app.config["OPENAI_API_KEY"] or app.config["OPENAI_BASE_URL"]):
         log.warning("OPENAI_API_KEY is not set: the provider refuses to answer. Set it in .env.")
 

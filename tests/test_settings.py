@@ -47,6 +47,11 @@ def settings(tmp_path):
         ("MAX_MESSAGE_LENGTH", "long"),
         ("MAX_MESSAGE_LENGTH", "0"),
         ("READ_TIMEOUT", "-1"),
+        ("READ_TIMEOUT", "9" * 20),
+        ("CONTEXT_WINDOW", "8,192"),
+        ("CONTEXT_WINDOW", "=8192"),
+        ("OPENAI_API_KEY", "sk-\nhidden"),
+        ("OPENAI_API_KEY", "sk-hidden # of the team"),
         ("JOB_TIMEOUT", "1.5"),
         ("WORKER_CONCURRENCY", "many"),
         ("SHUTDOWN_GRACE", "soon"),
@@ -68,6 +73,7 @@ def test_a_wrong_value_stops_the_start_with_a_sentence_that_names_it(settings, n
         ("SIGNUP", " Closed\n", "closed"),
         ("SIGNUP", "'invite'", "invite"),
         ("JOB_TIMEOUT", '"90"', 90),
+        ("OPENAI_API_KEY", "Bearer sk-1", "sk-1"),
         ("OPENAI_BASE_URL", "'http://host/v1'", "http://host/v1"),
         ("MODELS", '"one, two"', ["one", "two"]),
         ("REDIS_URL", " 'redis://host:1/2' ", "redis://host:1/2"),
@@ -76,6 +82,12 @@ def test_a_wrong_value_stops_the_start_with_a_sentence_that_names_it(settings, n
 )
 def test_blanks_and_quotes_around_a_value_are_none_of_it(settings, name, value, meant):
     assert create_app(settings | {name: value}).config[name] == meant
+
+
+def test_a_short_secret_key_is_warned_of(settings, caplog):
+    create_app(settings | {"SECRET_KEY": "hidden"})
+    assert "SECRET_KEY is short" in caplog.text
+    assert "hidden" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["My Projects", "what?", "a%20b", "#1", "100%", "50=50", "a@b:c"])

@@ -60,8 +60,11 @@ def read_windows(text: str) -> dict[str | None, int]:
     """
     windows = {}
     for part in filter(None, (each.strip() for each in text.split(","))):
-        model, _, tokens = part.rpartition("=")
-        windows[model.strip() or None] = int(tokens)
+        model, mark, tokens = part.rpartition("=")
+        name = model.strip() or None
+        if name in windows or (mark and not name):  # as in 8,192
+            raise ValueError(text)
+        windows[name] = int(tokens)
     if any(tokens <= 0 for tokens in windows.values()):
         raise ValueError(text)
     return windows
