@@ -243,7 +243,7 @@ def share(settings, name, default):
 
 
 def refuse(sentence):
-    raise SystemExit(sentence)
+    raise serve.CannotStart(sentence)
 
 
 def refuse_other_encodings(app):

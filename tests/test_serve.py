@@ -358,6 +358,20 @@ def test_a_database_that_cannot_hold_every_character_is_refused(tmp_path, postgr
         assert_one_sentence(launcher, "DATABASE_URL must name a database with the encoding UTF8")
 
 
+@pytest.mark.parametrize("name", ["release", "web", "worker"])
+def test_every_process_ends_with_the_sentence_of_a_wrong_setting(tmp_path, name):
+    settings = {"SECRET_KEY": "secret", "INSTANCE_PATH": str(tmp_path), "PORT": str(free_port())}
+    settings |= {"REDIS_URL": "redis://:hidden@localhost:port", "PATH": f"{COMMAND.parent}:/bin"}
+    done = subprocess.run(
+        command(name), cwd=ROOT, env=settings, capture_output=True, timeout=DEADLINE
+    )
+    said = done.stderr.decode()
+    assert done.returncode > 0
+    assert said.count("REDIS_URL must be like ") == 1
+    assert "Traceback" not in said
+    assert "hidden" not in said
+
+
 @pytest.mark.parametrize("name", ["release", "worker"])
 def test_every_process_refuses_a_database_that_cannot_hold_every_character(
     tmp_path, postgres_server, name

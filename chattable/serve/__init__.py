@@ -4,9 +4,11 @@ An app comes in for the folder and the key that it has in common with the launch
 """
 
 from chattable.serve.instance import instance_folder, kept_key, open_folder, secret_key
+from chattable.serve.sentences import CannotStart
 from chattable.serve.settings import unquoted
 
 __all__ = [
+    "CannotStart",
     "instance_folder",
     "kept_key",
     "open_folder",
