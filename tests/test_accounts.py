@@ -79,7 +79,7 @@ def test_an_address_is_stored_in_one_form(app, client):
 
 
 @pytest.mark.parametrize(
-    "email", ["", "ada", "ada@", "@example.com", "ada@example", "a b@example.com", "a@b@c.com"]
+    "email", ["", "ada", "ada@", "@example.com", "ada@.example", "a b@example.com", "a@b@c.com"]
 )
 def test_what_is_no_address_is_said_beside_the_field(client, email):
     answer = client.post("/signup", data=ADA | {"email": email})
@@ -123,6 +123,32 @@ def test_an_address_has_one_account(app, sign_up):
     assert values(answer)["name"] == ADA["name"]
     with app.app_context():
         assert db.session.query(User).count() == 1
+
+
+@pytest.mark.parametrize("email", ["ada@team.local", "ada@localhost", "ada@intranet", "ada@a.test"])
+def test_an_address_may_be_one_of_a_teams_own_network(app, client, email):
+    assert client.post("/signup", data=ADA | {"email": email}).status_code == 302
+    assert log_in(app.test_client(), email).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ada@bücher.example", "ADA@xn--bcher-kva.example"),
+        ("ada@example.com", "ada@EXAMPLE.com."),
+        ("zoë@example.com", "zoe\u0308@example.com"),
+    ],
+)
+def test_two_spellings_of_an_address_are_one_account(app, sign_up, one, other):
+    sign_up(email=one)
+    assert app.test_client().post("/signup", data=ADA | {"email": other}).status_code == 422
+    assert log_in(app.test_client(), other).status_code == 302
+
+
+def test_a_plus_makes_another_address(app, sign_up):
+    sign_up(email="ada@example.com")
+    sign_up(email="ada+work@example.com")
+    assert log_in(app.test_client(), "ada+play@example.com").status_code == 422
 
 
 def test_a_name_cannot_bring_its_own_markup(sign_up):
