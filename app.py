@@ -523,7 +523,8 @@ def migrate(context, arguments):
 
     app = context.ensure_object(ScriptInfo).load_app()
     options = {"render_as_batch": True, "include_name": include_name}
-    Migrate(app, db, directory=str(HERE / "migrations"), **options)
+    # A % is an interpolation of Alembic's.
+    Migrate(app, db, directory=str(HERE / "migrations").replace("%", "%%"), **options)
     try:
         app.cli.commands["db"].main(arguments, prog_name="flask db", obj=context.obj)
     except OperationalError as error:

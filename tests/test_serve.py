@@ -456,6 +456,12 @@ def test_a_fresh_clone_is_migrated_and_runs_as_any_flask_app(clone, redis_url):
         assert "REDIS_URL" not in clone.log.read_text()
 
 
+def test_a_clone_lies_in_a_folder_of_any_name(tmp_path):
+    clone = Clone(tmp_path / "My 50% what?" / "a%20b")
+    assert clone.flask("db", "upgrade").wait(DEADLINE) == 0, clone.log.read_text()
+    assert (clone.folder / "instance" / "chattable.db").exists()
+
+
 def test_an_app_that_is_run_without_redis_says_so_in_a_sentence(clone):
     assert clone.flask("db", "upgrade").wait(DEADLINE) == 0, clone.log.read_text()
     with clone.run() as url:
