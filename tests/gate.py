@@ -11,11 +11,11 @@ class Gate:
     """Pass bytes on to a port of this machine, in a thread of its own; a context.
 
     With a `certificate` (a file) it speaks TLS. As a `proxy` it takes any address for that port,
-    and `asked` holds the heads of the requests.
+    and `asked` holds the heads of the requests; with `says` it answers to them, and that is all.
     """
 
-    def __init__(self, behind, certificate=None, proxy=False):
-        self.behind, self.proxy = behind, proxy
+    def __init__(self, behind, certificate=None, proxy=False, says=b""):
+        self.behind, self.proxy, self.says = behind, proxy, says
         self.asked = []
         self._tls = certificate and ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         if certificate:
@@ -37,7 +37,9 @@ class Gate:
     async def _serve(self, reader, writer):
         if self.proxy:
             self.asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            writer.write(self.says or b"HTTP/1.1 200 Connection established\r\n\r\n")
+            if self.says:
+                return writer.close()
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.behind)
         await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
 

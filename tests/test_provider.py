@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from decimal import Decimal
@@ -27,43 +26,12 @@ from chattable.provider.dialect import EventReader
 from chattable.provider.thoughts import ThoughtReader
 from chattable.provider.transport import KEPT_CONNECTIONS, Chunks
 from tests import wire
+from tests.asking import KEY, MODEL, Answer
 from tests.gate import Gate, make_certificate
 from tests.patience import patient
 
-MODEL = "gpt-4o-mini"
-KEY = "sk-proj-zx81-very-secret"
 HTML = f"<!DOCTYPE html><html><body><h1>Oops</h1>context length {KEY}</body></html>"
 FLAG = "🏴‍☠️"
-
-
-class Answer:
-    """What one completion came to: `text`, `steps`, `error` (the sentence shown, or None)."""
-
-    def __init__(self, completion):
-        self.completion, self.steps, self.error = completion, [], None
-
-    def read(self):
-        try:
-            for more in self.completion:
-                if self.completion.takes_back():
-                    self.steps.clear()
-                self.steps.append(more)
-        except engine.ProviderError as error:
-            self.error = str(error)
-        return self
-
-    @property
-    def text(self):
-        return "".join(self.steps)
-
-    @property
-    def usage(self):
-        return self.completion.settle_usage(self.text)
-
-    @property
-    def tokens(self):
-        usage = self.usage
-        return usage.prompt, usage.completion, usage.estimated
 
 
 @pytest.fixture(autouse=True)
@@ -898,24 +866,6 @@ def test_an_address_that_is_none_cannot_be_reached(ask, url):
     assert ask(OPENAI_BASE_URL=url).error.startswith("The provider could not be reached.")
 
 
-def test_a_provider_is_asked_through_the_proxy_of_the_environment(ask, provider, monkeypatch):
-    proxy = provider.url.removesuffix("/v1").replace("//", "//ada:s%40cret@")
-    monkeypatch.setenv("HTTP_PROXY", proxy)
-    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
-    provider.says("Hi")
-    assert ask(OPENAI_BASE_URL="http://models.example/v1").text == "Hi"
-    asked = provider.requests[0]
-    assert asked.path == "http://models.example/v1/chat/completions"
-    assert asked.headers["proxy-authorization"] == f"Basic {b64encode(b'ada:s@cret').decode()}"
-    assert ask(OPENAI_BASE_URL=provider.url).error is None
-    assert provider.requests[1].path == "/v1/chat/completions"
-
-
-def test_a_proxy_that_refuses_is_a_provider_out_of_reach(ask, provider, monkeypatch):
-    monkeypatch.setenv("HTTPS_PROXY", provider.url.removesuffix("/v1"))
-    assert "could not be reached" in ask(OPENAI_BASE_URL="https://models.example/v1").error
-
-
 @pytest.mark.parametrize(("key", "sent"), [(None, "none"), (" ", "none"), (" sk-1\n", "sk-1")])
 def test_a_key_is_sent_without_the_blanks_around_it(ask, provider, key, sent):
     provider.says("Hi")
@@ -1297,7 +1247,7 @@ def test_a_chunk_without_a_size_breaks_the_answer_off(line):
     assert (body.over, body.broken) == (False, True)
 
 
-# TLS and proxies.
+# TLS.
 
 
 @pytest.fixture
@@ -1342,21 +1292,6 @@ def test_a_silent_reply_over_tls_is_stopped(ask, config, bare_app, provider, sec
     assert stopped(completion(), reply.wait_for_hold, text="one ").text == "one "
     assert reply.wait_for_disconnect()
     readers_end()
-
-
-def test_a_proxy_is_asked_for_a_tunnel_and_hears_nothing_of_it(
-    ask, provider, certificate, monkeypatch
-):
-    provider.says("Hi")
-    with Gate(provider.port, certificate) as tls, Gate(tls.port, proxy=True) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://ada:s%40cret@127.0.0.1:{proxy.port}")
-        monkeypatch.delenv("NO_PROXY", raising=False)
-        monkeypatch.delenv("no_proxy", raising=False)
-        assert ask(OPENAI_BASE_URL="https://localhost:4711/v1").text == "Hi"
-    [asked] = proxy.asked
-    assert asked.startswith("CONNECT localhost:4711 HTTP/1.")
-    assert f"Basic {b64encode(b'ada:s@cret').decode()}" in asked
-    assert KEY not in asked
 
 
 # Threads and greenlets, and the child of a fork.

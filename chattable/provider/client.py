@@ -137,6 +137,8 @@ def explain(error, model):
             return ProviderError(TOO_LATE)
         case openai.APIConnectionError() if isinstance(error.__cause__, httpx2.DecodingError):
             return ProviderError(NOT_UNDERSTOOD)
+        case openai.APIConnectionError() if isinstance(error.__cause__, httpx2.ProxyError):
+            return ProviderError(str(error.__cause__))
         case openai.APIConnectionError():
             return ProviderError(NOT_REACHED)
         case httpx2.DecodingError() | NotUnderstood():

@@ -8,7 +8,6 @@ import os
 import socket
 import ssl
 import time
-from base64 import b64encode
 from collections import deque
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -21,10 +20,10 @@ from http.client import (
     IncompleteRead,
 )
 from threading import Event, Lock
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx2
+
+from chattable.provider.proxy import proxy_for
 
 # Seconds.
 CONNECT_TIMEOUT = 10
@@ -35,6 +34,8 @@ KEPT_FOR = 60
 # Bytes: what one look at a connection takes at once, and at most; more is not read of an error.
 BLOCK = 65_536
 MOST_AT_ONCE = 2**20
+# The statuses with which a proxy of plain HTTP says that it cannot, or may not, reach somebody.
+PROXY_ERRORS = (403, 407, 500, 502, 503, 504)
 # What the SDK is told of an answer's headers: a cookie would be sent with every later request, and
 # errors are JSON, whatever charset they claim.
 HEARD = ("content-encoding", "retry-after", "retry-after-ms", "x-should-retry")
@@ -90,6 +91,7 @@ class Line:
                 body = request.read() or None
                 connection.request(request.method, target, body, headers | more)
                 answer = connection.getresponse()
+                self._pool.check(answer)
         except BaseException:
             self.drop(connection)
             raise
@@ -206,28 +208,37 @@ class Pool:
 
     def open(self):
         """Return a new connection, not connected yet."""
-        if not self._proxy:
-            return self._connection(self._url.raw_host.decode(), self._port)
-        connection = self._connection(self._proxy.hostname, self._proxy.port or 80)
-        if self._secure:
-            connection.set_tunnel(self._url.host, self._port, self._credentials)
-        return connection
-
-    def _connection(self, host, port):
+        host = self._url.raw_host.decode()
         connection: HTTPConnection
-        if self._secure:
-            connection = HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=self._tls)
+        if self._proxy:
+            connection = Through(host, self._port, self._open_by_proxy)
+        elif self._secure:
+            connection = HTTPSConnection(
+                host, self._port, timeout=CONNECT_TIMEOUT, context=self._tls
+            )
         else:
-            connection = HTTPConnection(host, port, timeout=CONNECT_TIMEOUT)
+            connection = HTTPConnection(host, self._port, timeout=CONNECT_TIMEOUT)
         connection.response_class = Answer
         return connection
+
+    def _open_by_proxy(self, host, port):
+        if not self._secure:
+            return self._proxy.connect(CONNECT_TIMEOUT)
+        tunnel = self._proxy.reach(host, port, CONNECT_TIMEOUT)
+        return self._tls.wrap_socket(tunnel, server_hostname=host)
 
     def address(self, url):
         """Return (target, headers) that a request for `url` needs besides its own."""
         path = url.raw_path.decode()
         if self._secure or not self._proxy:
             return path, {}
-        return f"http://{url.netloc.decode()}{path}", self._credentials
+        return f"http://{url.netloc.decode()}{path}", self._proxy.credentials
+
+    def check(self, answer):
+        """Raise what an answer means that is the proxy's own: providers speak JSON."""
+        page = answer.status in PROXY_ERRORS and "html" in answer.headers.get("content-type", "")
+        if self._proxy and not self._secure and (page or answer.status == 407):
+            self._proxy.check(answer.status)
 
     @cached_property
     def _url(self):
@@ -252,19 +263,18 @@ class Pool:
 
     @cached_property
     def _proxy(self):
-        """The address of the proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`)."""
-        proxy = getproxies().get(self._url.scheme) or getproxies().get("all")
-        if not proxy or proxy_bypass(self._url.host):
-            return None
-        return urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        return proxy_for(self._url)
 
-    @cached_property
-    def _credentials(self):
-        if self._proxy.username is None:
-            return {}
-        name, password = unquote(self._proxy.username), unquote(self._proxy.password or "")
-        encoded = b64encode(f"{name}:{password}".encode()).decode()
-        return {"Proxy-Authorization": f"Basic {encoded}"}
+
+class Through(HTTPConnection):
+    """A connection to a host whose socket somebody else opens: `opens(host, port)`."""
+
+    def __init__(self, host, port, opens):
+        super().__init__(host, port)
+        self._opens = opens
+
+    def connect(self):
+        self.sock = self._opens(self.host, self.port)
 
 
 def is_silent(sock):
