@@ -17,12 +17,14 @@ def init_app(app: Flask, db: SQLAlchemy) -> None:
 
     Configuration, from `app.config`, else the environment: `OPENAI_API_KEY`, `OPENAI_BASE_URL`,
     `REDIS_URL`, `REDIS_PREFIX`, `CONTEXT_WINDOW` ("8192" tokens, "8192,gpt-4o=64000"), and what
-    `LIMITS` names. Raises RuntimeError for another `db`, ValueError for a wrong `REDIS_URL`.
+    `LIMITS` names. Raises RuntimeError for another `db`, ValueError for what cannot be.
     """
     if app.extensions.get("sqlalchemy") is not db:
         raise RuntimeError("call db.init_app(app) first, then chattable.init_app(app, db)")
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "REDIS_PREFIX"):
         app.config[name] = setting(app, name)
+    if address := app.config["OPENAI_BASE_URL"]:
+        app.config["OPENAI_BASE_URL"] = provider.read_address(address)
     app.config["REDIS_URL"] = redis_address(setting(app, "REDIS_URL") or "redis://localhost:6379")
     for name, usual in LIMITS.items():
         value = setting(app, name) or usual

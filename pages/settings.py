@@ -17,7 +17,7 @@ from chattable import serve
 from chattable.addresses import escape_password, redis_address
 from chattable.connections import WrongEncoding
 from chattable.database import reason
-from chattable.provider import read_windows
+from chattable.provider import read_address, read_windows
 from chattable.setup import LIMITS
 from models import db
 
@@ -206,13 +206,11 @@ def provider_key(settings):
 
 def provider_url(settings):
     """Return the provider's address, or None for OpenAI's own."""
-    url = settings.get("OPENAI_BASE_URL", "").strip() or None
+    url = settings.get("OPENAI_BASE_URL", "").strip()
     try:
-        parts = urlsplit(url or "https://api.openai.com")
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    return url if usable else refuse("OPENAI_BASE_URL must be an http:// or https:// address.")
+        return read_address(url) if url else None
+    except ValueError as sentence:
+        refuse(str(sentence))
 
 
 def choice(settings, name, allowed):

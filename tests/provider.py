@@ -1,5 +1,6 @@
 """A local HTTP server that speaks a model provider's wire format, scripted by each test."""
 
+import re
 import socket
 import struct
 import threading
@@ -13,6 +14,7 @@ from tests.patience import patient
 from tests.script import Reply
 
 MODELS = ("gpt-4o-mini", "gpt-4o")
+PARTS = r"/(chat/completions|models)(\?.*)?"
 
 
 class Provider:
@@ -28,6 +30,7 @@ class Provider:
         self.changed = threading.Condition()
         self.connections = set()
         self.scripts, self.requests, self.model_requests = deque(), [], []
+        self.only_at = self.astray = None
         self.port = 0
         self.comes_back()
 
@@ -69,6 +72,13 @@ class Provider:
         """Queue a reply that never begins."""
         return self.reply(when).hangs()
 
+    def serves_only_at(self, path, status=404, body="404 page not found"):
+        """Answer beneath this path alone; elsewhere with an error, until `forget()`.
+
+        `astray` then holds the paths that were asked for elsewhere.
+        """
+        self.only_at, self.astray = (path, status, body), []
+
     def release(self):
         """Let every reply that holds go on, and every one queued pass its next hold."""
         with self.changed:
@@ -100,6 +110,7 @@ class Provider:
         with self.changed:
             self.changed.wait_for(lambda: not self.connections, patient(5))
             self.requests, self.model_requests = [], []
+            self.only_at = None
 
     # listening
 
@@ -131,6 +142,8 @@ class Provider:
 
     def answer(self, connection, request):
         """Answer one request by its script."""
+        if self.only_at and not re.fullmatch(self.only_at[0] + PARTS, request.path):
+            return self._lead_nowhere(connection, request)
         if not request.path.partition("?")[0].endswith("/chat/completions"):
             return self._list_models(connection, request)
         with self.changed:
@@ -156,9 +169,17 @@ class Provider:
             request.answered_at = time.monotonic()
             self.changed.notify_all()
 
+    def _lead_nowhere(self, connection, request):
+        _, status, body = self.only_at
+        self.astray.append(request.path)
+        kind = "text/html" if isinstance(body, str) else "application/json"
+        data = (body if isinstance(body, str) else wire.compact(body)).encode()
+        headers = {"content-type": kind, "content-length": len(data)}
+        connection.send(wire.http_head(status, headers) + data)
+
     def _list_models(self, connection, request):
         self.model_requests.append(request)
-        known = request.method == "GET" and request.path.endswith("/models")
+        known = request.method == "GET" and request.path.partition("?")[0].endswith("/models")
         body = wire.model_list(self.models) if known else wire.error("Unknown request URL")
         data = wire.compact(body).encode()
         headers = {"content-type": "application/json", "content-length": len(data)}

@@ -1,104 +1,318 @@
-"""REDIS_URL, as people write it: read kindly, or refused in the sentence of its own fault."""
+"""Addresses of providers as people write them, and what is said of those that cannot be."""
 
-from contextlib import closing
-from urllib.parse import quote
+import socket
+import threading
+from base64 import b64encode
+from contextlib import suppress
 
 import pytest
-from redis import Redis as Client
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 
-from chattable.addresses import redis_address
-from tests.services import Redis
-
-PASSWORDS = ["p#w", "p?w", "p?w=1", "p/w", "p@w", "p:w", "[p]w", "p w", "100%", "50%de", "p+w", "é"]
-
-
-@pytest.fixture(scope="module")
-def guarded():
-    """A Redis that wants passwords, any of PASSWORDS."""
-    with closing(Redis()) as server:
-        with server.client() as client:
-            client.acl_setuser(
-                "default", enabled=True, passwords=[f"+{each}" for each in PASSWORDS]
-            )
-        yield server
+import chattable
+from app import create_app
+from chattable.provider.address import read_address
+from tests import wire
+from tests.asking import KEY, MODEL, Asker
 
 
-@pytest.mark.parametrize("password", PASSWORDS)
-def test_a_password_stands_in_the_address_as_it_is_or_encoded(guarded, password):
-    for text in (password, quote(password, "")):
-        for user in ("", "default"):
-            url = redis_address(f"redis://{user}:{text}@127.0.0.1:{guarded.port}/0")
-            assert redis_address(url) == url
-            with closing(Client.from_url(url)) as client:
-                assert client.ping()
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """Nobody waits before the SDK asks again."""
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0)
+    return monkeypatch
+
+
+OLLAMA = "http://localhost:11434/v1"
+GOOGLE = "https://generativelanguage.googleapis.com/v1beta/openai"
+AZURE = "https://me.openai.azure.com/openai"
+MEANT = {
+    "https://api.openai.com/v1": [
+        *("https://api.openai.com", "api.openai.com", "https://api.openai.com/v1//"),
+        *("https://api.openai.com/v1/chat/completions", "https://api.openai.com/v1/models/"),
+        *("https://api.openai.com/v1/completions", "https://api.openai.com/v1/responses"),
+        *('"https://api.openai.com/v1"', " <https://api.openai.com/v1>\n", "‘api.openai.com/v1’"),
+        *("HTTPS://API.OPENAI.COM/V1", "HTTPS://Api.OpenAI.com/v1", "http://api.openai.com/v1"),
+        *("https://api.openai.com:/v1#fragment", "https://api.openai.com//v1"),
+    ],
+    OLLAMA: [
+        *(
+            "http://localhost:11434",
+            "http://localhost:11434/",
+            "localhost:11434",
+            "//localhost:11434",
+        ),
+        *(
+            "localhost:11434/v1/chat/completions",
+            "http://LOCALHOST:11434/v1?",
+            "http://localhost:11434/#/",
+        ),
+    ],
+    "http://localhost:11434/api": ["localhost:11434/api/chat", "localhost:11434/api/tags"],
+    "https://openrouter.ai/api/v1": [
+        *("openrouter.ai", "https://openrouter.ai/api", "http://openrouter.ai/api/v1/models"),
+    ],
+    "https://api.groq.com/openai/v1": ["api.groq.com/openai/v1", "https://api.groq.com"],
+    GOOGLE: [
+        *(f"{GOOGLE}/", f"{GOOGLE}/chat/completions", "generativelanguage.googleapis.com/v1beta"),
+        "https://generativelanguage.googleapis.com/v1beta/models/gemini-3:generateContent",
+    ],
+    "https://api.anthropic.com/v1": ["api.anthropic.com", "https://api.anthropic.com/v1/messages"],
+    f"{AZURE}/v1": ["me.openai.azure.com", f"{AZURE}/", f"{AZURE}/v1/chat/completions"],
+    f"{AZURE}/v1?api-version=preview": [f"{AZURE}/v1/?api-version=preview"],
+    f"{AZURE}?api-version=2024-10-21": ["https://me.openai.azure.com/?api-version=2024-10-21"],
+    f"{AZURE}/deployments/chat?api-version=2024-10-21": [
+        f"{AZURE}/deployments/chat/?api-version=2024-10-21",
+        f"{AZURE}/deployments/chat/chat/completions?api-version=2024-10-21",
+    ],
+    "http://192.168.1.5:8000/v1": ["192.168.1.5:8000", "http://192.168.1.5:8000/v1/"],
+    "http://[::1]:8080/v1": ["[::1]:8080", "http://[::1]:8080"],
+    "http://ollama:11434/v1": ["ollama:11434"],
+    "https://models.example:8000/v1": ["models.example:8000"],
+    "https://litellm.example/proxy": ["litellm.example/proxy/", "https://litellm.example//proxy"],
+    "https://bücher.example/v1": ["bücher.example", "https://BÜCHER.example/v1"],
+    "https://models.example/a%20b/%E2%82%AC/v1": ["https://models.example/a%20b/€/v1"],
+    "https://ada:s%40@models.example/v1": ["https://ada:s%40@models.example/v1/"],
+    "https://huggingface.co/models/x/v1": ["https://huggingface.co/models/x/v1"],
+}
+
+
+def test_an_address_is_read_as_it_is_meant():
+    written = {address: meant for meant, addresses in MEANT.items() for address in addresses}
+    assert {address: read_address(address) for address in written} == written
+    assert [read_address(meant) for meant in MEANT] == list(MEANT)
+
+
+WRONG = [
+    ("http:/localhost", "has to begin with http:// or https://"),
+    ("http//localhost", "has to begin with http:// or https://"),
+    ("https:localhost", "has to begin with http:// or https://"),
+    ("ftp://secret.example", "has to begin with http:// or https://"),
+    ("wss://secret.example", "has to begin with http:// or https://"),
+    ("http://localhost:11434 /v1", "has a blank in it"),
+    ("http://local\thost", "has a blank in it"),
+    ("http://", "has no host"),
+    ("http:///v1", "has no host"),
+    ("http://.example", "has no host"),
+    ("http://secret..example", "has no host"),
+    ("http://[::1", "has no host"),
+    ("http://{secret}", "has no host"),
+    ("http://localhost:secret", "The port in OPENAI_BASE_URL"),
+    ("http://localhost:0", "The port in OPENAI_BASE_URL"),
+    ("http://localhost:99999", "The port in OPENAI_BASE_URL"),
+    ("http://ada:sec#ret@localhost", "The password in OPENAI_BASE_URL"),
+    ("http://ada:sec/ret@localhost", "The password in OPENAI_BASE_URL"),
+    ("http://ada:1?ret@localhost", "The password in OPENAI_BASE_URL"),
+    ("sk-secret", "belongs into OPENAI_API_KEY"),
+]
+
+
+@pytest.mark.parametrize(("address", "sentence"), WRONG)
+def test_of_a_wrong_address_one_sentence_says_what_is_wrong(tmp_path, caplog, address, sentence):
+    settings = {
+        "SECRET_KEY": "k",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/chattable.db",
+        "REDIS_URL": "redis://127.0.0.1:9/0",
+        "INSTANCE_PATH": str(tmp_path),
+    }
+    with pytest.raises(SystemExit) as stopped:
+        create_app(settings | {"OPENAI_BASE_URL": address})
+    told = str(stopped.value)
+    assert "OPENAI_BASE_URL" in told and sentence in told and told.endswith(".")
+    assert told.count(". ") == 0
+    assert told == Asker(address).ask().error == Asker(address).models()
+    assert not {"secret", "sec#ret", "sec/ret", "ada"} & set((told + caplog.text).split())
+
+
+def test_somebodys_own_app_gets_the_address_that_is_meant(monkeypatch, tmp_path):
+    app, db = Flask("own"), SQLAlchemy()
+    app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path}/own.db"
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:11434")
+    db.init_app(app)
+    chattable.init_app(app, db)
+    assert app.config["OPENAI_BASE_URL"] == OLLAMA
+
+
+# What is asked there.
 
 
 @pytest.mark.parametrize(
-    ("url", "meant"),
+    ("written", "path"),
     [
-        ("redis://", "redis://"),
-        ("REDIS://host/2/", "redis://host/2/"),
-        ("valkey://host", "redis://host"),
-        ("redis://[::1]:1", "redis://[::1]:1"),
-        ("redis://host:1/0?client_name=a@b", "redis://host:1/0?client_name=a@b"),
-        ("unix:///a b/what?/#1/my.sock?db=2", "unix:///a%20b/what%3F/%231/my.sock?db=2"),
-        ("unix:///a%20b/100%/my.sock", "unix:///a%20b/100%25/my.sock"),
-        ("unix://:p#w@/my.sock", "unix://:p%23w@/my.sock"),
+        ("", "/v1/chat/completions"),
+        ("/", "/v1/chat/completions"),
+        ("/v1/", "/v1/chat/completions"),
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/models/", "/v1/chat/completions"),
+        ("/v1?api-version=7&x=a%20b", "/v1/chat/completions?api-version=7&x=a+b"),
+        ("/api/v1#top", "/api/v1/chat/completions"),
+        ("/v1beta/openai/", "/v1beta/openai/chat/completions"),
+        ("/litellm", "/litellm/chat/completions"),
     ],
 )
-def test_an_address_is_read_as_it_was_meant(url, meant):
-    assert redis_address(url) == meant
-    assert redis_address(meant) == meant
+def test_the_api_is_asked_where_it_is(provider, written, path):
+    provider.says("Hi")
+    assert Asker(f"127.0.0.1:{provider.port}{written}").ask().text == "Hi"
+    assert provider.requests[0].path == path
 
 
 @pytest.mark.parametrize(
-    ("url", "meant"),
+    ("written", "served", "astray"),
     [
-        ("valkeys://host/1", "rediss://host/1?ssl_cert_reqs=none"),
-        ("rediss://host?db=1", "rediss://host?db=1&ssl_cert_reqs=none"),
-        ("rediss://host?ssl_cert_reqs=required", "rediss://host?ssl_cert_reqs=required"),
-        ("rediss://host?ssl_ca_certs=/own.pem", "rediss://host?ssl_ca_certs=/own.pem"),
-        ("redis://host", "redis://host"),
+        ("", "", ["/v1/chat/completions"]),
+        ("/v1", "", ["/v1/chat/completions"]),
+        ("/litellm/", "/litellm/v1", ["/litellm/chat/completions"]),
+        ("/litellm/v1", "/litellm", ["/litellm/v1/chat/completions"]),
+        ("/api/chat", "/v1", ["/api/chat/completions", "/api/v1/chat/completions"]),
     ],
 )
-def test_certificates_are_looked_at_where_the_address_says_so(url, meant):
-    assert redis_address(url, trusting=True) == meant
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, "404 page not found"),
+        (404, {"detail": "Not Found"}),
+        (404, wire.error("Unknown request URL: POST /chat/completions", code="unknown_url")),
+        (404, "<html><h1>This model of a page is not found</h1></html>"),
+        (405, {"detail": "Method Not Allowed"}),
+    ],
+)
+def test_where_nothing_is_the_api_is_looked_for_beside_it(
+    provider, written, served, astray, status, body
+):
+    provider.serves_only_at(served, status, body)
+    asker = Asker(f"http://127.0.0.1:{provider.port}{written}?key=7")
+    assert asker.ask().error is None
+    assert provider.astray == [f"{path}?key=7" for path in astray]
+    assert asker.ask().error is None
+    assert asker.models() == sorted(provider.models)
+    assert len(provider.astray) == len(astray)
+    assert provider.requests[1].path == f"{served}/chat/completions?key=7"
 
 
-BEGIN, SERVER, OPTION = "must begin with redis://", "a port is a number", "an option"
+def test_the_list_of_models_is_looked_for_there_too(provider):
+    provider.serves_only_at("/litellm/v1")
+    assert Asker(f"http://127.0.0.1:{provider.port}/litellm").models() == sorted(provider.models)
+
+
+def test_what_is_wrong_where_the_api_is_is_told_of_that(provider):
+    provider.serves_only_at("/litellm/v1")
+    provider.fails(401)
+    asker = Asker(f"http://127.0.0.1:{provider.port}/litellm")
+    assert "refused the API key" in asker.ask().error
+    assert asker.ask().error is None
+    assert len(provider.astray) == 1
+
+
+def test_a_name_and_a_password_are_sent_where_there_is_no_key(provider):
+    address = f"http://ada:s%40cret@127.0.0.1:{provider.port}/v1"
+    for key in (None, KEY):
+        provider.says("Hi")
+        assert Asker(address, OPENAI_API_KEY=key).ask().text == "Hi"
+    basic = f"Basic {b64encode(b'ada:s@cret').decode()}"
+    sent = [request.headers["authorization"] for request in provider.requests]
+    assert sent == [basic, f"Bearer {KEY}"]
 
 
 @pytest.mark.parametrize(
-    ("url", "fault"),
+    ("written", "path"),
     [
-        ("localhost:6379", BEGIN),
-        ("hidden", BEGIN),
-        ("http://:hidden@host", BEGIN),
-        ("/run/redis.sock", BEGIN),
-        ("redis+sentinel://:hidden@host:26379/main", "no Sentinel"),
-        ("redis-cluster://:hidden@host", "no cluster"),
-        ("redis://:hidden@one:1,two:2/0", "several servers"),
-        ("redis://:hidden@host:port/0", SERVER),
-        ("redis://:hidden@host:65536/0", SERVER),
-        ("redis://:hidden@::1:6379/0", SERVER),
-        ("redis://:hidden@[::1/0", SERVER),
-        ("redis://hidden#more@host/0", "%23"),
-        ("redis://hidden/more@host/0", "the number of a database"),
-        ("redis://host/first", "the number of a database"),
-        ("redis://host/-1", "the number of a database"),
-        ("redis://host/0?hidden=1", OPTION),
-        ("redis://host/0?db=first", OPTION),
-        ("redis://host/0?decode_responses=1", OPTION),
-        ("redis://host/0?protocol=3", OPTION),
-        ("rediss://host/0?ssl_cert_reqs=perhaps", OPTION),
-        ("unix://run/redis.sock", "path begins with /"),
+        ("/openai?api-version=2024-10-21", f"/openai/deployments/{MODEL}"),
+        ("/openai/deployments/mine?api-version=2024-10-21", "/openai/deployments/mine"),
     ],
 )
-def test_each_fault_has_a_sentence_of_its_own_which_tells_no_secret(url, fault):
-    with pytest.raises(ValueError) as refusal:
-        redis_address(url)
-    sentence = str(refusal.value)
-    assert sentence.startswith("REDIS_URL")
-    assert fault in sentence
-    assert "hidden" not in sentence
-    assert sentence.endswith(".")
+def test_azures_older_api_is_asked_as_it_wants_to_be(provider, written, path):
+    provider.says("Hi")
+    asker = Asker(f"http://127.0.0.1:{provider.port}{written}")
+    assert asker.ask().text == "Hi"
+    [asked] = provider.requests
+    assert asked.path == f"{path}/chat/completions?api-version=2024-10-21"
+    assert asked.headers["api-key"] == KEY
+    assert "authorization" not in asked.headers
+    if "mine" in path:
+        assert asker.models() == ["mine"]
+
+
+# A 404 is about an address, or about a model.
+
+ADDRESS = [
+    (404, "404 page not found"),
+    (404, "<html>No such model of page</html>"),
+    (404, {"detail": "Not Found"}),
+    (404, {"error": "not found"}),
+    (404, ""),
+    (404, wire.error("Invalid URL (POST /chat/completions)")),
+    (404, wire.error("Unknown request URL: POST /models/chat/completions", code="unknown_url")),
+    (404, {"error": {"code": "404", "message": "Resource not found"}}),
+    (404, {"type": "error", "error": {"type": "not_found_error", "message": "Not Found"}}),
+    (404, {"message": "no Route matched with those values"}),
+    (404, {"message": "Cannot POST /models/chat/completions", "statusCode": 404}),
+    (405, {"detail": "Method Not Allowed"}),
+    (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}),
+]
+UNKNOWN = [
+    (404, wire.error("The model `x` does not exist", code="model_not_found")),
+    (404, wire.error(f'model "{MODEL}" not found, try pulling it first')),
+    (404, {"error": f"{MODEL} not found"}),
+    (404, {"object": "error", "message": "The model `x` does not exist.", "code": 404}),
+    (404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment is not there"}}),
+    (404, {"type": "error", "error": {"type": "not_found_error", "message": f"model: {MODEL}"}}),
+    (404, wire.error(f"No endpoints found for {MODEL}.", code=404)),
+    (404, wire.error("models/x is not found for API version v1main", code=404)),
+    (404, {"code": "Some requested entity was not found", "error": "The model x does not exist"}),
+    (404, wire.error("Not found the model x or Permission denied", "resource_not_found_error")),
+    (400, {"error": {"code": "1211", "message": "模型不存在，请检查模型代码。"}}),
+    (400, {"code": 20012, "message": "Model does not exist. Please check it carefully."}),
+    (400, {"error": {"code": "unknown_model", "message": "Unknown model: x"}}),
+    (400, wire.error("Invalid model 'x'.")),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        *((status, body, "has nothing at this address") for status, body in ADDRESS),
+        *((status, body, f"does not know the model “{MODEL}”") for status, body in UNKNOWN),
+    ],
+)
+def test_an_address_with_nothing_at_it_is_no_unknown_model(provider, status, body, sentence):
+    provider.fails(status, body, times=2)
+    assert sentence in Asker(provider.url).ask().error
+    assert len(provider.requests) == (2 if "address" in sentence and status != 200 else 1)
+
+
+def test_a_provider_that_has_moved_is_told_as_such(provider):
+    provider.fails(301, "<html>Moved</html>", {"location": "https://models.example/v1"})
+    assert "begin with https://" in Asker(provider.url).ask().error
+
+
+def test_a_provider_that_speaks_no_tls_is_told_as_such():
+    def answer(connected):
+        connected.recv(1)
+        connected.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    def serve():
+        with suppress(OSError):
+            while True:
+                answer(listener.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        told = Asker(f"https://127.0.0.1:{listener.getsockname()[1]}/v1").ask().error
+    assert "begin with http://" in told
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<h1>400 Bad Request</h1>The plain HTTP request was sent to HTTPS port",
+        "Client sent an HTTP request to an HTTPS server.\n",
+    ],
+)
+def test_a_provider_that_speaks_nothing_but_tls_is_told_as_such(provider, body):
+    provider.fails(400, body)
+    assert "begin with https://" in Asker(provider.url).ask().error
+
+
+def test_a_page_is_no_provider(provider):
+    provider.sends_raw([b"<!DOCTYPE html><html>", b"Welcome</html>"])
+    assert "answers with a web page" in Asker(provider.url).ask().error

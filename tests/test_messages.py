@@ -217,7 +217,7 @@ def test_the_conversation_so_far_is_what_the_provider_is_told(send, run_jobs, pr
 def test_a_reply_that_failed_leaves_a_conversation_that_providers_take(
     send, run_jobs, messages, provider, reply, told
 ):
-    provider.reply().says(*reply).cuts() if reply else provider.fails(404)
+    provider.reply().says(*reply).cuts() if reply else provider.fails(400)
     send("one")
     run_jobs()
     assert messages()[-1].status == "failed"
@@ -736,7 +736,7 @@ def test_asking_again_keeps_one_question_and_shows_one_reply(
     ada, chat, send, run_jobs, messages, provider, ending
 ):
     if ending == "failed":
-        provider.fails(404)
+        provider.fails(400)
     send("Hello")
     run_jobs()
     first = messages()[-1]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
+from chattable.provider.address import is_openai, read_address
 from chattable.provider.dialect import whole_characters
 from chattable.provider.errors import ProviderError
 from chattable.provider.prices import costs
@@ -41,8 +42,10 @@ __all__ = [
     "estimate_tokens",
     "estimate_usage",
     "init_app",
+    "is_openai",
     "know_models",
     "list_models",
+    "read_address",
     "read_windows",
     "room",
     "size",

@@ -5,32 +5,39 @@ It takes half a second to import, and 25 MB: none of it is, until somebody asks.
 
 import logging
 import re
+import ssl
+from base64 import b64encode
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Timer
 
 import httpx2
 import openai
 from flask import current_app
 
+from chattable.provider.address import OPENAI, api_version, deployment, elsewhere, read_address
 from chattable.provider.dialect import decode, fields, plain
 from chattable.provider.errors import (
     BROKEN_OFF,
+    NO_TLS,
     NOT_REACHED,
     NOT_SENT,
     NOT_UNDERSTOOD,
     TOO_LATE,
+    UNTRUSTED,
     ProviderError,
     explain_body,
     sentence,
+    tells_nowhere,
 )
 from chattable.provider.transport import HungUp, Line, NotUnderstood, Pool, Transport, asking_on
 
-OPENAI = "https://api.openai.com/v1"
 # Seconds.
 MODELS_TIMEOUT = 30
 # Silence before the first token is thinking; it may last this many read timeouts.
 THINKING = 5
+# OpenSSL's words for bytes that are no TLS.
+NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +52,11 @@ class Provider:
     """A provider's address, our key, and connections to it that are kept."""
 
     def __init__(self, config):
-        self._url = (config.get("OPENAI_BASE_URL") or OPENAI).strip()
+        self._url, self._wrong = "", None
+        try:
+            self._url = read_address(config.get("OPENAI_BASE_URL") or OPENAI)
+        except ValueError as sentence:
+            self._wrong = ProviderError(str(sentence))
         self._key = (config.get("OPENAI_API_KEY") or "").strip() or "none"
         # Longer than a completion waits.
         self._silence = config["READ_TIMEOUT"] * THINKING + 10
@@ -57,21 +68,50 @@ class Provider:
 
     @cached_property
     def _client(self):
+        if self._wrong:
+            raise self._wrong
         if not re.fullmatch("[!-~]+", self._key):
             raise ProviderError(sentence(401, "", None))
-        try:
-            url = httpx2.URL(self._url)
-        except httpx2.InvalidURL as error:
-            raise ProviderError(NOT_REACHED) from error
-        return openai.OpenAI(
+        url = httpx2.URL(self._url)
+        # Azure's older API takes keys, and finds deployments, in a way of its own.
+        version = api_version(self._url)
+        azures = partial(openai.AzureOpenAI, api_version=version)
+        return (azures if version else openai.OpenAI)(
             api_key=self._key,
-            base_url=url.copy_with(query=None, userinfo=b""),
+            base_url=bare(url),
             default_query=dict(url.params),
             timeout=self._silence,
-            default_headers={"Accept-Encoding": "identity"},
+            default_headers={"Accept-Encoding": "identity", **self._credentials(url)},
             # The pool knows the environment's proxies; a netrc file is not meant for us.
             http_client=httpx2.Client(transport=Transport(), trust_env=False),
         )
+
+    def _credentials(self, url):
+        """Return the header for a name and a password in the address; a key goes before them."""
+        if not url.userinfo or self._key != "none":
+            return {}
+        encoded = b64encode(f"{url.username}:{url.password}".encode()).decode()
+        return {"Authorization": f"Basic {encoded}"}
+
+    def _find(self, ask, model=None):
+        """Return what `ask(client)` does: where nothing is at the address, what is beside it."""
+        try:
+            return ask(self._client)
+        except openai.APIStatusError as refusal:
+            if not is_nowhere(refusal, model):
+                raise
+            for url in elsewhere(self._url):
+                other = self._client.with_options(base_url=bare(httpx2.URL(url)))
+                try:
+                    answer = ask(other)
+                except openai.APIStatusError as answered:
+                    if is_nowhere(answered, model):
+                        continue
+                    self._client = other
+                    raise
+                self._client = other
+                return answer
+            raise
 
     def complete(self, line, data):
         """Return the open response to a completion's request; `explain` explains what it raises.
@@ -81,7 +121,10 @@ class Provider:
         """
         asking_on.set(line)
         path = "/chat/completions"
-        return self._client.post(path, cast_to=httpx2.Response, body=data, stream=True)
+        return self._find(
+            lambda client: client.post(path, cast_to=httpx2.Response, body=data, stream=True),
+            data["model"],
+        )
 
     def models(self, line):
         """Return the body (bytes) of the list of models, like `complete`.
@@ -89,13 +132,28 @@ class Provider:
         Some providers list them in a form of their own, which the SDK does not take.
         """
         asking_on.set(line)
-        return self._client.models.with_raw_response.list().content
+        return self._find(lambda client: client.models.with_raw_response.list()).content
+
+    @property
+    def only_model(self):
+        """The one model that is at this address, if the address says so."""
+        return deployment(self._url)
+
+
+def is_nowhere(refusal, model):
+    return tells_nowhere(refusal.status_code, body_of(refusal.response), model)
+
+
+def bare(url):
+    return url.copy_with(query=None, userinfo=b"", fragment=None)
 
 
 def list_models() -> list[str]:
     """Return the ids of the chat models the provider lists, sorted. Raises `ProviderError`."""
     other = ("embed", "whisper", "tts", "dall-e", "image", "moderation", "realtime", "transcribe")
     provider = current()
+    if provider.only_model:
+        return [provider.only_model]
     line = provider.line()
     try:
         with deadline(line, MODELS_TIMEOUT):
@@ -140,7 +198,7 @@ def explain(error, model):
         case openai.APIConnectionError() if isinstance(error.__cause__, httpx2.ProxyError):
             return ProviderError(str(error.__cause__))
         case openai.APIConnectionError():
-            return ProviderError(NOT_REACHED)
+            return ProviderError(NOT_REACHED + tls_hint(error))
         case httpx2.DecodingError() | NotUnderstood():
             return ProviderError(NOT_UNDERSTOOD)
         case UnicodeEncodeError():
@@ -148,6 +206,15 @@ def explain(error, model):
         case httpx2.HTTPError():
             return ProviderError(BROKEN_OFF)
     raise error
+
+
+def tls_hint(error):
+    """Return what else to say where a connection ends because of TLS."""
+    while error and not isinstance(error, ssl.SSLError):
+        error = error.__cause__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UNTRUSTED
+    return NO_TLS if error and error.reason in NOT_TLS else ""
 
 
 def body_of(response):

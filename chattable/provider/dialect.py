@@ -16,7 +16,7 @@ class EventReader:
     NO_JSON = object()
 
     def __init__(self):
-        self.understood = self.garbled = False
+        self.understood = self.garbled = self.page = False
         self._whole = None
         self._rest = []
         self._data = []
@@ -29,6 +29,7 @@ class EventReader:
             # No line of an event stream begins like JSON, whatever the headers say.
             chunk = chunk.lstrip(b"\xef\xbb\xbf \t\r\n")
             self._whole = chunk.startswith((b"{", b"[")) if chunk else None
+            self.page = chunk.startswith(b"<")
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
         self._after_cr = chunk.endswith(b"\r")

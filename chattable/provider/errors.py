@@ -6,6 +6,13 @@ from chattable.provider.dialect import fields, plain
 
 TOO_LATE = "The provider took too long to answer. Try again."
 NOT_REACHED = "The provider could not be reached. Try again in a moment."
+NO_TLS = " It speaks no TLS: OPENAI_BASE_URL may have to begin with http://."
+ONLY_TLS = "The provider is asked without TLS: OPENAI_BASE_URL has to begin with https://."
+UNTRUSTED = (
+    " Nobody whom this server trusts vouches for its certificate: SSL_CERT_FILE may name who does."
+)
+MOVED = "The provider has moved. Check OPENAI_BASE_URL, which may have to begin with https://."
+A_PAGE = "This address answers with a web page, not as a provider does. Check OPENAI_BASE_URL."
 NOT_SENT = "The request cannot be sent as it is. Check the settings that begin with OPENAI_."
 NOWHERE = "The provider has nothing at this address. Check OPENAI_BASE_URL, then try again."
 NOT_UNDERSTOOD = "The provider's answer could not be understood. Try again."
@@ -75,9 +82,17 @@ KINDS: Kinds = (
     ),
 )
 UNKNOWN_MODEL = (
-    *("model_not_found", "model not found", "model not exist"),
-    *("not a valid model", "invalid model", "unknown model"),
+    *("model_not_found", "model not found", "model not exist", "model does not exist"),
+    *("not a valid model", "invalid model", "unknown model", "unknown_model", "模型不存在"),
 )
+# What a 404 is about: an address, in whatever it says besides, or else a model.
+NO_ROUTE = (
+    *("invalid url", "unknown request url", "unknown_url", "unexpected endpoint", "no route"),
+    *("unknown endpoint", "route not found", "page not found", "path not found", "not found: /"),
+    *("cannot post", "cannot get", "resource not found", "no static resource", "/chat/completions"),
+)
+TLS_PORT = ("http request was sent to https port", "http request to an https server")
+A_MODEL = ("model", "模型", "deployment", "no endpoints found", "no allowed providers")
 
 log = logging.getLogger(__name__)
 
@@ -92,16 +107,35 @@ def explain_body(body, status, model):
     The provider's own words are read for what went wrong and never shown or logged: they may
     quote a key.
     """
+    status, words = what_went_wrong(body, status)
+    plain_to_tls = any(sign in plain(body).lower() for sign in TLS_PORT)
+    said = ONLY_TLS if plain_to_tls else sentence(status, words, model)
+    log.warning("model %s: provider error %s: %s", model, status, said)
+    return ProviderError(said)
+
+
+def what_went_wrong(body, status):
+    """Return (status, words) of an error object: its HTTP status, or None, and all that it says."""
     body = body[0] if isinstance(body, list) and body else body
     error = fields(body).get("error") or body
     told = fields(error) or {"message": error if plain(error)[:1] != "<" else None}
     code = str(told.get("code"))
     status = status or (int(code) if code in HTTP_ERRORS else None)
     parts = [told.get(key) for key in ("code", "type", "message")] + [fields(body).get("message")]
-    words = " ".join(str(part) for part in parts if part).lower()
-    said = sentence(status, words, model)
-    log.warning("model %s: provider error %s: %s", model, status, said)
-    return ProviderError(said)
+    return status, " ".join(str(part) for part in parts if part).lower()
+
+
+def tells_nowhere(status, body, model):
+    """Return whether a provider says that nothing is at an address, whatever the model."""
+    status, words = what_went_wrong(body, status)
+    return is_nowhere(status, words, model)
+
+
+def is_nowhere(status, words, model):
+    if any(sign in words for sign in NO_ROUTE):
+        return status in (None, 404, 405)
+    signs = (*A_MODEL, str(model).lower()) if model else ()
+    return status == 405 or status == 404 and not any(sign in words for sign in signs)
 
 
 def tells_too_long(status, words):
@@ -118,7 +152,7 @@ def sentence(status, words, model):
     for kind in KINDS:
         if fits(kind, status, words):
             return kind[2]
-    if status == 404 and (not model or "model" not in words):
+    if is_nowhere(status, words, model):
         return NOWHERE
     if status == 404 or model and any(sign in words for sign in UNKNOWN_MODEL):
         return f"The provider does not know the model “{model}”. Pick another one."
@@ -127,7 +161,7 @@ def sentence(status, words, model):
     if status == 403:
         return f"The provider does not let this key use the model “{model}”. Pick another one."
     if status and 300 <= status < 400:
-        return "The provider has moved. Check OPENAI_BASE_URL, then try again."
+        return MOVED
     if status and 400 <= status < 500:
         return f"The provider did not accept the request (error {status}). Try another model."
     if status:

@@ -16,15 +16,9 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
+from chattable.provider.address import ip_address, is_this_machine
 from chattable.provider.errors import ProviderError
 
-# This machine, and the one that a container or a virtual machine runs on: no proxy knows it.
-HERE = re.compile(
-    r"(.+\.)?localhost(\.localdomain)?|ip6-(localhost|loopback)"
-    r"|(host|gateway)\.(docker|containers|lima|orb|minikube)\.internal"
-)
-# As the C library takes them, which asks nobody: 127.1, 0x7f000001.
-SHORT_ADDRESS = re.compile(r"\d[\da-fx]*(\.\d[\da-fx]*){0,3}")
 WITH_PORT = re.compile(r"(\[[^]]+\]|[^:]+):(\d+)")
 
 
@@ -37,28 +31,6 @@ def proxy_for(url):
         return None
     variable = f"{scheme}_proxy"
     return Proxy(variable if os.environ.get(variable) else variable.upper(), proxies[scheme])
-
-
-def is_this_machine(host):
-    """Return whether a host (lower case) is this machine, or the one that this container is on."""
-    address = ip_address(host)
-    if address:
-        return address.is_loopback or address.is_unspecified
-    return bool(HERE.fullmatch(host))
-
-
-def ip_address(host):
-    """Return the address that a host is, if it is no name: IPv4's in whatever form."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        if not SHORT_ADDRESS.fullmatch(host):
-            return None
-        try:
-            return ipaddress.ip_address(socket.inet_aton(host))
-        except OSError:
-            return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def is_spared(url, host, spared):

@@ -23,6 +23,7 @@ from chattable.provider.dialect import (
     whole_characters,
 )
 from chattable.provider.errors import (
+    A_PAGE,
     BROKEN_OFF,
     NOT_UNDERSTOOD,
     ProviderError,
@@ -244,6 +245,8 @@ class Completion:
             raise explain(self._error, self.model) if self._error else self._no_end()
 
     def _no_end(self):
+        if self._events.page and not self._events.understood:
+            return ProviderError(A_PAGE)
         return ProviderError(BROKEN_OFF if self._events.understood else NOT_UNDERSTOOD)
 
     def _silent_too_long(self):
