@@ -33,7 +33,8 @@ from chattable.answers import stop_answer
 from chattable.branches import LATEST
 from chattable.templating import digest
 from models import Chat, Message, db, opening_words
-from pages import accounts, errors, health, looks, search, security, sidebar, words
+from pages import accounts, choice, errors, health, looks, search, security, sidebar, words
+from pages.choice import available_models, default_model, remember_model
 from pages.errors import EXPIRED, REDIS_AWAY, problem
 from pages.settings import (
     gather_settings,
@@ -42,12 +43,10 @@ from pages.settings import (
     refuse_other_encodings,
     warn_of_keys,
 )
-from pages.words import choices, one_line
+from pages.words import one_line
 
 HERE = Path(__file__).resolve().parent
-DEFAULT_MODELS = ["gpt-5-mini", "gpt-5", "gpt-4o-mini"]
 LISTED = 50  # chats
-RECENT = 5  # models
 LARGEST_ID = 2**31 - 1
 PUT = "pinned", "archived"
 CHAT_PAGE = re.compile(r"/chats/(new|\d+)\b")
@@ -77,7 +76,8 @@ def create_app(config: dict | None = None) -> Flask:
     db.init_app(app)
     connections.tune(app)
     init_app(app, db)
-    for part in (security, accounts, errors, words, health, looks, sidebar, search, compress):
+    parts = security, accounts, errors, words, choice, health, looks, sidebar, search, compress
+    for part in parts:
         part.init_app(app)
     app.register_blueprint(routes)
     sock.init_app(app)
@@ -101,16 +101,6 @@ def database_id(text):
     if abs(number) > LARGEST_ID:
         raise ValueError
     return number
-
-
-@routes.app_context_processor
-def around():
-    """Return what every page has around its own part: the choice of models."""
-    known = current_user.is_authenticated
-    return {
-        "models": choices(available_models(), recent_models()) if known else [],
-        "demo": current_app.config["DEMO_MODEL"],
-    }
 
 
 # Chats.
@@ -422,28 +412,6 @@ def show_version(message_id):
     message = current_user.message_or_404(message_id)
     message.chat.show(message)
     return done(message.chat)
-
-
-def available_models():
-    """Return the names to choose from: MODELS, else what the provider listed, else a default."""
-    return current_app.config["MODELS"] or live.known_models() or DEFAULT_MODELS
-
-
-def default_model():
-    """Return the model to offer first: the one this person picked last that there still is."""
-    models = available_models()
-    return next((name for name in recent_models() if name in models), models[0])
-
-
-def recent_models():
-    """Return what this person has picked, the last first."""
-    return session.get("models", [])
-
-
-def remember_model(model):
-    recent = [model, *(name for name in recent_models() if name != model)][:RECENT]
-    if recent != recent_models():
-        session["models"] = recent
 
 
 # The socket.

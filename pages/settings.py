@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from datetime import timedelta
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from dotenv import dotenv_values
 from sqlalchemy import URL, make_url

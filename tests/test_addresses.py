@@ -7,13 +7,19 @@ from contextlib import suppress
 
 import pytest
 from flask import Flask
+from flask_login import FlaskLoginClient
 from flask_sqlalchemy import SQLAlchemy
 
 import chattable
 from app import create_app
+from chattable import live
+from chattable.provider import UNNAMED
 from chattable.provider.address import read_address
+from models import User, db
+from pages.choice import DEFAULT_MODELS
 from tests import wire
 from tests.asking import KEY, MODEL, Asker
+from tests.page import parse
 
 
 @pytest.fixture(autouse=True)
@@ -125,11 +131,11 @@ def test_of_a_wrong_address_one_sentence_says_what_is_wrong(tmp_path, caplog, ad
 
 
 def test_somebodys_own_app_gets_the_address_that_is_meant(monkeypatch, tmp_path):
-    app, db = Flask("own"), SQLAlchemy()
+    app, own = Flask("own"), SQLAlchemy()
     app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path}/own.db"
     monkeypatch.setenv("OPENAI_BASE_URL", "localhost:11434")
-    db.init_app(app)
-    chattable.init_app(app, db)
+    own.init_app(app)
+    chattable.init_app(app, own)
     assert app.config["OPENAI_BASE_URL"] == OLLAMA
 
 
@@ -316,3 +322,75 @@ def test_a_provider_that_speaks_nothing_but_tls_is_told_as_such(provider, body):
 def test_a_page_is_no_provider(provider):
     provider.sends_raw([b"<!DOCTYPE html><html>", b"Welcome</html>"])
     assert "answers with a web page" in Asker(provider.url).ask().error
+
+
+# Where a provider lists no models.
+
+
+@pytest.fixture
+def offered(make_app):
+    """What a new chat's page offers where the provider is at an address: (models, the page)."""
+
+    def look(address, listed=None, at=None, models=""):
+        app = make_app(OPENAI_BASE_URL=address, MODELS=models)
+        if listed is not None:
+            with app.app_context():
+                app.config["OPENAI_BASE_URL"] = at or address
+                live.keep_models(listed)
+                app.config["OPENAI_BASE_URL"] = address
+        page = parse(enter(app).get("/chats/new").text)
+        return [option["value"] for option in page.select("#model option")], page.get_text()
+
+    return look
+
+
+def enter(app):
+    with app.app_context():
+        user = User(name="Ada", email="ada@example.com", password_hash="none")
+        db.session.add(user)
+        db.session.commit()
+        return FlaskLoginClient(app, app.response_class, user=user)
+
+
+NONE_LISTED = "The provider has listed no models. Set MODELS"
+
+
+@pytest.mark.parametrize("listed", [None, []])
+def test_of_another_provider_that_lists_none_no_model_of_openais_is_offered(offered, listed):
+    names, page = offered("http://localhost:11434/v1", listed)
+    assert names == [UNNAMED]
+    assert NONE_LISTED in page
+
+
+def test_what_another_provider_listed_before_is_not_offered(offered):
+    names, _ = offered("http://localhost:11434/v1", ["gpt-4o"], at="https://api.openai.com/v1")
+    assert names == [UNNAMED]
+
+
+@pytest.mark.parametrize(
+    ("address", "listed", "models", "names"),
+    [
+        ("", None, "", DEFAULT_MODELS),
+        ("https://api.openai.com", [], "", DEFAULT_MODELS),
+        ("http://localhost:11434/v1", ["qwen"], "", ["qwen"]),
+        ("http://localhost:11434/v1", ["default"], "", ["default"]),
+        ("http://localhost:11434/v1", [], "mine, other", ["mine", "other"]),
+    ],
+)
+def test_other_models_are_offered_as_before(offered, address, listed, models, names):
+    found, page = offered(address, listed, models=models)
+    assert found == names
+    assert NONE_LISTED not in page
+
+
+def test_a_server_of_a_single_model_answers_without_its_name(make_app, provider):
+    client = enter(make_app(MODELS=""))
+    assert client.post("/chats", data={"content": "Hi", "model": "default"}).status_code == 303
+    refused = client.post("/chats", data={"content": "Hi", "model": "gpt-5-mini"})
+    assert refused.status_code == 422
+
+
+@pytest.mark.parametrize(("status", "body"), [(400, wire.error("?")), (404, UNKNOWN[0][1])])
+def test_who_wants_a_models_name_is_told_of_the_setting(provider, status, body):
+    provider.fails(status, body)
+    assert "set MODELS" in Asker(provider.url).ask(model="default").error

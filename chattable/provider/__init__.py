@@ -12,7 +12,7 @@ from flask import Flask
 
 from chattable.provider.address import is_openai, read_address
 from chattable.provider.dialect import whole_characters
-from chattable.provider.errors import ProviderError
+from chattable.provider.errors import UNNAMED, ProviderError
 from chattable.provider.prices import costs
 from chattable.provider.usage import Usage, estimate_tokens, estimate_usage
 from chattable.provider.window import (
@@ -35,6 +35,7 @@ __all__ = [
     "AROUND",
     "Completion",
     "ProviderError",
+    "UNNAMED",
     "Told",
     "Usage",
     "context_window",

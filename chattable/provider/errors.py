@@ -94,6 +94,10 @@ NO_ROUTE = (
 TLS_PORT = ("http request was sent to https port", "http request to an https server")
 A_MODEL = ("model", "模型", "deployment", "no endpoints found", "no allowed providers")
 
+# Asked for where nobody knows a name: who serves a single model takes any.
+UNNAMED = "default"
+NAME_IT = "The provider wants a model by its name, and lists none: set MODELS to those it has."
+
 log = logging.getLogger(__name__)
 
 
@@ -154,6 +158,8 @@ def sentence(status, words, model):
             return kind[2]
     if is_nowhere(status, words, model):
         return NOWHERE
+    if model == UNNAMED and status in (400, 403, 404, 422):
+        return NAME_IT
     if status == 404 or model and any(sign in words for sign in UNKNOWN_MODEL):
         return f"The provider does not know the model “{model}”. Pick another one."
     if status == 403 and not model:
