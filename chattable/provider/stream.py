@@ -30,6 +30,7 @@ from chattable.provider.errors import (
     explain_body,
 )
 from chattable.provider.overflow import shorten
+from chattable.provider.refusals import build_request, parts_refused, refused_part
 from chattable.provider.thoughts import ThoughtReader
 from chattable.provider.usage import Usage, estimate_prompt, estimate_tokens, read_usage
 from chattable.provider.window import Told, refused
@@ -65,8 +66,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=readers.clear)
 
 
-class ToldTooMuch(Exception):
-    """A provider says in its stream that a model reads less."""
+class AskAgain(Exception):
+    """A provider says in its stream that it does not take what it was asked."""
 
 
 class Completion:
@@ -75,7 +76,8 @@ class Completion:
     Each step gives the text (str, maybe empty) that arrived since the last one, at least every
     `IDLE` seconds. Afterwards `usage`, `finish_reason` and `reasoning` tell the rest. Raises
     `ProviderError` when the provider fails, after the last text; `stop()` ends it from another
-    thread. A provider that was told more than the model reads is asked once more, with less.
+    thread. A provider that was told more than the model reads is asked once more, with less, and
+    one that does not take a part of the request without that.
     """
 
     def __init__(self, model: str, messages: list[dict[str, str]] | Told):
@@ -95,6 +97,8 @@ class Completion:
         self._farewell: threading.Timer | None = None
         self._ended = self._done = self._spoke = self._usage_is_stale = self._shortened = False
         self._windows = refused()
+        self._learnt = parts_refused()
+        self._without = self._learnt.get(model, frozenset())
         self._read_timeout = current_app.config["READ_TIMEOUT"]
         self._provider = current()
         self._line = self._provider.line()
@@ -164,36 +168,43 @@ class Completion:
             self._wake.set()
 
     def _ask(self):
-        try:
-            self._ask_for_usage()
-        except openai.APIStatusError as refusal:
-            if not self._shortens(refusal.status_code, refusal.response.text):
-                raise
-            self._ask_for_usage()
-        except ToldTooMuch:
-            self._ask_for_usage()
+        while True:
+            try:
+                return self._receive()
+            except openai.APIStatusError as refusal:
+                if not self._asks_again(refusal.status_code, refusal.response.text):
+                    raise
+            except AskAgain:
+                pass
 
-    def _ask_for_usage(self):
-        try:
-            self._receive(stream_options={"include_usage": True})
-        except openai.APIStatusError as refusal:
-            # Some providers refuse the option instead of ignoring it.
-            if "stream_options" not in refusal.response.text:
-                raise
-            self._receive()
+    def _asks_again(self, status, words):
+        """Ask for less from now on if a provider's words want it and nothing has come of it yet."""
+        return self._shortens(status, words) or self._does_without(status, words)
+
+    def _does_without(self, status, words):
+        part = refused_part(status, words, self._request())
+        if self.stopped or part is None:
+            return False
+        self._without |= {part}
+        return True
+
+    def _learn(self):
+        """Let the next request be right at once, where this one was in the end."""
+        if self._without:
+            self._learnt[self.model] = self._without
+
+    def _request(self):
+        return build_request(self.model, self.told.messages, self._without)
 
     def _shortens(self, status, words):
-        """Tell less from now on if a provider's words ask for it and nothing has come of it yet."""
         if self.stopped or self._shortened:
             return False
         shorter = shorten(self.told, self.model, status, words, self._windows)
         self.told, self._shortened = shorter or self.told, bool(shorter)
         return self._shortened
 
-    def _receive(self, **options):
-        messages = self.told.messages
-        asked = {"model": self.model, "messages": messages, "stream": True, **options}
-        with closing(self._provider.complete(self._line, asked)) as response:
+    def _receive(self):
+        with closing(self._provider.complete(self._line, self._request())) as response:
             self._heard_at = time.monotonic()
             self._collect(response.iter_bytes())
 
@@ -201,14 +212,16 @@ class Completion:
         """Take what has arrived, wake the caller, sleep a tick: batching comes for free."""
         answered = False
         for piece in pieces:
-            answered = answered or b'"choices"' in piece
+            if not answered and b'"choices"' in piece:
+                answered = True
+                self._learn()
             # Some servers begin an answer before they look how long the question is.
             if (
                 not answered
                 and b"error" in piece
-                and self._shortens(None, piece.decode(errors="replace"))
+                and self._asks_again(None, piece.decode(errors="replace"))
             ):
-                raise ToldTooMuch
+                raise AskAgain
             self._chunks.append(piece)
             self._heard_at = time.monotonic()
             self._wake.set()
