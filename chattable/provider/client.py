@@ -24,18 +24,29 @@ from chattable.provider.errors import (
     NOT_SENT,
     NOT_UNDERSTOOD,
     TOO_LATE,
+    TOO_MUCH,
     UNTRUSTED,
     ProviderError,
     explain_body,
     sentence,
     tells_nowhere,
 )
-from chattable.provider.transport import HungUp, Line, NotUnderstood, Pool, Transport, asking_on
+from chattable.provider.transport import (
+    HungUp,
+    Line,
+    NotUnderstood,
+    Pool,
+    TooMuch,
+    Transport,
+    asking_on,
+)
 
 # Seconds.
 MODELS_TIMEOUT = 30
 # Silence before the first token is thinking; it may last this many read timeouts.
 THINKING = 5
+# Bytes, unpacked, of an answer and of a list of models: 128,000 tokens at 300 bytes each are 2**25.
+MOST, MOST_OF_LIST = 2**28, 2**24
 # OpenSSL's words for bytes that are no TLS.
 NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 
@@ -62,9 +73,9 @@ class Provider:
         self._silence = config["READ_TIMEOUT"] * THINKING + 10
         self._pool = Pool(self._url)
 
-    def line(self):
-        """Return a `Line` to ask on, which any thread may cut."""
-        return Line(self._pool)
+    def line(self, most=MOST):
+        """Return a `Line` to ask on, which any thread may cut; no answer is longer than `most`."""
+        return Line(self._pool, most)
 
     @cached_property
     def _client(self):
@@ -154,7 +165,7 @@ def list_models() -> list[str]:
     provider = current()
     if provider.only_model:
         return [provider.only_model]
-    line = provider.line()
+    line = provider.line(MOST_OF_LIST)
     try:
         with deadline(line, MODELS_TIMEOUT):
             listed = decode(provider.models(line))
@@ -162,7 +173,7 @@ def list_models() -> list[str]:
         raise explain(error, None) from error
     except ValueError as error:
         raise ProviderError(NOT_UNDERSTOOD) from error
-    except (openai.OpenAIError, httpx2.HTTPError, NotUnderstood) as error:
+    except (openai.OpenAIError, httpx2.HTTPError, NotUnderstood, TooMuch) as error:
         raise explain(error, None) from error
     models = fields(listed).get("data") or listed
     ids = {plain(fields(model).get("id")) for model in (models if type(models) is list else ())}
@@ -199,6 +210,8 @@ def explain(error, model):
             return ProviderError(str(error.__cause__))
         case openai.APIConnectionError():
             return ProviderError(NOT_REACHED + tls_hint(error))
+        case TooMuch():
+            return ProviderError(TOO_MUCH)
         case httpx2.DecodingError() | NotUnderstood():
             return ProviderError(NOT_UNDERSTOOD)
         case UnicodeEncodeError():

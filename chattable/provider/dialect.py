@@ -4,6 +4,13 @@ import json
 
 import jiter
 
+# Bytes of a line, or of a body that is not streamed: a whole reply and what its model thought.
+LONGEST_LINE = 2**24
+
+
+class TooLong(Exception):
+    """Raised for a line that is longer than any reply."""
+
 
 class EventReader:
     """Bytes of a server-sent event stream in, decoded JSON objects out.
@@ -20,6 +27,8 @@ class EventReader:
         self._whole = None
         self._rest = []
         self._data = []
+        # Bytes of the two.
+        self._held = self._pending = 0
         self._name = b""
         self._after_cr = False
 
@@ -35,10 +44,18 @@ class EventReader:
         self._after_cr = chunk.endswith(b"\r")
         if self._whole or not (b"\n" in chunk or b"\r" in chunk):
             self._rest.append(chunk)
+            self._held += len(chunk)
+            self._check_length()
             return []
         lines = b"".join([*self._rest, chunk]).splitlines()
         self._rest = [] if chunk.endswith((b"\n", b"\r")) else [lines.pop()]
+        self._held = sum(map(len, self._rest))
         return [event for line in lines if (event := self._line(line)) is not None]
+
+    def _check_length(self):
+        if self._held + self._pending > LONGEST_LINE:
+            self._rest, self._data = [], []
+            raise TooLong
 
     def close(self):
         """Return what the end of the stream completes."""
@@ -84,13 +101,15 @@ class EventReader:
         # Among the lines of one event this may be a fragment that happens to be JSON; if it is
         # not, what was pending is lost.
         if fields(event).keys() & {"choices", "error"}:
-            self._data, self.garbled = [], True
+            self._data, self._pending, self.garbled = [], 0, True
             return event
         self._data.append(data)
+        self._pending += len(data)
+        self._check_length()
         return None
 
     def _blank(self):
-        data, self._data = b"\n".join(self._data).strip(), []
+        data, self._data, self._pending = b"\n".join(self._data).strip(), [], 0
         event = self._event(data) if data else None
         self._name = b""
         self.garbled = self.garbled or event is self.NO_JSON

@@ -17,6 +17,7 @@ NOT_SENT = "The request cannot be sent as it is. Check the settings that begin w
 NOWHERE = "The provider has nothing at this address. Check OPENAI_BASE_URL, then try again."
 NOT_UNDERSTOOD = "The provider's answer could not be understood. Try again."
 TOO_MANY = "The provider is receiving too many requests. Wait a moment, then try again."
+TOO_MUCH = "The provider sent more than any reply has. What came before is kept. Try again."
 BROKEN_OFF = "The connection to the provider broke off. Try again."
 HTTP_ERRORS = {str(status) for status in range(400, 600)}
 # What goes wrong, the first that fits: as a status, in the words of providers, in ours.

@@ -16,6 +16,7 @@ from chattable.provider.client import THINKING, current, explain
 from chattable.provider.dialect import (
     EventReader,
     TextJoiner,
+    TooLong,
     fields,
     first_choice,
     plain,
@@ -26,6 +27,7 @@ from chattable.provider.errors import (
     A_PAGE,
     BROKEN_OFF,
     NOT_UNDERSTOOD,
+    TOO_MUCH,
     ProviderError,
     explain_body,
 )
@@ -57,6 +59,8 @@ FINISH_NOTES = {
 }
 GARBLED = "A part of the answer could not be read."
 LONGEST_REASON = 40
+# Characters, with what the model thought: several times what 128,000 tokens are.
+LONGEST_REPLY = 2**22
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +101,7 @@ class Completion:
         self._farewell: threading.Timer | None = None
         self._ended = self._done = self._spoke = self._usage_is_stale = self._shortened = False
         self._windows = refused()
+        self._length = 0
         self._learnt = parts_refused()
         self._without = self._learnt.get(model, frozenset())
         self._read_timeout = current_app.config["READ_TIMEOUT"]
@@ -243,7 +248,19 @@ class Completion:
     def _take(self):
         # The reader adds to them meanwhile.
         chunks = [self._chunks.popleft() for _ in range(len(self._chunks))]
-        return self._understand(self._events.feed(b"".join(chunks))) if chunks else ""
+        try:
+            events = self._events.feed(b"".join(chunks)) if chunks else []
+        except TooLong:
+            self._failure = ProviderError(TOO_MUCH)
+            return ""
+        return self._measured(self._understand(events)) if events else ""
+
+    def _measured(self, text):
+        """Return what was said or thought, and fail where it is more than any reply."""
+        self._length += len(text)
+        if self._length > LONGEST_REPLY:
+            self._failure = self._failure or ProviderError(TOO_MUCH)
+        return text
 
     def _rest(self):
         """Return the text that only the end of the stream completes."""
@@ -290,7 +307,7 @@ class Completion:
         return said
 
     def _note_thought(self, thought):
-        self._thoughts += [thought] if thought else []
+        self._thoughts += [self._measured(thought)] if thought else []
 
     def _understand_one(self, event):
         if event is EventReader.DONE:

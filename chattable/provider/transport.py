@@ -11,6 +11,7 @@ import time
 from collections import deque
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http.client import (
     HTTPConnection,
@@ -27,6 +28,8 @@ from chattable.provider.proxy import proxy_for
 
 # Seconds.
 CONNECT_TIMEOUT = 10
+# A provider may want so long a wait before it is asked again, two times; else it has refused.
+LONGEST_WAIT = 10
 # Idle connections that wait for the next request.
 KEPT_CONNECTIONS = 10
 # Seconds after which a kept connection is not used again: somebody on the way may forget it.
@@ -34,6 +37,8 @@ KEPT_FOR = 60
 # Bytes: what one look at a connection takes at once, and at most; more is not read of an error.
 BLOCK = 65_536
 MOST_AT_ONCE = 2**20
+# What is read of an error, unpacked.
+MOST_OF_ERROR = 2**20
 # The statuses with which a proxy of plain HTTP says that it cannot, or may not, reach somebody.
 PROXY_ERRORS = (403, 407, 500, 502, 503, 504)
 # What the SDK is told of an answer's headers: a cookie would be sent with every later request, and
@@ -43,6 +48,10 @@ HEARD = ("content-encoding", "retry-after", "retry-after-ms", "x-should-retry")
 
 class HungUp(Exception):
     """Raised in the thread that waits for an answer when another one has hung up."""
+
+
+class TooMuch(Exception):
+    """Raised for an answer that is longer than any model writes."""
 
 
 class NotUnderstood(Exception):
@@ -67,8 +76,8 @@ asking_on: ContextVar["Line"] = ContextVar("asking_on")
 class Line:
     """One caller's way to a provider, request after request, until any thread hangs up."""
 
-    def __init__(self, pool):
-        self._pool = pool
+    def __init__(self, pool, most):
+        self._pool, self._most = pool, most
         self._lock, self._over = Lock(), Event()
         self._sock = None
 
@@ -96,7 +105,11 @@ class Line:
             self.drop(connection)
             raise
         heard = {name: answer.headers.get(name) for name in HEARD if name in answer.headers}
-        return httpx2.Response(
+        if answer.status >= 300 and wait_in(heard) > LONGEST_WAIT:
+            # Nobody would know why nothing comes.
+            heard["x-should-retry"] = "false"
+        return Bounded(
+            self._most if answer.status < 300 else MOST_OF_ERROR,
             answer.status,
             headers=[(name.encode(), text.encode("latin-1")) for name, text in heard.items()],
             stream=Body(self, connection, sock, answer),
@@ -158,6 +171,34 @@ class Answer(HTTPResponse):
         while 101 < self.status < 200:
             self.headers = None  # type: ignore[assignment] # for `begin` to read on
             super().begin()
+
+
+class Bounded(httpx2.Response):
+    """A response of whose body, unpacked, no more than `most` bytes are read."""
+
+    def __init__(self, most, *args, **options):
+        super().__init__(*args, **options)
+        self.most = most
+
+    def iter_bytes(self, chunk_size=None):
+        left = self.most
+        for piece in super().iter_bytes(chunk_size):
+            yield piece
+            left -= len(piece)
+            if left < 0:
+                if self.status_code < 300:
+                    raise TooMuch
+                return
+
+
+def wait_in(headers):
+    """Return the seconds for which an answer wants not to be asked again; 0 if it does not say."""
+    for name, divisor in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with suppress(KeyError, ValueError):
+            return float(headers[name]) / divisor
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
+        return parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time()
+    return 0
 
 
 @contextmanager
