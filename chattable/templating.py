@@ -7,7 +7,9 @@ import hashlib
 from decimal import Decimal
 from pathlib import Path
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, request
+
+from chattable.live.frames import ROOT
 
 YEAR = 365 * 24 * 3600  # s
 STATIC = Path(__file__).resolve().parent / "static"
@@ -17,6 +19,8 @@ def init_app(app: Flask) -> None:
     """Let an app's templates include `chattable/_head.html` and `chattable/_chat.html`."""
     app.jinja_env.filters["chattable_dollars"] = dollars
     app.jinja_env.filters["chattable_duration"] = duration
+    # What addresses begin with in templates that workers render, too: they have no `url_for`.
+    app.context_processor(lambda: {"chattable_root": request.script_root if request else ROOT})
     app.register_blueprint(
         Kept(
             "chattable",

@@ -57,7 +57,8 @@ def require_login():
 def ask_to_log_in():
     if request.headers.get("HX-Request"):
         return problem(SIGNED_OUT, 401)
-    return redirect(url_for("accounts.log_in", next=request.full_path.rstrip("?")))
+    page = request.script_root + request.full_path.rstrip("?")
+    return redirect(url_for("accounts.log_in", next=page))
 
 
 @routes.route("/signup", methods=["GET", "POST"])
@@ -80,7 +81,8 @@ def sign_up():
 def first_page():
     """Return where to go after signing up: the list of chats is empty."""
     target = safe_next()
-    return "/chats/new" if target in ("/", "/chats") else target
+    empty = url_for("chats.home"), url_for("chats.list_chats")
+    return url_for("chats.new_chat") if target in empty else target
 
 
 def may_sign_up(invitation):
@@ -126,7 +128,7 @@ def normal_email(address):
 
 
 def show_sign_up(form, errors):
-    return render_template("accounts/signup.html", form=form, errors=errors, next=safe_next(None))
+    return render_template("accounts/signup.html", form=form, errors=errors, next=asked_for())
 
 
 def log_in_attempt():
@@ -164,14 +166,19 @@ def forget_forms():
 
 
 def show_log_in(form, errors):
-    return render_template("accounts/login.html", form=form, errors=errors, next=safe_next(None))
+    return render_template("accounts/login.html", form=form, errors=errors, next=asked_for())
 
 
-def safe_next(default="/chats"):
-    """Return where to go after signing in: a path of ours, never another site."""
-    target = request.values.get("next") or ""
-    ours = target.startswith("/") and not target.startswith("//") and "\\" not in target
-    return target if ours and target.isprintable() else default
+def safe_next():
+    """Return where to go after signing in."""
+    return asked_for() or url_for("chats.list_chats")
+
+
+def asked_for():
+    """Return the page that somebody who was to log in had asked for: a path of ours, or None."""
+    target, root = request.values.get("next") or "", f"{request.script_root}/"
+    ours = target.startswith(root) and not target.startswith("//") and "\\" not in target
+    return target if ours and target.isprintable() else None
 
 
 @routes.post("/logout")

@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from flask import Blueprint, redirect, request
+from flask import Blueprint, redirect, request, url_for
 
 YEAR = 365 * 86400  # s
 
@@ -17,8 +17,8 @@ def init_app(app):
 @routes.post("/theme")
 def choose_theme():
     """Keep the theme in a cookie, so that the next page has it from its first paint."""
-    page = urlsplit(request.referrer or "").path.lstrip("/") or "chats"
-    answer = redirect(f"/{page}", 303)
+    page = urlsplit(request.referrer or "").path.lstrip("/")
+    answer = redirect(f"/{page}" if page else url_for("chats.list_chats"), 303)
     if request.headers.get("HX-Request"):
         answer.status_code = 204
     chosen = request.form.get("theme")

@@ -1,6 +1,6 @@
 """What every form and every answer carries, so that no other site can act or look in."""
 
-from flask import request, session
+from flask import request, session, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask_login import current_user
 from flask_wtf.csrf import CSRFProtect
@@ -18,7 +18,7 @@ HEADERS = {
 
 NOT_YOURS = Markup(
     "Somebody else has logged in here since this page was opened. "
-    'Your text is kept; <a href="/login">log in as yourself</a> to send it.'
+    'Your text is kept; <a href="{}">log in as yourself</a> to send it.'
 )
 
 csrf = CSRFProtect()
@@ -36,14 +36,19 @@ def refuse_former_readers():
     """Take nothing from a page that was opened by another person than who is logged in now."""
     reader = request.headers.get("X-Reader") or request.form.get("reader")
     if reader and reader != current_user.get_id():
-        return problem(NOT_YOURS, 403) if current_user.is_authenticated else ask_to_log_in()
+        if current_user.is_authenticated:
+            return problem(NOT_YOURS.format(url_for("accounts.log_in")), 403)
+        return ask_to_log_in()
 
 
 class SecureWhenEncrypted(SecureCookieSessionInterface):
-    """Mark the session cookie Secure exactly where the browser came over TLS."""
+    """Mark the session cookie Secure exactly where the browser came over TLS, and ours alone."""
 
     def get_cookie_secure(self, app):
         return request.is_secure
+
+    def get_cookie_path(self, app):
+        return request.script_root or "/"
 
 
 def add_security_headers(response):

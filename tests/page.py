@@ -5,6 +5,8 @@ import re
 
 from bs4 import BeautifulSoup
 
+from chattable.live.frames import ROOT
+
 KEPT = "hx-morph-skip-children"
 RUNNING = "[data-status=streaming] "
 
@@ -67,6 +69,7 @@ class Page:
 
     def apply(self, frame):
         """Swap in one frame; every target is looked up before anything changes, as htmx does."""
+        frame = frame.replace(ROOT, "")  # where the app is: at the root
         elsewhere = self.away and re.search(rf"#?message-{self.away}\b", frame)
         if elsewhere and '"#elsewhere"' not in frame:
             return

@@ -113,7 +113,8 @@ class Stack:
     def _is_up(self, web):
         if web.poll() is not None:
             raise RuntimeError(f"the web ended:\n{self.log('web')}")
-        with suppress(OSError), urllib.request.urlopen(f"{web.url}/up", timeout=5) as answer:
+        address = f"{web.url}{self.env.get('SCRIPT_NAME', '')}/up"
+        with suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
             return answer.status == 200
 
     def start_worker(self, command=None, **env):

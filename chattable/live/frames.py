@@ -5,18 +5,28 @@ import json
 import re
 from typing import Any
 
-from flask import current_app
-from markupsafe import Markup
+from flask import current_app, request
+from markupsafe import Markup, escape
 
 TAG = re.compile(r"<[^>]*>")
 # htmx leaves the children of such an element; its value is how long their text is, in UTF-16.
 KEPT = "hx-morph-skip-children"
 # Not for pages: it has their sockets look again what there is, as if the page had been away.
 ANEW = '{"anew":true}'
+# Stands in a frame for where the app is mounted, which whoever makes it may not know: a character
+# that no text has, for no database takes it.
+ROOT = "\0"
 
 
 def render(template: str, **context: Any) -> str:
+    """Return what a template makes for pages anywhere; see `rooted`."""
+    context = {"chattable_root": ROOT} | context
     return current_app.jinja_env.get_template(template).render(context)
+
+
+def rooted(frame):
+    """Return a frame for the page that asks, whose addresses begin where it has found the app."""
+    return frame.replace(ROOT, escape(request.script_root)) if ROOT in frame else frame
 
 
 def article_frame(*articles):

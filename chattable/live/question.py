@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from flask import Response, current_app, jsonify, request
 
+from chattable.live.frames import rooted
 from chattable.live.socket import Leaving
 
 
@@ -34,7 +35,7 @@ def give_updates(chat: Any, beside: tuple[Sequence[str], dict] = ((), {})) -> Re
 
 
 def answer(frames, following):
-    response = jsonify(frames=frames, next=urlencode(following))
+    response = jsonify(frames=[*map(rooted, frames)], next=urlencode(following))
     response.cache_control.no_store = True
     return response
 

@@ -19,7 +19,7 @@ from wsproto.utilities import LocalProtocolError
 
 from chattable.database import db
 from chattable.live.connection import severity
-from chattable.live.frames import ANEW, listed_frame
+from chattable.live.frames import ANEW, listed_frame, rooted
 from chattable.live.keys import channel
 from chattable.live.relay import GONE, NOT_YOURS, TRY_AGAIN, Beside, Watcher
 
@@ -85,11 +85,11 @@ def serve(
         with ExitStack() as stay:
             watcher, seq, frames = let_in(socket, chat_id, refuses, catch_up, beside, stay)
             for frame in frames:
-                send(socket, TextMessage(frame))
+                show(socket, frame)
             follow(socket, watcher, seq, catch_up)
             code = watcher.code or TRY_AGAIN
             if watcher.beside and watcher.beside.missed:
-                send(socket, TextMessage(listed_frame(0)))
+                show(socket, listed_frame(0))
     except LocalProtocolError:
         log.debug("chat %s: the socket was closed from outside", chat_id)
     except (RedisError, SQLAlchemyError, OSError) as error:
@@ -197,7 +197,7 @@ def follow(socket, watcher, seq, catch_up):
         elif news and news[1] == ANEW:
             seq = look_again(socket, catch_up)
         elif news and news[0] > seq:
-            send(socket, TextMessage(news[1]))
+            show(socket, news[1])
         elif not news and not watcher.code:
             if not socket.pong_received:
                 return  # it has vanished without a word
@@ -213,7 +213,7 @@ def look_again(socket, catch_up):
             return 0
         seq, frames = catch_up()
     for frame in frames:
-        send(socket, TextMessage(frame))
+        show(socket, frame)
     return seq
 
 
@@ -225,6 +225,10 @@ def rest(socket):
     """
     for extension in getattr(getattr(socket.ws.connection, "_proto", None), "extensions", ()):
         extension._compressor = None
+
+
+def show(socket, frame):
+    send(socket, TextMessage(rooted(frame)))
 
 
 def send(socket, event):

@@ -6,7 +6,7 @@ const list = document.getElementById("shortcuts");
 
 function onKey(event) {
   const { key, ctrlKey, metaKey, shiftKey, altKey, target } = event, control = (ctrlKey || metaKey) && !altKey;
-  if (control && shiftKey && key.toLowerCase() === "o") location.assign("/chats/new");
+  if (control && shiftKey && key.toLowerCase() === "o") document.querySelector(".sidebar__new").click();
   else if (key === "?" && !control && !target.matches(WRITING) && !document.querySelector("dialog[open]")) list.showModal();
   else return;
   event.preventDefault();

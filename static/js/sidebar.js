@@ -1,7 +1,7 @@
 // The sidebar keeps its place from page to page, the open chat in view; one menu serves every row.
 
 const list = document.querySelector(".sidebar__chats");
-const here = location.pathname.match(/^\/chats\/\d+/)?.[0];
+const here = location.pathname.match(/.*\/chats\/\d+/)?.[0];
 const menu = document.getElementById("chat-menu"), rename = document.getElementById("chat-rename");
 const dialog = document.getElementById("chat-delete");
 let row;
@@ -31,14 +31,14 @@ function keepPlace() {
 
 function take(button) {
   row = button.closest(".sidebar__row");
-  const link = row.querySelector("a"), path = link.getAttribute("href"), title = link.textContent;
-  for (const form of document.querySelectorAll("[data-chat]")) form.setAttribute("hx-post", path + form.dataset.chat);
+  const link = row.querySelector("a"), title = link.textContent, { dataset } = dialog.querySelector("form");
+  for (const form of document.querySelectorAll("[data-chat]")) form.setAttribute("hx-post", link.pathname + form.dataset.chat);
   const { pinned } = menu.elements, isPinned = "pinned" in row.dataset;
   pinned.value = isPinned ? 0 : 1;
   pinned.lastElementChild.textContent = isPinned ? "Unpin" : "Pin";
   rename.elements.title.value = title;
   dialog.querySelector("bdi").textContent = title;
-  dialog.querySelector("form").dataset.forget = `${dialog.querySelector("form").dataset.prefix}${path.slice(7)}:`;
+  dataset.forget = `${dataset.prefix}${row.id.slice(5)}:`;
 }
 
 function begin() {
