@@ -28,6 +28,7 @@ OPTIONS = re.compile(r"(?=\?\w+=[^/]*$)")
 MOST = 10**9
 SHORT = 16  # characters of a secret
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
+PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def running_settings(instance):
 
 def read_settings(settings, instance):
     """Return the Flask configuration that an environment (dict of str) asks for."""
+    check_path(settings)
     return {
         "SECRET_KEY": secret_key(settings, instance),
         "SQLALCHEMY_DATABASE_URI": database_url(settings, instance),
@@ -211,6 +213,13 @@ def provider_url(settings):
         return read_address(url) if url else None
     except ValueError as sentence:
         refuse(str(sentence))
+
+
+def check_path(settings):
+    """Refuse a SCRIPT_NAME with which no address would be right; gunicorn reads it."""
+    path = settings.get("SCRIPT_NAME", "")
+    if path and not PATH.fullmatch(path):
+        refuse("SCRIPT_NAME must be a path as in /chat: a slash before each name, none at the end.")
 
 
 def choice(settings, name, allowed):

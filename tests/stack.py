@@ -106,6 +106,7 @@ class Stack:
         port = port or free_port()
         web = self._run("web", command, PORT=str(port), **env)
         web.url = f"http://127.0.0.1:{port}"
+        web.up = f"{web.url}{(self.env | env).get('SCRIPT_NAME', '')}/up"
         self.webs.append(web)
         wait_until(lambda: self._is_up(web), 30, f"the web to answer:\n{self.log('web')}")
         return web
@@ -113,8 +114,7 @@ class Stack:
     def _is_up(self, web):
         if web.poll() is not None:
             raise RuntimeError(f"the web ended:\n{self.log('web')}")
-        address = f"{web.url}{self.env.get('SCRIPT_NAME', '')}/up"
-        with suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
+        with suppress(OSError), urllib.request.urlopen(web.up, timeout=5) as answer:
             return answer.status == 200
 
     def start_worker(self, command=None, **env):

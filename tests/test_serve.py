@@ -146,6 +146,13 @@ def get(url, timeout=DEADLINE):
         return answer.status
 
 
+def test_it_starts_under_a_path(tmp_path):
+    with Launcher(tmp_path, SCRIPT_NAME="/chat") as launcher:
+        launcher.until_up()
+        assert launcher.url.endswith("/chat")
+        assert get(f"{launcher.url}/login") == 200
+
+
 DEEP = "deep" * 20 + "/" + "deeper" * 10  # deeper than a unix socket may lie
 
 

@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 from tests.front import Front
 from tests.patience import patient
 from tests.stack import Stack
+from tests.test_accounts import ADA
 from tests.test_browser import PASSWORD, Person
 
 PREFIX = "/chat"
@@ -159,3 +160,34 @@ def test_a_browser_that_does_everything_asks_for_nothing_outside(browser, stack,
         assert any(url.startswith("ws:") for url in ada.asked)
         assert between.outside == []
         assert [line for line in ada.errors if "404" not in line] == []
+
+
+def test_what_comes_over_http_begins_at_the_same_path(app, client, sign_up, provider, run_jobs):
+    sign_up(person=client)
+    client.post("/chats", data={"content": "Hello"})
+    provider.says("Hi.")
+    run_jobs()
+    for root in ("", PREFIX):
+        over = {"SCRIPT_NAME": root}
+        (frame, *_) = client.get("/chats/1/updates?since=0", environ_overrides=over).json["frames"]
+        addresses = re.findall(r'(?:data-copy|formaction)="([^"]+)"', frame)
+        assert addresses
+        assert all(address.startswith(f"{root}/messages/") for address in addresses)
+
+
+@pytest.mark.parametrize(
+    ("asked", "then"),
+    [
+        ("/chat/chats/3?message=5", "/chat/chats/3?message=5"),
+        ("/chats/3", "/chat/chats"),  # somebody else's
+        ("/chatty", "/chat/chats"),
+        ("//evil.example/chat/", "/chat/chats"),
+        ("", "/chat/chats"),
+    ],
+)
+def test_who_logs_in_comes_to_a_page_of_ours(app, sign_up, asked, then):
+    sign_up()
+    over = {"SCRIPT_NAME": PREFIX}
+    answer = app.test_client().post("/login", data=ADA | {"next": asked}, environ_overrides=over)
+    assert answer.location == then
+    assert f"Path={PREFIX}" in answer.headers["Set-Cookie"]

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from playwright.sync_api import expect
 
 from chattable import templating
+from chattable.live import frames
 from chattable.live.frames import ending_frame
 from models import Chat, db
 from tests.page import parse
@@ -49,6 +50,27 @@ def message(**values):
 def shown(message):
     page = parse(render_template("chattable/_message.html", message=message, body=message.body))
     return page.find("article")
+
+
+def test_a_mounted_apps_own_addresses_begin_where_it_is(own_app):
+    """The same frame for two pages: one of a part of a site, one of the app alone."""
+    own_app.jinja_loader = DictLoader(
+        {
+            "chattable/_actions.html": '{% with show = chattable_root ~ "/turns/{}/show" %}'
+            '{% include "chattable/_versions.html" %}{% endwith %}'
+        }
+    )
+    versions = [SimpleNamespace(id=id, following=0, status="complete", many=False) for id in (8, 9)]
+    each = message(versions=versions, version=2)
+    frame = frames.article_frame(frames.article(each))
+    for root in ("/site/room", ""):
+        with own_app.test_request_context("/rooms/3", environ_overrides={"SCRIPT_NAME": root}):
+            address = f"{root}/turns/8/show"
+            assert (
+                parse(frames.rooted(frame)).find("button", attrs={"hx-post": True})["hx-post"]
+                == address
+            )
+            assert shown(each).find("button", attrs={"hx-post": True})["hx-post"] == address
 
 
 @pytest.mark.parametrize(

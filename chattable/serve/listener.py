@@ -43,7 +43,8 @@ def why_not_bound(error, host, port):
 def address_of(listener):
     """Return the URL of a listener that this machine can open."""
     host, port = reachable(listener)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}{os.environ.get('SCRIPT_NAME', '')}"
 
 
 def reachable(listener):

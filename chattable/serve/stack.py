@@ -99,8 +99,9 @@ class Stack:
     def is_up(self, web, listener):
         """Ask for /up, patiently: the listener's backlog holds the request until web serves."""
         host, port = reachable(listener)
+        path = f"{os.environ.get('SCRIPT_NAME', '')}/up"
         with socket.create_connection((host, port)) as client, contextlib.suppress(OSError):
-            client.sendall(f"GET /up HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
+            client.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
             while web.running:
                 self.wait(None, client)
                 if readable(client):
