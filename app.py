@@ -454,9 +454,9 @@ def list_updates(socket):
 
 
 def refuses(chat_id=None):
-    """Return the close code for a page that is not ours, or for a chat that is not its reader's."""
+    """Return the close code for who is not logged in, or for a chat that is not its reader's."""
     try:
-        if not live.same_origin() or not current_user.is_authenticated:
+        if not current_user.is_authenticated:
             return live.NOT_YOURS
         if chat_id is None or current_user.chat(chat_id):
             return None

@@ -18,11 +18,12 @@ from chattable.live.keys import (
     stops_channel,
     turn_key,
 )
+from chattable.live.origin import same_origin
 from chattable.live.outbox import ANNOUNCE, announce, announce_on
 from chattable.live.question import give_updates
 from chattable.live.relay import BACKLOG_BYTES, GONE, NOT_YOURS, SILENCE, Watcher
 from chattable.live.snapshots import Snapshot, latest_number, snapshot
-from chattable.live.socket import CATCHING_UP, PING, follow, relay_chat, rest, same_origin, serve
+from chattable.live.socket import CATCHING_UP, PING, follow, relay_chat, rest, serve
 from chattable.live.start import init_app
 from chattable.live.turns import (
     LEASE,

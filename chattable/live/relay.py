@@ -25,8 +25,10 @@ BACKLOG_BYTES = 2_000_000
 # WebSocket close codes.
 NOT_YOURS = 1008
 TRY_AGAIN = 1012
-# The same on the wire, after a word that tells it apart: pages hear no reason beside the code.
-GONE = -NOT_YOURS
+# The same with a reason beside it: the chat is no more; the page is another site's, or a proxy has
+# given us another name than the browser knows.
+GONE, FOREIGN = (NOT_YOURS, "gone"), (NOT_YOURS, "origin")
+Code = int | tuple[int, str]
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
-from flask import current_app, request
+from flask import current_app
 from flask.globals import app_ctx
 from redis.exceptions import RedisError
 from simple_websocket import ConnectionClosed
@@ -21,7 +20,8 @@ from chattable.database import db
 from chattable.live.connection import severity
 from chattable.live.frames import ANEW, listed_frame, rooted
 from chattable.live.keys import channel
-from chattable.live.relay import GONE, NOT_YOURS, TRY_AGAIN, Beside, Watcher
+from chattable.live.origin import same_origin
+from chattable.live.relay import FOREIGN, NOT_YOURS, TRY_AGAIN, Beside, Code, Watcher
 
 PING = 25
 # Pages of a process that catch up at the same time: fewer than it has connections to the database.
@@ -48,7 +48,7 @@ def relay_chat(socket: Any, chat: Any, since: int = 0) -> None:
     when the page was made: what has changed meanwhile comes first.
     """
     kind, chat_id = type(chat), chat and chat.id
-    refusal = None if chat is not None and same_origin() else NOT_YOURS
+    refusal = None if chat is not None else NOT_YOURS
     # A socket must not hold a database connection while it waits.
     db.session.remove()
 
@@ -61,26 +61,20 @@ def relay_chat(socket: Any, chat: Any, since: int = 0) -> None:
     serve(socket, chat_id, lambda: refusal, catch_up)
 
 
-def same_origin() -> bool:
-    """Return whether the page that opened the socket is ours (a program may send no Origin)."""
-    origin = request.headers.get("Origin")
-    return origin is None or urlsplit(origin).netloc == request.host
-
-
 def serve(
     socket: Any,
     chat_id: int | None,
-    refuses: Callable[[], int | None],
+    refuses: Callable[[], Code | None],
     catch_up: Callable[[], tuple[int, list[str]]],
     beside: Callable[[], str] | None = None,
 ) -> None:
     """Relay a chat to one socket until either side ends.
 
-    `refuses()` returns None if this page may watch it, else a close code, `NOT_YOURS` or `GONE`;
+    `refuses()` returns None if this page may watch it, else a close code, `NOT_YOURS` or `GONE`,
     `catch_up()` returns (seq, frames): the page's present state and the number it stands at;
     `beside()` the name of a channel that it follows, too, or instead: see `announce_on`.
     """
-    code = TRY_AGAIN
+    code: Code = TRY_AGAIN
     try:
         with ExitStack() as stay:
             watcher, seq, frames = let_in(socket, chat_id, refuses, catch_up, beside, stay)
@@ -112,6 +106,8 @@ def let_in(socket, chat_id, refuses, catch_up, beside, stay):
     set_limits(socket)
     with current_app.extensions["chattable_line"].place(leaving) as entered:
         code = TRY_AGAIN if not entered or gone(socket) else refuses()
+        if not code and not same_origin():
+            code = FOREIGN
         if code or gone(socket):
             return Watcher(code or TRY_AGAIN), 0, []
         current_app.extensions["chattable_on_watch"](app_ctx.app)
@@ -242,9 +238,7 @@ def send(socket, event):
 
 def say_farewell(socket, code):
     with suppress(OSError, ConnectionClosed, LocalProtocolError):
-        if code == GONE:
-            send(socket, TextMessage('{"gone":true}'))
-        socket.close(abs(code))
+        socket.close(*code) if isinstance(code, tuple) else socket.close(code)
         # The last word: a server for development would still answer the upgrade in HTTP.
         socket.sock.shutdown(system.SHUT_WR)
 

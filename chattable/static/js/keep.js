@@ -9,6 +9,7 @@ globalThis.WebSocket = class extends WebSocket {
   constructor(url, ...more) {
     super(`${url}`.replace(SEEN, (first, name) => seen[name] ?? first), ...more);
     if (`${url}`.includes("?since=")) socket = this;
+    this.onclose = ({ reason }) => (this.reason = reason);
   }
 };
 

@@ -8,7 +8,7 @@ const REFUSED = {
   1008: 'You are signed out or this chat is no longer yours. <a href="">Reload the page</a>',
   gone: `This chat was deleted. <a href="${banner.dataset.chats ?? "/"}">Leave this page</a>`,
 };
-let connection, gone, polled, heard, asked, reached, refused, query, said;
+let connection, polled, heard, asked, reached, refused, query, said;
 let quiet = 0, doubt = 0, tried = 0, failures = 0, wait = 0, hurry = 0, last = Date.now();
 
 const busy = () => document.querySelector(AWAITED);
@@ -26,15 +26,14 @@ function refuse(code) {
 }
 
 function onMessage({ detail }) {
-  gone ||= detail.message.json?.gone;
-  if (polled) return; // it came over HTTP
+  if (polled) return; // over HTTP
   if (!heard) query = null, tell((heard = true));
   asked = reached = quiet = doubt = failures = 0;
   say("");
 }
 
 function onClose({ detail: { code } }) {
-  if (refused || refuse(gone ? "gone" : code)) return;
+  if (refused || refuse(connection.socket?.reason || code)) return;
   if (!heard) connection.attempt = ++failures; // or htmx would try at once where one opens and closes
   heard = tried = 0;
   asked = failures > 0; // what has never spoken is not waited for so long
@@ -89,7 +88,7 @@ function on(events, listener) {
 }
 
 on("htmx:before:ws:connection", (event) => {
-  // This extension retries after every close code, a refusal too.
+  // It retries after every close code, a refusal too.
   if (refused) return event.preventDefault();
   if (!connection) setInterval(tick, 1_000);
   ({ connection } = event.detail);

@@ -1,0 +1,127 @@
+"""Behind a reverse proxy: by which name pages may watch, and whose word is taken for the rest."""
+
+import re
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from chattable import live
+from tests.front import Front
+from tests.patience import patient
+from tests.test_browser import Person
+
+NAME_ALONE = {"host": "{name}"}
+ANOTHER_NAME = {"host": "upstream"}
+
+
+def ours(app, host, origin, site=None):
+    said = {"Host": host, "Origin": origin, "Sec-Fetch-Site": site}
+    with app.test_request_context(headers={k: v for k, v in said.items() if v is not None}):
+        return live.same_origin()
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("chat.example", "https://chat.example"),
+        ("chat.example", "http://chat.example:8080"),  # nginx: proxy_set_header Host $host
+        ("chat.example:8443", "https://chat.example:8443"),
+        ("chat.example:443", "https://chat.example"),  # TLS that ends at the proxy
+        ("CHAT.example:8080", "http://chat.example:8080"),
+        ("[::1]:5000", "http://[::1]:5000"),
+        ("[::1]", "http://[::1]:5000"),
+        ("anything", None),
+    ],
+)
+def test_a_page_is_ours_by_the_name_that_the_proxy_passes_on(app, host, origin):
+    assert ours(app, host, origin)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("chat.example", "https://evil.example"),
+        ("chat.example", "https://chat.example.evil.example"),
+        ("chat.example:8080", "http://chat.example"),
+        ("chat.example:8080", "http://chat.example:8081"),
+        ("chat.example:443", "http://chat.example"),
+        ("upstream", "https://chat.example"),
+        ("chat.example", "null"),
+        ("chat.example", "https://"),
+        ("chat.example", ""),
+        ("chat.example", "http://chat.example:port"),
+        ("chat.example", "http://[::1"),
+    ],
+)
+def test_a_page_of_another_name_is_not(app, host, origin):
+    assert not ours(app, host, origin)
+
+
+@pytest.mark.parametrize(
+    ("site", "may"),
+    [("same-origin", True), ("same-site", False), ("cross-site", False), ("none", False)],
+)
+def test_a_browser_knows_better_than_any_name(app, site, may):
+    assert ours(app, "upstream", "https://chat.example", site) == may
+    assert ours(app, "chat.example", "https://chat.example", site) == may
+
+
+def test_the_log_has_both_names_once(app, caplog):
+    for _ in range(3):
+        ours(app, "inner:8000", "https://outer.example")
+    assert [("inner:8000" in line, "outer.example" in line) for line in caplog.messages] == [
+        (True, True)
+    ]
+
+
+# In a browser.
+
+
+@pytest.fixture
+def behind(browser, stack):
+    """Give a page behind a proxy that changes some headers: `behind(headers)`."""
+    opened = []
+
+    def open_page(headers):
+        opened.append(between := Front(urlsplit(stack.url).port, headers=headers))
+        context = browser.new_context(base_url=between.url)
+        context.set_default_timeout(1000 * patient(10))
+        opened.insert(0, context)
+        return Person(context.new_page())
+
+    yield open_page
+    for each in opened:
+        each.close()
+
+
+def test_a_proxy_that_drops_the_port_lets_a_page_live(behind, provider):
+    ada = behind(NAME_ALONE).sign_up()
+    provider.says("Some words", hold=True)
+    ada.begin("Hello")
+    expect(ada.body).to_contain_text("Some words")
+    expect(ada.page.locator("#connection")).to_be_hidden()
+    provider.release()
+    ada.wait_for("complete")
+    assert ada.complaints == []
+
+
+def test_behind_another_name_a_page_asks_over_http_and_is_never_signed_out(behind, provider, stack):
+    ada = behind(ANOTHER_NAME).sign_up()
+    provider.says("Some words.")
+    ada.begin("Hello")
+    expect(ada.page.locator("#connection")).to_contain_text("Live updates are blocked here.")
+    ada.wait_for("complete")
+    expect(ada.page.locator("#connection")).not_to_contain_text("signed out")
+    assert re.search(r"http://127\.0\.0\.1:\d+.*upstream", stack.log("web"))
+
+
+def test_a_page_that_a_stranger_made_has_no_socket(stack, browser):
+    """Of this host and another port, so that the browser sends it our cookies."""
+    ada = stack.signup()
+    chat = ada.new_chat()
+    with closing(Front(urlsplit(stack.url).port)) as elsewhere:
+        socket = ada.socket(chat, origin=elsewhere.url)
+        assert socket.wait_for_close() == 1008
+        assert not socket.frames
