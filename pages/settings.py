@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from datetime import timedelta
+from ipaddress import ip_network
 from urllib.parse import quote, unquote
 
 from dotenv import dotenv_values
@@ -77,6 +78,7 @@ def read_settings(settings, instance):
         "MODELS": [name.strip() for name in settings.get("MODELS", "").split(",") if name.strip()],
         "TITLE_MODEL": settings.get("TITLE_MODEL", "").strip() or None,
         "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
+        "TRUSTED_PROXIES": trusted_proxies(settings),
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         "CONTEXT_WINDOW": context_windows(settings),
@@ -213,6 +215,21 @@ def provider_url(settings):
         return read_address(url) if url else None
     except ValueError as sentence:
         refuse(str(sentence))
+
+
+def trusted_proxies(settings):
+    """Return whose word is taken for the browser's address: how many proxies, or networks."""
+    # Only its own router can reach what runs on Heroku.
+    value = settings.get("TRUSTED_PROXIES", "").strip() or ("1" if "DYNO" in settings else "0")
+    try:
+        if value.isdecimal():
+            return int(value)
+        return [ip_network(part.strip(), strict=False) for part in value.split(",")]
+    except ValueError:
+        refuse(
+            "TRUSTED_PROXIES must be the addresses or networks of your proxies, "
+            "as in 127.0.0.1, 10.0.0.0/8, or how many there are, one behind the other."
+        )
 
 
 def check_path(settings):

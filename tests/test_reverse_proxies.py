@@ -2,12 +2,17 @@
 
 import re
 from contextlib import closing
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import pytest
+from flask import request
 from playwright.sync_api import expect
+from werkzeug.test import create_environ
+from werkzeug.wrappers import Request
 
 from chattable import live
+from pages.proxies import BehindProxies
 from tests.front import Front
 from tests.patience import patient
 from tests.test_browser import Person
@@ -125,3 +130,86 @@ def test_a_page_that_a_stranger_made_has_no_socket(stack, browser):
         socket = ada.socket(chat, origin=elsewhere.url)
         assert socket.wait_for_close() == 1008
         assert not socket.frames
+
+
+# Whose word is taken.
+
+
+LOOPBACK = [ip_network("127.0.0.0/8"), ip_network("::1")]
+SAID = {
+    "Host": "upstream:8000",
+    "X-Forwarded-For": "198.51.100.7",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "chat.example",
+    "X-Forwarded-Port": "8443",
+    "X-Forwarded-Prefix": "/chat",
+}
+
+
+def request_as_seen(trusted, peer="127.0.0.1", **headers):
+    """Return a request as the app sees it."""
+    said = SAID | {name.replace("_", "-"): value for name, value in headers.items()}
+    over = {"REMOTE_ADDR": peer}
+    environ = create_environ("/up", "http://upstream:8000", headers=said, environ_overrides=over)
+    BehindProxies(lambda *_: [], trusted)(environ, None)
+    return Request(environ)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer"),
+    [
+        (1, "10.1.2.3"),
+        (LOOPBACK, "127.0.0.1"),
+        (LOOPBACK, "::1"),
+        (LOOPBACK, "::ffff:127.0.0.1"),
+        (LOOPBACK, ""),  # a socket file
+    ],
+)
+def test_a_trusted_proxy_is_believed(trusted, peer):
+    seen = request_as_seen(trusted, peer)
+    assert seen.remote_addr == "198.51.100.7"
+    assert seen.url == "https://chat.example:8443/chat/up"
+
+
+@pytest.mark.parametrize(("trusted", "peer"), [(LOOPBACK, "198.51.100.9"), (LOOPBACK, "nonsense")])
+def test_nobody_else_is(trusted, peer):
+    seen = request_as_seen(trusted, peer)
+    assert seen.remote_addr == peer
+    assert seen.url == "http://upstream:8000/up"
+
+
+@pytest.mark.parametrize("trusted", [2, [*LOOPBACK, ip_network("10.0.0.0/8")]])
+def test_proxies_one_behind_the_other_lead_to_the_browser(trusted):
+    chain = {"X_Forwarded_For": "192.0.2.1, 198.51.100.7, 10.0.0.3"}
+    seen = request_as_seen(trusted, X_Forwarded_Proto="https, http", **chain)
+    assert (seen.remote_addr, seen.scheme) == ("198.51.100.7", "https")
+    assert request_as_seen(trusted, X_Forwarded_Proto="https", **chain).scheme == "https"
+
+
+@pytest.mark.parametrize("prefix", ["//evil.example", "chat", "/", "/a b", '/"><script>', ""])
+def test_a_prefix_that_is_no_path_is_none(prefix):
+    assert request_as_seen(1, X_Forwarded_Prefix=prefix).root_path == ""
+
+
+def known_by(app, peer):
+    """Return the (address, scheme) that an app takes for its visitor's."""
+    seen = []
+    app.before_request(lambda: seen.append((request.remote_addr, request.scheme)))
+    headers = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https"}
+    app.test_client().get("/up", headers=headers, environ_overrides={"REMOTE_ADDR": peer})
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        ({}, ("10.1.2.3", "http")),
+        ({"TRUSTED_PROXIES": "10.0.0.0/8, 127.0.0.1"}, ("198.51.100.7", "https")),
+        ({"TRUSTED_PROXIES": "192.0.2.1"}, ("10.1.2.3", "http")),
+        ({"TRUSTED_PROXIES": "1"}, ("198.51.100.7", "https")),
+        ({"DYNO": "web.1"}, ("198.51.100.7", "https")),  # Heroku
+        ({"DYNO": "web.1", "TRUSTED_PROXIES": "0"}, ("10.1.2.3", "http")),
+    ],
+)
+def test_the_configuration_says_who_is_trusted(make_app, settings, known):
+    assert known_by(make_app(**settings), "10.1.2.3") == known

@@ -162,6 +162,17 @@ def test_a_browser_that_does_everything_asks_for_nothing_outside(browser, stack,
         assert [line for line in ada.errors if "404" not in line] == []
 
 
+def test_behind_a_proxy_that_strips_the_path_all_is_the_same(browser, stack, provider):
+    """The workers know nothing of a path, which one of two webs is not under at all."""
+    web = stack.start_web(SCRIPT_NAME="", TRUSTED_PROXIES="127.0.0.1")
+    said = {"x-forwarded-prefix": PREFIX}
+    between = Front(urlsplit(web.url).port, PREFIX, strips=True, headers=said)
+    with closing(between), visitor(browser, between) as ada:
+        live_through(ada, provider)
+        assert {urlsplit(url).path.split("/")[1] for url in ada.asked} == {"chat"}
+        assert between.outside == []
+
+
 def test_what_comes_over_http_begins_at_the_same_path(app, client, sign_up, provider, run_jobs):
     sign_up(person=client)
     client.post("/chats", data={"content": "Hello"})

@@ -1,0 +1,52 @@
+"""The proxies before us: what they say of the browser, and from whom it is believed."""
+
+import re
+from ipaddress import ip_address
+from itertools import takewhile
+
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+FIXES = {
+    f"x_{name}": f"HTTP_X_FORWARDED_{name.upper()}"
+    for name in ("for", "proto", "host", "port", "prefix")
+}
+PATH = re.compile(r"(/[\w.~-]+)+/?", re.ASCII)
+
+
+def init_app(app):
+    """Have an app believe TRUSTED_PROXIES: a number of them, or the networks they are in."""
+    if app.config["TRUSTED_PROXIES"]:
+        app.wsgi_app = BehindProxies(app.wsgi_app, app.config["TRUSTED_PROXIES"])
+
+
+class BehindProxies:
+    """Take the browser's address and scheme, and our host, port and path, from trusted proxies."""
+
+    def __init__(self, app, trusted):
+        self.app, self.trusted = app, trusted
+
+    def __call__(self, environ, start_response):
+        hops = self.hops(environ)
+        if not PATH.fullmatch(environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")[-1].strip()):
+            environ.pop("HTTP_X_FORWARDED_PREFIX", None)
+        # A proxy adds to what the one before it says, or says it anew.
+        said = {fix: environ.get(name, "").count(",") + 1 for fix, name in FIXES.items()}
+        fixes = {fix: min(hops, count) for fix, count in said.items()}
+        return ProxyFix(self.app, **fixes)(environ, start_response)
+
+    def hops(self, environ):
+        """Return how many proxies in a row are trusted, the nearest first."""
+        if isinstance(self.trusted, int):
+            return self.trusted
+        # Whoever comes by a socket file is on this machine.
+        peer = environ.get("REMOTE_ADDR") or "127.0.0.1"
+        before = environ.get("HTTP_X_FORWARDED_FOR", "").split(",")
+        return len([*takewhile(self.trusts, [peer, *reversed(before)])])
+
+    def trusts(self, address):
+        try:
+            known = ip_address(address.strip())
+        except ValueError:
+            return False
+        known = getattr(known, "ipv4_mapped", None) or known
+        return any(known in network for network in self.trusted)
