@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from datetime import timedelta
+from hashlib import sha256
 from ipaddress import ip_network
 from urllib.parse import quote, unquote
 
@@ -56,8 +57,10 @@ def running_settings(instance):
 def read_settings(settings, instance):
     """Return the Flask configuration that an environment (dict of str) asks for."""
     check_path(settings)
+    key = secret_key(settings, instance)
     return {
-        "SECRET_KEY": secret_key(settings, instance),
+        "SECRET_KEY": key,
+        "SESSION_COOKIE_NAME": f"chattable_{mark_of(key)}",
         "SQLALCHEMY_DATABASE_URI": database_url(settings, instance),
         # The last used first: one that idles has to be tested before it is used again.
         "SQLALCHEMY_ENGINE_OPTIONS": {
@@ -105,6 +108,11 @@ def secret_key(settings, instance):
     own = not settings.get("DATABASE_URL")
     key = serve.secret_key(instance) if own else serve.kept_key(instance)
     return key or refuse("SECRET_KEY is not set. Set it to a long random text and keep it secret.")
+
+
+def mark_of(key):
+    """Return what tells our cookies from another install's: browsers keep those of all ports."""
+    return sha256(f"cookies {key}".encode()).hexdigest()[:8]
 
 
 def database_url(settings, instance):

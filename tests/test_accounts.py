@@ -217,10 +217,10 @@ def test_nobody_is_logged_out_by_a_link(sign_up):
 
 def restart_browser(client):
     """Lose the cookies that end with the browser's session."""
-    for name in ("session", "remember_token"):
-        cookie = client.get_cookie(name)
-        if cookie and cookie.expires is None and cookie.max_age is None:
-            client.delete_cookie(name)
+    name = client.application.config["SESSION_COOKIE_NAME"]
+    cookie = client.get_cookie(name)
+    if cookie and cookie.expires is None and cookie.max_age is None:
+        client.delete_cookie(name)
 
 
 def test_remember_me_outlives_the_browsers_session_until_the_logout(app, sign_up):
@@ -256,7 +256,8 @@ def test_cookies_are_for_our_pages_only_and_over_tls_for_tls_only(app, sign_up, 
 
 def test_a_forged_or_stale_session_is_nobodys(app, sign_up):
     ada = sign_up()
-    ada.set_cookie("session", ada.get_cookie("session").value[:-4] + "AAAA")
+    name = app.config["SESSION_COOKIE_NAME"]
+    ada.set_cookie(name, ada.get_cookie(name).value[:-4] + "AAAA")
     assert not is_logged_in(ada)
     bob = sign_up(email="bob@example.com")
     with app.app_context():

@@ -11,6 +11,7 @@ from models import Chat, db
 from tests.services import Redis, wait_until
 from tests.stack import Stack
 from tests.tab import Tab, numbered, prose, send, words
+from tests.test_accounts import ADA
 
 
 @pytest.fixture(scope="module", params=[1, 0], ids=["two databases", "one database"])
@@ -133,6 +134,19 @@ def test_even_with_the_same_prefix_nobody_stops_the_reply_of_another_install(
     script.says(" w20").release()
     tab.wait_for_status("complete")
     assert words(tab.text) == numbered(21)
+
+
+def test_two_installs_on_one_host_do_not_sign_each_other_out(make_app):
+    """Browsers send the cookies of all its ports; the same install has the same after a restart."""
+    names = []
+    for key in ("one", "another", "one"):
+        visitor = make_app(SECRET_KEY=f"{key} secret for tests only").test_client()
+        form = ADA | {"email": f"{len(names)}@example.com"}
+        answer = visitor.post("/signup", data=form)
+        assert answer.status_code == 302
+        names.append({cookie.partition("=")[0] for cookie in answer.headers.getlist("Set-Cookie")})
+    assert names[0] == names[2]
+    assert names[0].isdisjoint(names[1])
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
