@@ -4,6 +4,8 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, redirect, request, url_for
 
+from pages.cookies import cookie_name
+
 YEAR = 365 * 86400  # s
 
 routes = Blueprint("looks", __name__)
@@ -11,6 +13,7 @@ routes = Blueprint("looks", __name__)
 
 def init_app(app):
     """Let people choose a theme."""
+    app.jinja_env.globals["cookie_name"] = cookie_name
     app.register_blueprint(routes)
 
 
@@ -21,9 +24,9 @@ def choose_theme():
     answer = redirect(f"/{page}" if page else url_for("chats.list_chats"), 303)
     if request.headers.get("HX-Request"):
         answer.status_code = 204
-    chosen = request.form.get("theme")
+    chosen, name = request.form.get("theme"), cookie_name("theme")
     if chosen in ("light", "dark"):
-        answer.set_cookie("theme", chosen, YEAR, secure=request.is_secure, samesite="Lax")
+        answer.set_cookie(name, chosen, YEAR, secure=request.is_secure, samesite="Lax")
     else:
-        answer.delete_cookie("theme")
+        answer.delete_cookie(name)
     return answer

@@ -13,6 +13,7 @@ from flask_login import current_user
 
 from chattable import live
 from chattable.database import now
+from pages.cookies import cookie_name
 
 # Chats; the second when a page is to show again what its reader had scrolled to.
 PAGE = 50
@@ -63,7 +64,7 @@ class Sidebar:
 
 def place():
     """Return what the cookie says that the reader saw: so many chats, so many px from the top."""
-    rows, _, top = request.cookies.get("sidebar", "").partition("-")
+    rows, _, top = request.cookies.get(cookie_name("sidebar"), "").partition("-")
     return [int(part) if part.isdecimal() and len(part) < 7 else 0 for part in (rows, top)]
 
 

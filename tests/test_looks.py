@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from models import Chat, db
+from pages.settings import mark_of
 from tests.patience import patient
 from tests.services import wait_until
 from tests.test_browser import PHONE, Person, somewhere_else
@@ -253,7 +254,8 @@ def test_a_theme_is_chosen_and_kept(told, look):
 def test_a_theme_is_there_from_the_first_frame_and_before_logging_in(stack, look, told):
     ada = look(told(("Hello", {})), color_scheme="light")
     ada.page.context.clear_cookies()
-    ada.page.context.add_cookies([{"name": "theme", "value": "dark", "url": stack.url}])
+    name = f"chattable_{mark_of(stack.env['SECRET_KEY'])}_theme"
+    ada.page.context.add_cookies([{"name": name, "value": "dark", "url": stack.url}])
     ada.page.add_init_script(FIRST_PAINT)
     ada.page.goto("/login")
     assert ada.page.evaluate("window.first") == DARK

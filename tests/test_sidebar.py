@@ -205,10 +205,11 @@ def test_an_open_chat_that_is_far_down_is_shown_apart_and_once(client, user):
     assert sorted(shown, key=int) == [str(n) for n in range(130)]
 
 
-def test_a_page_shows_as_many_chats_as_were_seen_on_the_one_before(client, user):
+def test_a_page_shows_as_many_chats_as_were_seen_on_the_one_before(app, client, user):
     add_chats(user.id, 400)
+    name = f"{app.config['SESSION_COOKIE_NAME']}_sidebar"
     for cookie, count in (("120-3000", 120), ("7-0", 50), ("9999-1", 300), ("x", 50), ("-", 50)):
-        client.set_cookie("sidebar", cookie)
+        client.set_cookie(name, cookie)
         assert len(titles(client.get("/chats").text)) == count
 
 

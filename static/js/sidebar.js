@@ -26,7 +26,7 @@ function keepPlace() {
   if (!list.offsetHeight) return;
   const end = list.getBoundingClientRect().bottom;
   const seen = [...list.querySelectorAll(".sidebar__row")].filter((each) => each.getBoundingClientRect().top < end);
-  remember("sidebar", `${seen.length}-${Math.round(list.scrollTop)}`);
+  remember(list.dataset.cookie, `${seen.length}-${Math.round(list.scrollTop)}`);
 }
 
 function take(button) {
