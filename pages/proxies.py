@@ -16,14 +16,15 @@ PATH = re.compile(r"(/[\w.~-]+)+/?", re.ASCII)
 def init_app(app):
     """Have an app believe TRUSTED_PROXIES: a number of them, or the networks they are in."""
     if app.config["TRUSTED_PROXIES"]:
-        app.wsgi_app = BehindProxies(app.wsgi_app, app.config["TRUSTED_PROXIES"])
+        trusted, rules = app.config["TRUSTED_PROXIES"], app.url_map.iter_rules
+        app.wsgi_app = BehindProxies(app.wsgi_app, trusted, rules)
 
 
 class BehindProxies:
     """Take the browser's address and scheme, and our host, port and path, from trusted proxies."""
 
-    def __init__(self, app, trusted):
-        self.app, self.trusted = app, trusted
+    def __init__(self, app, trusted, rules=tuple):
+        self.app, self.trusted, self.rules = app, trusted, rules
 
     def __call__(self, environ, start_response):
         hops = self.hops(environ)
@@ -32,7 +33,15 @@ class BehindProxies:
         # A proxy adds to what the one before it says, or says it anew.
         said = {fix: environ.get(name, "").count(",") + 1 for fix, name in FIXES.items()}
         fixes = {fix: min(hops, count) for fix, count in said.items()}
-        return ProxyFix(self.app, **fixes)(environ, start_response)
+        return ProxyFix(self.without_path, **fixes)(environ, start_response)
+
+    def without_path(self, environ, start_response):
+        """Take off the path that a proxy has named and left there, unless it may be one of ours."""
+        root, path = environ["SCRIPT_NAME"].rstrip("/"), environ["PATH_INFO"]
+        left = root and f"{path}/".startswith(f"{root}/")
+        if left and not any(f"{rule.rule}/".startswith(f"{root}/") for rule in self.rules()):
+            environ["PATH_INFO"] = path.removeprefix(root)
+        return self.app(environ, start_response)
 
     def hops(self, environ):
         """Return how many proxies in a row are trusted, the nearest first."""

@@ -191,6 +191,22 @@ def test_a_prefix_that_is_no_path_is_none(prefix):
     assert request_as_seen(1, X_Forwarded_Prefix=prefix).root_path == ""
 
 
+@pytest.mark.parametrize(
+    ("prefix", "path", "asked"),
+    [
+        ("/chat", "/chats/3", "/chat/chats/3"),
+        ("/chat", "/chat/chats/3", "/chat/chats/3"),  # it is named, and still there
+        ("/chat/", "/chat/chats/3", "/chat/chats/3"),
+        ("/chats", "/chats/3", "/chats/chats/3"),
+        ("/chats", "/search", "/chats/search"),
+    ],
+)
+def test_a_path_that_the_proxy_names_is_part_of_every_address(make_app, prefix, path, asked):
+    visitor = make_app(TRUSTED_PROXIES="127.0.0.1").test_client()
+    answer = visitor.get(path, headers={"X-Forwarded-Prefix": prefix})
+    assert answer.location == f"{prefix.rstrip('/')}/login?next={asked}"
+
+
 def known_by(app, peer):
     """Return the (address, scheme) that an app takes for its visitor's."""
     seen = []
