@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 import gevent
 from flask import Flask
@@ -105,10 +104,6 @@ def green_connection():
     return GreenConnection
 
 
-# The dialects of databases behind a pooler that shares connections: nothing is prepared there.
-shared: WeakSet = WeakSet()
-
-
 class WrongEncoding(SQLAlchemyError):
     """Say in a sentence that the database cannot hold every character."""
 
@@ -121,8 +116,10 @@ def connect(dialect, _record, args, options):
     if "PGCONNECT_TIMEOUT" not in os.environ:
         options.setdefault("connect_timeout", CONNECT_PATIENCE)
     options.update(KEEPALIVE | options)
-    if dialect in shared:
-        options["prepare_threshold"] = None
+    # A pooler (PgBouncer, Supabase's, Neon's) gives each transaction another of the server's
+    # connections, which knows nothing of what was prepared before: unless asked for, nothing is.
+    prepared = options.get("prepare_threshold")
+    options["prepare_threshold"] = None if prepared is None else int(prepared)
     connection = green_connection().connect(*args, **options | {"client_encoding": "utf8"})
     encoding = connection.info.parameter_status("server_encoding")
     if encoding not in ("UTF8", None):
@@ -177,8 +174,6 @@ def replace_connections(context):
     state, code = diagnosis(context.original_exception)
     if state.startswith(PARTING) or code in PARTING_IN_SQLITE:
         context.is_disconnect = True
-    if state in MISPLACED:
-        shared.add(context.dialect)
 
 
 def empty_sqlite_log():

@@ -364,48 +364,6 @@ def test_the_system_looks_after_quiet_connections_unless_the_address_says_how(po
     engine.dispose()
 
 
-FORGET_PREPARED = "DEALLOCATE ALL"
-# The name that psycopg gives its first.
-PREPARE_FIRST = "PREPARE _pg3_0 AS SELECT 1"
-
-
-@pytest.mark.parametrize("meddling", [FORGET_PREPARED, PREPARE_FIRST])
-def test_behind_a_pooler_that_shares_connections_nothing_is_prepared_once_it_shows(
-    postgres_url, meddling
-):
-    engine = tuned_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"))
-    meddle(engine, meddling)
-    with pytest.raises(SQLAlchemyError) as raised:
-        ask_often(engine)
-    assert transient(raised.value)
-    assert raised.value.connection_invalidated
-    meddle(engine, meddling)
-    ask_often(engine)
-    engine.dispose()
-
-
-def meddle(engine, statement):
-    """Do to the pooled connection what another client of the same pooler may."""
-    with engine.connect() as connection:
-        if statement == FORGET_PREPARED:
-            ask(connection)
-        # psycopg understands the bare words
-        connection.exec_driver_sql(f"DO $$ BEGIN EXECUTE '{statement}'; END $$")
-        connection.commit()
-
-
-def ask_often(engine):
-    with engine.connect() as connection:
-        ask(connection)
-
-
-def ask(connection):
-    """Ask as often as psycopg needs to prepare a question."""
-    for _ in range(10):
-        connection.execute(text("SELECT 1 WHERE 1 = :one"), {"one": 1})
-    connection.commit()
-
-
 def failure(url, statement):
     """Return what SQLAlchemy raises."""
     engine = tuned_engine(url.replace("postgresql:", "postgresql+psycopg:"))
