@@ -29,6 +29,11 @@ A_FILE = "An example: sqlite:////home/ada/chattable.db"
 OPTIONS = re.compile(r"(?=\?\w+=[^/]*$)")
 MOST = 10**9
 SHORT = 16  # characters of a secret
+# How other drivers (Prisma's, node's, JDBC's) pool and prepare behind a pooler.
+FOREIGN = {
+    *("pgbouncer", "connection_limit", "pool_timeout", "socket_timeout", "pool_mode", "supa"),
+    *("statement_cache_size", "prepareThreshold", "prepared_statements", "workaround"),
+}
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
@@ -149,7 +154,7 @@ def postgres_url(place):
     try:
         url = make_url(escape_password(f"postgresql+psycopg://{place}"))
         if url.port is None or url.port in range(1, 65536):
-            return url
+            return for_libpq(url)
     except (ArgumentError, ValueError):
         pass
     refuse(
@@ -158,27 +163,31 @@ def postgres_url(place):
     )
 
 
+def for_libpq(url):
+    """Return an address of PostgreSQL as libpq takes it, without what other drivers have in it."""
+    from psycopg.pq import Conninfo
+
+    query = {name: value for name, value in url.query.items() if name not in FOREIGN}
+    if query.pop("schema", "public") != "public":
+        refuse(
+            "DATABASE_URL cannot name a schema: give its role one (ALTER ROLE … SET search_path)."
+        )
+    if not str(query.get("prepare_threshold", 0)).isdecimal():
+        refuse("DATABASE_URL: prepare_threshold must be a number, or be left out.")
+    known = {"prepare_threshold", *(each.keyword.decode() for each in Conninfo.get_defaults())}
+    for name in query.keys() - known:
+        refuse(f"DATABASE_URL: PostgreSQL knows no “{name}” in an address; for TLS it is sslmode.")
+    host = url.host and unquote(url.host)  # a socket's folder
+    return url.set(host=host, query=query)
+
+
 def usable(url):
     """Return a URL if its driver knows the options: to wait would not help where it does not."""
     try:
-        _, options = url.get_dialect()().create_connect_args(url)
-        if url.drivername != "sqlite":
-            check_conninfo(options)
+        url.get_dialect()().create_connect_args(url)
     except (ArgumentError, ValueError, TypeError):
         refuse("DATABASE_URL: an option after the ? is unknown or wrong.")
     return url
-
-
-def check_conninfo(options):
-    """Raise ValueError if PostgreSQL's own library does not know an option."""
-    # Here, for who keeps SQLite needs none of it: megabytes a process.
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import make_conninfo
-
-    try:
-        make_conninfo(**options)
-    except ProgrammingError as error:
-        raise ValueError from error
 
 
 def redis_url(settings, instance):

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
+from app import create_app
 from chattable import connections
 from models import Chat, db
 from tests.services import free_port, wait_until
@@ -61,6 +62,51 @@ def test_no_session_keeps_what_another_transaction_needs(make_app, postgres_url,
             db.session.get_one(Chat, 1).run("gpt-4o-mini")
         for query in KEPT:
             assert db.session.scalar(text(query)) == 0, query
+
+
+# addresses as other drivers have them
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "pgbouncer=true&schema=public&connection_limit=1&pool_timeout=0",
+        "workaround=supabase-pooler.vercel&supa=base-pooler.x",
+        "prepare_threshold=5",
+        "channel_binding=prefer&sslmode=prefer",
+    ],
+)
+def test_an_address_may_have_what_other_drivers_need(make_app, postgres_url, query):
+    app = make_app(DATABASE_URL=f"{postgres_url}?{query}")
+    assert app.test_client().post("/signup", data=ADA).status_code == 302
+
+
+def test_an_address_may_name_the_folder_of_a_socket_as_its_host(
+    make_app, postgres_url, postgres_server
+):
+    folder = str(postgres_server.folder).replace("/", "%2F")
+    app = make_app(DATABASE_URL=postgres_url.replace("127.0.0.1", folder))
+    assert app.test_client().post("/signup", data=ADA).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ("schema=chat", "schema"),
+        ("ssl=true", "“ssl”"),
+        ("prepare_threshold=often", "prepare_threshold"),
+    ],
+)
+def test_what_an_address_cannot_have_is_named_without_the_password(tmp_path, query, fault):
+    settings = {
+        "SECRET_KEY": "a secret for tests only",
+        "DATABASE_URL": f"postgres://ada:hidden@127.0.0.1:9/chat?{query}",
+        "REDIS_URL": "redis://127.0.0.1:9/0",
+        "INSTANCE_PATH": str(tmp_path),
+    }
+    with pytest.raises(SystemExit, match=f"^DATABASE_URL.*{fault}.*\\.$") as stopped:
+        create_app(settings)
+    assert "hidden" not in str(stopped.value)
 
 
 # PgBouncer itself

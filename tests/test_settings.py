@@ -31,7 +31,7 @@ def settings(tmp_path):
         ("DATABASE_URL", "postgres://localhost:port/chattable"),
         ("DATABASE_URL", "postgres://u:hidden@localhost:65536/chattable"),
         ("DATABASE_URL", "postgres://u:hidden@::1/chattable"),
-        ("DATABASE_URL", "postgres://u:hidden@localhost/chattable?pgbouncer=true"),
+        ("DATABASE_URL", "postgres://u:hidden@localhost/chattable?pgbouncr=true"),
         ("DATABASE_URL", "sqlite://"),
         ("DATABASE_URL", "sqlite:///:memory:"),
         ("DATABASE_URL", "sqlite://home/chattable.db"),
