@@ -24,7 +24,7 @@ from flask_compress import Compress
 from flask_login import current_user
 from flask_sock import Sock
 from redis.exceptions import RedisError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from werkzeug.routing import IntegerConverter
 
 import jobs
@@ -495,7 +495,7 @@ def migrate(context, arguments):
     Migrate(app, db, directory=str(HERE / "migrations").replace("%", "%%"), **options)
     try:
         app.cli.commands["db"].main(arguments, prog_name="flask db", obj=context.obj)
-    except OperationalError as error:
+    except DBAPIError as error:
         refuse_closed_database(error)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from chattable import serve
 from chattable.addresses import escape_password, redis_address
 from chattable.connections import WrongEncoding
-from chattable.database import reason
+from chattable.database import diagnosis, reason
 from chattable.provider import read_address, read_windows
 from chattable.setup import LIMITS
 from models import db
@@ -34,6 +34,8 @@ FOREIGN = {
     *("pgbouncer", "connection_limit", "pool_timeout", "socket_timeout", "pool_mode", "supa"),
     *("statement_cache_size", "prepareThreshold", "prepared_statements", "workaround"),
 }
+# SQLSTATEs of a replica, and of a pooler that takes no transactions.
+UNFIT = "25006", "08P01"
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
@@ -312,7 +314,7 @@ def warn_of_keys(app):
 
 def refuse_closed_database(error):
     """Exit with the reason why a database was not opened; raise what happened in an open one."""
-    if error.statement:
+    if error.statement and diagnosis(error.orig)[0] not in UNFIT:
         raise error
     said = str(reason(error)).splitlines()[0]
     refuse(f"DATABASE_URL: the database cannot be opened: {said}")

@@ -192,6 +192,24 @@ def test_migrations_go_both_ways_through_a_pooler(pooled, tmp_path):
     assert flask_db(url, tmp_path, "upgrade") == (0, "")
 
 
+def test_a_pooler_that_takes_no_transactions_is_told_in_a_sentence(pooled, tmp_path):
+    code, said = flask_db(pooled("statement"), tmp_path, "upgrade")
+    assert code == 1
+    assert said.startswith("DATABASE_URL: the database cannot be opened: transaction blocks not")
+
+
+def test_a_replica_is_told_in_a_sentence(postgres_url, tmp_path):
+    name = postgres_url.rpartition("/")[2]
+    with psycopg.connect(postgres_url, autocommit=True) as database:
+        database.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    code, said = flask_db(postgres_url, tmp_path, "upgrade")
+    assert code == 1
+    assert said == (
+        "DATABASE_URL: the database cannot be opened: "
+        "cannot execute CREATE TABLE in a read-only transaction"
+    )
+
+
 def flask_db(url, folder, *words):
     """Run `flask db …`; return (exit code, the last line that it said beside its log)."""
     environment = os.environ | {
