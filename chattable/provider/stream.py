@@ -61,6 +61,7 @@ GARBLED = "A part of the answer could not be read."
 LONGEST_REASON = 40
 # Characters, with what the model thought: several times what 128,000 tokens are.
 LONGEST_REPLY = 2**22
+LONGEST_NAME = 200
 
 log = logging.getLogger(__name__)
 
@@ -316,7 +317,7 @@ class Completion:
             raise explain_body(event.get("error") or event, None, self.model)
         else:
             text = self._choice_text(first_choice(event))
-            self._count(event.get("usage") or fields(event.get("x_groq")).get("usage"), text)
+            self._count(event, text)
             return text
         return ""
 
@@ -333,9 +334,10 @@ class Completion:
         self._spoke = self._spoke or bool(text)
         return text
 
-    def _count(self, usage, text):
+    def _count(self, event, text):
+        usage = event.get("usage") or fields(event.get("x_groq")).get("usage")
         if usage and isinstance(usage, dict):
-            self.usage = read_usage(usage, self.usage)
+            self.usage = read_usage(usage, self.usage, plain(event.get("model"))[:LONGEST_NAME])
             self._usage_is_stale = False
         elif text:
             self._usage_is_stale = True

@@ -14,6 +14,7 @@ class Usage:
     """Tokens of one completion, and its cost in dollars if the provider reported one.
 
     `completion` includes `reasoning` tokens, `prompt` includes cached ones, as OpenAI counts them.
+    `model` is the name by which the provider says who answered.
     """
 
     prompt: int | None = None
@@ -22,9 +23,10 @@ class Usage:
     cost: Decimal | None = None
     estimated: bool = False
     reasoning: int | None = None
+    model: str | None = None
 
 
-def read_usage(reported, known):
+def read_usage(reported, known, model=None):
     """Return `known` usage, raised to what `reported` (a provider's usage object) says."""
     prompt, completion = (
         tokens(reported.get("prompt_tokens")),
@@ -33,16 +35,20 @@ def read_usage(reported, known):
     details = fields(reported.get("prompt_tokens_details"))
     cached = tokens(details.get("cached_tokens") or reported.get("prompt_cache_hit_tokens"))
     thought = tokens(fields(reported.get("completion_tokens_details")).get("reasoning_tokens"))
-    # Some (xAI) count reasoning beside the completion, not inside it; the total tells.
-    if thought and reported.get("total_tokens") == (prompt or 0) + (completion or 0) + thought:
-        completion = (completion or 0) + thought
-    cost = money(reported.get("cost"))
+    # Some count reasoning beside the completion, not inside it; the total tells. Of those Google
+    # does not say what it is.
+    beside = (tokens(reported.get("total_tokens")) or 0) - (prompt or 0) - (completion or 0)
+    alone = thought in (beside, 0, None) and beside != cached
+    if prompt and completion is not None and beside > 0 and alone:
+        completion, thought = completion + beside, beside
+    cost = reported_cost(reported)
     return Usage(
         larger(prompt, known.prompt),
         larger(completion, known.completion),
         larger(cached, known.cached),
-        known.cost if cost is None else cost,
+        larger(cost, known.cost),
         reasoning=larger(thought, known.reasoning),
+        model=model or known.model,
     )
 
 
@@ -54,6 +60,23 @@ def tokens(value):
 
 def larger(new, old):
     return old if new is None else max(new, old or 0)
+
+
+def reported_cost(reported):
+    """Return what a provider says it takes, in dollars, or None.
+
+    Who asks OpenRouter with a key of their own pays whom it asks, too.
+    """
+    details = fields(reported.get("cost_details"))
+    if str(reported.get("currency") or details.get("currency") or "USD").upper() != "USD":
+        return None
+    # DeepInfra's name of it, and Perplexity's sum of parts.
+    cost = reported.get("cost", reported.get("estimated_cost"))
+    cost = money(fields(cost).get("total_cost", cost))
+    upstream = money(details.get("upstream_inference_cost"))
+    if upstream and reported.get("is_byok", not cost):
+        return (cost or 0) + upstream
+    return cost
 
 
 def money(value):
