@@ -123,6 +123,11 @@ class MessageMixin:
         return self.finish_reason == UNSEEN
 
     @property
+    def local(self) -> bool:
+        """Whether nobody was paid for me: my model runs on this machine, or in its network."""
+        return self.input_cost is None and self.output_cost == 0
+
+    @property
     def retryable(self) -> bool:
         """Whether this is a reply that can be asked for again."""
         return self.role == "assistant" and not self.running

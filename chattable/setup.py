@@ -16,8 +16,9 @@ def init_app(app: Flask, db: SQLAlchemy) -> None:
     """Prepare an app that has its models on `db`, a Flask-SQLAlchemy it has been given before.
 
     Configuration, from `app.config`, else the environment: `OPENAI_API_KEY`, `OPENAI_BASE_URL`,
-    `REDIS_URL`, `REDIS_PREFIX`, `CONTEXT_WINDOW` ("8192" tokens, "8192,gpt-4o=64000"), and what
-    `LIMITS` names. Raises RuntimeError for another `db`, ValueError for what cannot be.
+    `REDIS_URL`, `REDIS_PREFIX`, `CONTEXT_WINDOW` ("8192" tokens, "8192,gpt-4o=64000"), `PRICES`
+    ("house-model=0.25/2" dollars a million tokens, "openai" for that list), and what `LIMITS`
+    names. Raises RuntimeError for another `db`, ValueError for what cannot be.
     """
     if app.extensions.get("sqlalchemy") is not db:
         raise RuntimeError("call db.init_app(app) first, then chattable.init_app(app, db)")
@@ -29,10 +30,12 @@ def init_app(app: Flask, db: SQLAlchemy) -> None:
     for name, usual in LIMITS.items():
         value = setting(app, name) or usual
         app.config[name] = int(value) if isinstance(value, str) else value
-    windows = setting(app, "CONTEXT_WINDOW") or {}
-    app.config["CONTEXT_WINDOW"] = (
-        windows if isinstance(windows, dict) else provider.read_windows(str(windows))
-    )
+    for name, read in (
+        ("CONTEXT_WINDOW", provider.read_windows),
+        ("PRICES", provider.read_prices),
+    ):
+        value = setting(app, name) or {}
+        app.config[name] = value if isinstance(value, dict) else read(str(value))
     live.init_app(app, install.own_name, on_watch=keepers.sweeper)
     provider.init_app(app)
     command.init_app(app)

@@ -19,7 +19,7 @@ from chattable import serve
 from chattable.addresses import escape_password, redis_address
 from chattable.connections import WrongEncoding
 from chattable.database import diagnosis, reason
-from chattable.provider import read_address, read_windows
+from chattable.provider import read_address, read_prices, read_windows
 from chattable.setup import LIMITS
 from models import db
 
@@ -92,6 +92,7 @@ def read_settings(settings, instance):
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         "CONTEXT_WINDOW": context_windows(settings),
+        "PRICES": prices(settings),
         "CONTEXT_SHARE": share(settings, "CONTEXT_SHARE", 0.5),
         **{name: whole_number(settings, name, usual) for name, usual in LIMITS.items()},
         "SEND_FILE_MAX_AGE_DEFAULT": timedelta(days=365),
@@ -275,6 +276,16 @@ def context_windows(settings):
         return read_windows(str(settings.get("CONTEXT_WINDOW") or ""))
     except ValueError:
         refuse("CONTEXT_WINDOW must be tokens, of all models or of some: 8192 or gpt-4o=64000.")
+
+
+def prices(settings):
+    try:
+        return read_prices(str(settings.get("PRICES") or ""))
+    except ValueError:
+        refuse(
+            "PRICES must be dollars a million tokens of input and output (house-model=0.25/2), "
+            "or whose list holds (openai, openrouter, … or local), separated by commas."
+        )
 
 
 def share(settings, name, default):

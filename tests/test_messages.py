@@ -124,7 +124,7 @@ def test_tokens_and_costs_are_shown_at_the_foot_of_the_reply(ada, chat, send, ru
 
 
 def test_a_price_nobody_knows_is_said_so(make_app, provider, redis_url):
-    app = make_app(MODELS="house-model")
+    app = make_app(MODELS="house-model", PRICES="openai")
     ada = app.test_client()
     form = {"name": "Ada", "email": "ada@example.com", "password": "correct horse battery"}
     ada.post("/signup", data=form)

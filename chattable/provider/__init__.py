@@ -13,7 +13,7 @@ from flask import Flask
 from chattable.provider.address import is_openai, read_address
 from chattable.provider.dialect import whole_characters
 from chattable.provider.errors import UNNAMED, ProviderError
-from chattable.provider.prices import costs
+from chattable.provider.prices import costs, read_prices
 from chattable.provider.usage import Usage, estimate_tokens, estimate_usage
 from chattable.provider.window import (
     AROUND,
@@ -47,6 +47,7 @@ __all__ = [
     "know_models",
     "list_models",
     "read_address",
+    "read_prices",
     "read_windows",
     "room",
     "size",

@@ -1,8 +1,9 @@
 """A model's context window: how much it reads at once, and what of a conversation fits."""
 
 import functools
+import re
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 
 from flask import current_app
 
@@ -15,6 +16,8 @@ READ = 0.75
 TOKEN = 3
 # What a message takes beside its words, in bytes.
 AROUND = 4 * TOKEN
+# How OpenRouter serves a model at its usual price; ":free" is another's.
+SERVED = re.compile(r":(online|nitro|floor|exacto|extended|thinking)$")
 
 
 def context_window(model: str) -> int:
@@ -43,14 +46,26 @@ def know_models():
 
 @functools.lru_cache(1024)
 def listed(model, url):
-    for address in (url, None):
+    for name, address in product(names_of(model), (url, None)):
         try:
-            _, found = know_models().find_provider_model(model, None, None, address)
+            _, found = know_models().find_provider_model(name, None, None, address)
         except (LookupError, ValueError):
             continue
         if found.context_window:
             return found.context_window
     return None
+
+
+def names_of(*models: str | None) -> list[str]:
+    """Return what models may be called in that list: without the way they are served, or a maker.
+
+    As in "openai/gpt-5-mini:nitro" and "models/gemini-2.5-flash".
+    """
+    names: dict = {}
+    for model in filter(None, models):
+        plain = SERVED.sub("", model)
+        names |= dict.fromkeys((model, plain, plain.rpartition("/")[2]))
+    return list(names)
 
 
 def read_windows(text: str) -> dict[str | None, int]:
