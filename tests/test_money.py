@@ -1,6 +1,7 @@
 """What a reply costs: a price belongs to a payee, and nobody is paid for a model of one's own."""
 
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 import genai_prices
 import pytest
@@ -8,7 +9,8 @@ from flask import Flask
 from genai_prices.types import ModelInfo
 
 from chattable import provider as engine
-from chattable.provider.prices import LOCAL, is_private
+from chattable.provider.address import is_near
+from chattable.provider.prices import LOCAL
 from chattable.provider.usage import Usage, read_usage
 from models import Chat, User, db
 from tests import wire
@@ -97,14 +99,14 @@ NOT_OURS = "8.8.8.8 172.32.0.1 [2606:4700::1111] api.openai.com local.example in
 @pytest.mark.parametrize("host", OURS)
 def test_a_model_of_ones_own_has_no_price(host):
     url = f"http://{host}:8000/v1"
-    assert is_private(url)
+    assert is_near(urlsplit(url).hostname)
     for model in ("deepseek-r1:7b", "deepseek-reasoner", "mistral-nemo", "openai/gpt-oss-20b"):
         assert prices(url, model) == LOCAL
 
 
 @pytest.mark.parametrize("host", NOT_OURS)
 def test_what_others_may_run_is_not_ones_own(host):
-    assert not is_private(f"https://{host}/v1")
+    assert not is_near(urlsplit(f"https://{host}/v1").hostname)
 
 
 @pytest.mark.parametrize("model", ["gpt-5-mini", "openai/gpt-5-mini"])

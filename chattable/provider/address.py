@@ -34,7 +34,8 @@ HERE = re.compile(
     r"(.+\.)?localhost(\.localdomain)?|ip6-(localhost|loopback)"
     r"|(host|gateway)\.(docker|containers|lima|orb|minikube)\.internal"
 )
-NEAR = re.compile(r"[^.]+|.+\.(local|lan|home|internal|home\.arpa)")
+# Names that no public server has.
+NEAR = re.compile(r"[^.]+|.+\.(local|lan|home|internal|home\.arpa|intranet|private|corp|svc)")
 # As the C library takes them, which asks nobody: 127.1, 0x7f000001.
 SHORT_ADDRESS = re.compile(r"\d[\da-fx]*(\.\d[\da-fx]*){0,3}")
 
@@ -144,10 +145,13 @@ def is_openai(url: str | None) -> bool:
 
 
 def is_near(host: str) -> bool:
-    """Return whether a host is this machine or in a network of one's own, where TLS is rare."""
+    """Return whether a host is this machine or in a network of one's own.
+
+    Nobody is paid there, and TLS is rare.
+    """
     host = host.lower().rstrip(".")
     address = ip_address(host)
-    return address.is_private if address else is_this_machine(host) or bool(NEAR.fullmatch(host))
+    return not address.is_global if address else is_this_machine(host) or bool(NEAR.fullmatch(host))
 
 
 def is_this_machine(host: str) -> bool:

@@ -2,22 +2,16 @@
 
 import functools
 from decimal import Decimal
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flask import current_app
 
+from chattable.provider.address import OPENAI, is_near
 from chattable.provider.usage import Usage, money
 from chattable.provider.window import know_models, names_of
 
-OPENAI = "https://api.openai.com/v1"
 # Addresses that the price list does not know yet.
 ALSO = {"api.together.ai": "api.together.xyz"}
-# Ends of names that no public server has.
-PRIVATE = (
-    *(".localhost", ".local", ".internal", ".lan", ".home", ".home.arpa"),
-    *(".intranet", ".private", ".corp", ".svc"),
-)
 # Who gives their models to nobody else to run: a private address that has one passes on to them.
 CLOSED = {"openai", "anthropic", "google", "x-ai"}
 OPEN = "gpt-oss"
@@ -87,7 +81,7 @@ def find(model, answered, url, payee):
     """
     if payee == "local":
         return LOCAL
-    private = not payee and is_private(url)
+    private = not payee and is_near(urlsplit(url).hostname or "")
     address = None if private or payee else listed_address(url)
     for name in names_of(model, answered):
         try:
@@ -97,17 +91,6 @@ def find(model, answered, url, payee):
         if not private or (provider.id in CLOSED and OPEN not in name):
             return provider, sold
     return LOCAL if private else None
-
-
-def is_private(url):
-    """Return whether an address is on this machine or in a private network, as far as it says."""
-    host = (urlsplit(url).hostname or "").rstrip(".")
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith(PRIVATE)
-    address = getattr(address, "ipv4_mapped", None) or address
-    return not address.is_global
 
 
 def listed_address(url):
