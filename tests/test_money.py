@@ -260,7 +260,7 @@ def test_a_reply_of_ones_own_model_is_local_and_counts_as_nothing(client, replie
     page = parse(client.get(f"/chats/{chat.id}").text)
     receipt = page.select_one(".message__usage").get_text()
     assert receipt == "1,000 input tokens / 100 output tokens [local]"
-    assert "this machine or network" in page.select_one(".message__receipt").get_text()
+    assert "nobody is paid" in page.select_one(".message__receipt").get_text()
     assert "unknown" not in page.select_one("#messages").get_text()
     assert page.select_one(".chat__cost").get_text() == ""
     assert chat.cost is None
