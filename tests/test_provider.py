@@ -975,16 +975,6 @@ def test_a_senseless_retry_after_is_ignored(ask, provider, wait):
     assert ask().text == "Here now"
 
 
-@pytest.mark.parametrize("status", [400, 422])
-def test_a_provider_that_refuses_stream_options_is_asked_without(ask, provider, status):
-    refusal = wire.error("Extra inputs are not permitted: stream_options", param="stream_options")
-    provider.fails(status, refusal)
-    provider.says("Fine then").without_usage()
-    answer = ask()
-    assert (answer.text, answer.error) == ("Fine then", None)
-    assert ["stream_options" in request.json for request in provider.requests] == [True, False]
-
-
 # Stopping.
 
 
