@@ -234,3 +234,20 @@ def state(process):
 def with_exec(command):
     """Let the shell become the command, so that signals reach it."""
     return command if shlex.split(command)[0] == "exec" else f"exec {command}"
+
+
+def flask_db(url, folder, *words):
+    """Run `flask db …`; return (exit code, the last line that it said beside its log)."""
+    environment = os.environ | {
+        "DATABASE_URL": url,
+        "REDIS_URL": "redis://127.0.0.1:9/0",
+        "SECRET_KEY": "a secret for tests only",
+        "INSTANCE_PATH": str(folder),
+        "OPENAI_API_KEY": "sk-test",
+    }
+    command = [sys.executable, "-m", "flask", "--app", "app", "db", *words]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    said = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
+    return done.returncode, said[-1] if said else ""

@@ -64,6 +64,7 @@ class Reader:
         )
 
     def waits_for_the_end(self):
+        self.waits_for("document.readyState === 'complete'")  # with its styles
         wait_until(lambda: self.browser.run(GAP) < 2, 10, "the end of the page")
 
     @property

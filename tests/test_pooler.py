@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -17,7 +16,7 @@ from app import create_app
 from chattable import connections
 from models import Chat, db
 from tests.services import free_port, wait_until
-from tests.stack import ROOT
+from tests.stack import flask_db
 from tests.test_accounts import ADA
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements"
@@ -119,7 +118,7 @@ class PgBouncer:
         name = url.rpartition("/")[2]
         port_of_server = psycopg.conninfo.conninfo_to_dict(url)["port"]
         self.folder, port = Path(tempfile.mkdtemp(prefix="pgbouncer-")), free_port()
-        self.url = f"postgresql://postgres@127.0.0.1:{port}/{name}"
+        self.url = f"postgresql://pooled@127.0.0.1:{port}/{name}"
         file = self.folder / "pgbouncer.ini"
         file.write_text(
             f"[databases]\n{name} = user=postgres host=127.0.0.1 port={port_of_server}\n"
@@ -208,20 +207,3 @@ def test_a_replica_is_told_in_a_sentence(postgres_url, tmp_path):
         "DATABASE_URL: the database cannot be opened: "
         "cannot execute CREATE TABLE in a read-only transaction"
     )
-
-
-def flask_db(url, folder, *words):
-    """Run `flask db …`; return (exit code, the last line that it said beside its log)."""
-    environment = os.environ | {
-        "DATABASE_URL": url,
-        "REDIS_URL": "redis://127.0.0.1:9/0",
-        "SECRET_KEY": "a secret for tests only",
-        "INSTANCE_PATH": str(folder),
-        "OPENAI_API_KEY": "sk-test",
-    }
-    command = [sys.executable, "-m", "flask", "--app", "app", "db", *words]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    said = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
-    return done.returncode, said[-1] if said else ""
