@@ -202,11 +202,63 @@ def test_the_list_of_models_is_looked_for_there_too(provider):
 
 def test_what_is_wrong_where_the_api_is_is_told_of_that(provider):
     provider.serves_only_at("/litellm/v1")
-    provider.fails(401)
+    provider.fails(400, wire.error("maximum context length"))
     asker = Asker(f"http://127.0.0.1:{provider.port}/litellm")
-    assert "refused the API key" in asker.ask().error
+    assert "too long for the model" in asker.ask().error
     assert asker.ask().error is None
-    assert len(provider.astray) == 1
+    assert asker.ask().error is None
+    assert len(provider.astray) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, wire.error("no key")),
+        (403, "<html>Forbidden</html>"),
+        (500, wire.error("?")),
+        (200, "<!DOCTYPE html>Welcome"),
+        (200, ""),
+    ],
+)
+def test_one_stray_404_moves_no_address(provider, status, body):
+    provider.fails(404, "404 page not found")
+    provider.fails(status, body, headers={"x-should-retry": "false"})
+    asker = Asker(provider.url)
+    assert "nothing at this address" in asker.ask().error
+    assert asker.ask().error is None
+    asked = [request.path for request in provider.requests]
+    assert asked == [f"{path}/chat/completions" for path in ("/v1", "", "/v1")]
+
+
+def test_who_was_found_elsewhere_and_is_gone_is_asked_where_it_should_be(provider):
+    asker = Asker(f"http://127.0.0.1:{provider.port}")
+    for path in ("", "/v1", ""):
+        provider.serves_only_at(path)
+        assert [asker.ask().error for _ in range(2)] == [None, None]
+        assert len(provider.astray) == 1
+
+
+def test_a_list_that_is_elsewhere_moves_no_address(provider):
+    provider.serves_only_at("")
+    asker = Asker(provider.url)
+    assert asker.models() == sorted(provider.models)
+    provider.forget()
+    assert asker.ask().error is None
+    assert provider.requests[0].path == "/v1/chat/completions"
+
+
+def test_a_page_beside_the_address_is_no_list_of_models(provider, monkeypatch):
+    def answer(connection, request):
+        at_v1 = request.path.startswith("/v1")
+        page = b"" if at_v1 else b"<html>app</html>"
+        head = wire.http_head(404 if at_v1 else 200, {"content-length": len(page)})
+        connection.send(head + page)
+
+    monkeypatch.setattr(provider, "_list_models", answer)
+    asker = Asker(provider.url)
+    assert "nothing at this address" in asker.models()
+    assert asker.ask().error is None
+    assert provider.requests[0].path == "/v1/chat/completions"
 
 
 def test_a_name_and_a_password_are_sent_where_there_is_no_key(provider):

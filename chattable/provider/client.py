@@ -7,8 +7,9 @@ import logging
 import re
 import ssl
 from base64 import b64encode
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property, partial
+from itertools import chain
 from threading import Timer
 
 import httpx2
@@ -49,6 +50,10 @@ THINKING = 5
 MOST, MOST_OF_LIST = 2**28, 2**24
 # OpenSSL's words for bytes that are no TLS.
 NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+# With these a provider says something of a request that it has read.
+ABOUT_REQUESTS = (400, 404, 413, 422)
+# What comes of asking where no provider is.
+UNFIT = (openai.APIConnectionError, httpx2.HTTPError, NotUnderstood, TooMuch, ValueError)
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +77,8 @@ class Provider:
         # Longer than a completion waits.
         self._silence = config["READ_TIMEOUT"] * THINKING + 10
         self._pool = Pool(self._url)
+        # Who answered beside the address, where nothing was at it.
+        self._found = None
 
     def line(self, most=MOST):
         """Return a `Line` to ask on, which any thread may cut; no answer is longer than `most`."""
@@ -105,45 +112,73 @@ class Provider:
         return {"Authorization": f"Basic {encoded}"}
 
     def _find(self, ask, model=None):
-        """Return what `ask(client)` does: where nothing is at the address, what is beside it."""
+        """Return what `ask(client, known)` does: at the address, or beside it if nothing is there.
+
+        Of what is said beside it only a word on the request counts: who is asked for what it does
+        not know, as a gateway in a restart is, may want a key or show a page.
+        """
+        first = self._found or self._client
         try:
-            return ask(self._client)
+            return ask(first, True)
         except openai.APIStatusError as refusal:
             if not is_nowhere(refusal, model):
                 raise
-            for url in elsewhere(self._url):
-                other = self._client.with_options(base_url=bare(httpx2.URL(url)))
+            for client in self._clients:
                 try:
-                    answer = ask(other)
+                    if client is not first:
+                        return ask(client, False)
                 except openai.APIStatusError as answered:
-                    if is_nowhere(answered, model):
-                        continue
-                    self._client = other
-                    raise
-                self._client = other
-                return answer
+                    if answered.status_code in ABOUT_REQUESTS and not is_nowhere(answered, model):
+                        raise
+                except UNFIT:
+                    continue
             raise
 
+    @cached_property
+    def _clients(self):
+        others = (httpx2.URL(url) for url in elsewhere(self._url))
+        beside = (self._client.with_options(base_url=bare(url)) for url in others)
+        return [self._client, *beside]
+
+    @contextmanager
     def complete(self, line, data):
-        """Return the open response to a completion's request; `explain` explains what it raises.
+        """Open a completion: what arrives of its answer (bytes); `explain` explains what it raises.
 
         The SDK's `create` would check every message of the conversation against its types: 0.24 ms
         each, 48 ms for 200 of them.
         """
         asking_on.set(line)
-        path = "/chat/completions"
-        return self._find(
-            lambda client: client.post(path, cast_to=httpx2.Response, body=data, stream=True),
-            data["model"],
-        )
+        with ExitStack() as opened:
+
+            def ask(client, known):
+                path, kind = "/chat/completions", httpx2.Response
+                response = client.post(path, cast_to=kind, body=data, stream=True)
+                pieces = opened.enter_context(closing(response)).iter_bytes()
+                return pieces if known else self._found_at(client, pieces)
+
+            yield self._find(ask, data["model"])
+
+    def _found_at(self, client, pieces):
+        """Return the pieces of an answer, if it is no page, from where nobody was asked before."""
+        begun = next(pieces, b"").lstrip()
+        if not begun or begun.startswith(b"<"):
+            raise NotUnderstood
+        return self._moving(client, chain([begun], pieces))
+
+    def _moving(self, client, pieces):
+        for piece in pieces:
+            if b'"choices"' in piece:
+                # From now on it is asked first: one stray 404 moves nobody.
+                self._found = client
+            yield piece
 
     def models(self, line):
-        """Return the body (bytes) of the list of models, like `complete`.
+        """Return the list of models, decoded, like `complete`; who lists them may answer nothing.
 
         Some providers list them in a form of their own, which the SDK does not take.
         """
         asking_on.set(line)
-        return self._find(lambda client: client.models.with_raw_response.list()).content
+        return self._find(lambda client, _: decode(client.models.with_raw_response.list().content))
 
     @property
     def only_model(self):
@@ -168,7 +203,7 @@ def list_models() -> list[str]:
     line = provider.line(MOST_OF_LIST)
     try:
         with deadline(line, MODELS_TIMEOUT):
-            listed = decode(provider.models(line))
+            listed = provider.models(line)
     except UnicodeEncodeError as error:
         raise explain(error, None) from error
     except ValueError as error:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Self
 
 import openai
@@ -210,9 +209,9 @@ class Completion:
         return self._shortened
 
     def _receive(self):
-        with closing(self._provider.complete(self._line, self._request())) as response:
+        with self._provider.complete(self._line, self._request()) as pieces:
             self._heard_at = time.monotonic()
-            self._collect(response.iter_bytes())
+            self._collect(pieces)
 
     def _collect(self, pieces):
         """Take what has arrived, wake the caller, sleep a tick: batching comes for free."""
