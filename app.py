@@ -34,7 +34,7 @@ from chattable.branches import LATEST
 from chattable.templating import digest
 from models import Chat, Message, db, opening_words
 from pages import accounts, choice, errors, health, looks, search, security, sidebar, words
-from pages.choice import available_models, default_model, remember_model
+from pages.choice import available_models, default_model, meant, refuse, remember_model
 from pages.errors import EXPIRED, REDIS_AWAY, problem
 from pages.settings import (
     gather_settings,
@@ -295,9 +295,9 @@ def read_draft():
         return None, "Write a message first."
     if len(content) > limit:
         return None, f"This message has {len(content):,} characters; {limit:,} is the most."
-    model = request.form.get("model") or default_model()
-    if model not in available_models():
-        return None, f"The model “{model[:80]}” is not available here. Pick another one."
+    picked = request.form.get("model", "")
+    if not (model := meant(picked)):
+        return None, f"The model “{picked[:80]}” is not available here. Pick another one."
     client_id = normal_uuid(request.form.get("client_id"))
     if not client_id:
         return None, EXPIRED
@@ -315,7 +315,7 @@ def normal_uuid(value):
 def refuse_draft(template, sentence, status, chat=None):
     """Say what is wrong with a draft; whoever has no JavaScript gets the text back, too."""
     if request.headers.get("HX-Request"):
-        return problem(sentence, status)
+        return refuse(sentence, status)
     context = {"error": sentence, "form": request.form}
     if chat:
         return show_page(chat, **context), status
@@ -353,11 +353,11 @@ def stop_message(message_id):
 def retry_message(message_id):
     """Ask for another version of a reply, from the model picked on the page or the same one."""
     message = current_user.message_or_404(message_id)
-    model = request.form.get("model") or message.model
+    model = meant(request.form.get("model") or message.model)
     if not message.retryable:
         return problem("Only a reply that has ended can be asked for again.", 409)
-    if model not in available_models():
-        return problem("That model is not available any more. Pick another one.", 422)
+    if not model:
+        return refuse("That model is not available any more. Pick another one.", 422)
     # What is asked for twice at once is the same version.
     versions = max(len(message.versions), 1)
     token = jobs.retry_token(message.id, versions)
@@ -402,7 +402,7 @@ def edit_message(message_id):
 
 def refuse_edit(message, sentence, status):
     if request.headers.get("HX-Request"):
-        return problem(sentence, status)
+        return refuse(sentence, status)
     return show_edit(message, request.form.get("content", ""), sentence), status
 
 

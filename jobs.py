@@ -5,6 +5,7 @@ The parts are `chattable.answers`, which does it once however often a job runs, 
 """
 
 import logging
+import time
 from contextlib import suppress
 
 from flask import Flask, current_app
@@ -23,6 +24,8 @@ TITLE = (
 )
 # Characters of each of the two messages.
 TOLD = 2_000
+# Seconds. So long a message waits for the names of models, and so often it looks.
+LISTED_BY, LOOK = 10, 0.1
 # The queue that all installs shared before they had names.
 SHARED_QUEUE = "replies"
 
@@ -33,14 +36,14 @@ def create_message_and_stream(
     chat_id: int, content: str, model: str, client_id: str, after: int | None = None
 ) -> None:
     """Save a person's message, then stream the reply to everyone watching."""
-    say_and_answer(chat_id, content, model, client_id, after)
+    say_and_answer(chat_id, content, named(model), client_id, after)
     improve_title(chat_id)
 
 
 def retry_reply(chat_id: int, message_id: int, model: str, versions: int = 1) -> None:
     """Ask for another version of a reply, of which there are so many."""
     with turn(chat_id, retry_token(message_id, versions)) as begun:
-        add_version(begun, chat_id, message_id, model, versions)
+        add_version(begun, chat_id, message_id, named(model), versions)
     improve_title(chat_id)
 
 
@@ -52,6 +55,19 @@ def add_version(begun, chat_id, message_id, model, versions):
     if chat is None or reply is None:
         return note_deletion(chat_id)
     answer_once(chat, model, to=chat.parent_of(reply), beyond=versions)
+
+
+def named(model):
+    """Return a model's name: the first there is, for who wrote before the provider listed any."""
+    if model != provider.UNNAMED:
+        return model
+    until, names = time.monotonic() + LISTED_BY, current_app.config["MODELS"]
+    while not names and time.monotonic() < until:
+        names, _ = live.heard_models()
+        if names is not None:
+            break
+        time.sleep(LOOK)
+    return model if not names or model in names else names[0]
 
 
 def improve_title(chat_id: int) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 
 from redis.exceptions import RedisError
 
@@ -86,9 +87,15 @@ def keep_models(app):
 
     def fetch():
         with app.app_context():
-            live.keep_models(provider.list_models())
+            try:
+                live.keep_models(provider.list_models())
+            except provider.ProviderError as error:
+                live.keep_trouble(str(error))
+                raise
         time.sleep(MODELS_REFRESH)
 
+    with app.app_context(), suppress(RedisError):
+        live.forget_trouble()  # a worker before this one may have had another key
     keep_doing("listing the provider's models", fetch, MODELS_RETRY)
 
 

@@ -405,18 +405,20 @@ def enter(app):
 
 
 NONE_LISTED = "The provider has listed no models. Set MODELS"
+NOT_ASKED = "Asking the provider for its models…"
 
 
-@pytest.mark.parametrize("listed", [None, []])
-def test_of_another_provider_that_lists_none_no_model_of_openais_is_offered(offered, listed):
+@pytest.mark.parametrize(("listed", "told"), [(None, NOT_ASKED), ([], NONE_LISTED)])
+def test_of_another_provider_that_lists_none_no_model_of_openais_is_offered(offered, listed, told):
     names, page = offered("http://localhost:11434/v1", listed)
     assert names == [UNNAMED]
-    assert NONE_LISTED in page
+    assert [said for said in (NOT_ASKED, NONE_LISTED) if said in page] == [told]
 
 
 def test_what_another_provider_listed_before_is_not_offered(offered):
-    names, _ = offered("http://localhost:11434/v1", ["gpt-4o"], at="https://api.openai.com/v1")
+    names, page = offered("http://localhost:11434/v1", ["gpt-4o"], at="https://api.openai.com/v1")
     assert names == [UNNAMED]
+    assert NOT_ASKED in page
 
 
 @pytest.mark.parametrize(

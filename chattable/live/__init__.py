@@ -5,7 +5,13 @@ from chattable.live.broadcast import (
     broadcast_deletion,
     broadcast_message,
 )
-from chattable.live.catalog import keep_models, known_models
+from chattable.live.catalog import (
+    forget_trouble,
+    heard_models,
+    keep_models,
+    keep_trouble,
+    known_models,
+)
 from chattable.live.connection import CONNECTIONS, check_writing, redis
 from chattable.live.frames import ANEW, listed_frame, render, since_frame, unsent_frame
 from chattable.live.keys import (
@@ -67,10 +73,13 @@ __all__ = [
     "end_turn",
     "ending",
     "follow",
+    "forget_trouble",
     "give_updates",
+    "heard_models",
     "init_app",
     "install",
     "keep_models",
+    "keep_trouble",
     "known_models",
     "latest_number",
     "lease",
