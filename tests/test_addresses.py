@@ -256,7 +256,7 @@ def test_a_page_beside_the_address_is_no_list_of_models(provider, monkeypatch):
 
     monkeypatch.setattr(provider, "_list_models", answer)
     asker = Asker(provider.url)
-    assert "nothing at this address" in asker.models()
+    assert "no list of models at this address" in asker.models()
     assert asker.ask().error is None
     assert provider.requests[0].path == "/v1/chat/completions"
 

@@ -7,11 +7,11 @@ import pytest
 from playwright.sync_api import expect
 
 import jobs
-from chattable import live, queue
-from chattable.provider import UNNAMED
+from chattable import keepers, live, queue
+from chattable.provider import UNNAMED, ProviderError
 from tests.page import parse
 from tests.patience import patient
-from tests.test_addresses import NOT_ASKED, enter
+from tests.test_addresses import NONE_LISTED, NOT_ASKED, enter
 from tests.test_browser import Person
 
 HTMX = {"HX-Request": "true"}
@@ -45,6 +45,19 @@ def test_what_could_not_be_asked_hides_no_list_that_was_heard_before(unnamed):
     live.keep_trouble("The provider is away.")
     live.forget_trouble()
     assert live.heard_models() == (["qwen"], None)
+
+
+def test_a_provider_that_cannot_be_reached_is_told_as_such(make_app, monkeypatch, caplog):
+    app = make_app(MODELS="", OPENAI_BASE_URL="http://ada:s3cret@provider.invalid/v1")
+    monkeypatch.setattr(keepers, "keep_doing", lambda _what, step, _pause: step())
+    with pytest.raises(ProviderError):
+        keepers.keep_models(app)
+    page = enter(app).get("/chats/new").text
+    assert "The provider could not be reached" in page
+    assert NONE_LISTED not in page
+    assert "the list of models failed" in caplog.text
+    assert "at provider.invalid:80: its name is unknown" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 def test_a_new_worker_forgets_why_the_one_before_knew_no_models(unnamed):

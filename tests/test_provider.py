@@ -856,16 +856,19 @@ def test_a_refused_request_costs_nothing(chat, provider):
     assert (message.input_cost, message.output_cost) == (None, None)
 
 
-def test_a_provider_nobody_listens_at_cannot_be_reached(ask):
+def test_a_provider_nobody_listens_at_cannot_be_reached(ask, caplog):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    answer = ask(OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")
+    answer = ask(OPENAI_BASE_URL=f"http://ada:s3cret@127.0.0.1:{port}/v1?key=s3cret")
     assert answer.error == "The provider could not be reached. Try again in a moment."
+    assert f"at 127.0.0.1:{port}: it refused the connection" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
-def test_a_provider_whose_name_nobody_knows_cannot_be_reached(ask):
-    told = ask(OPENAI_BASE_URL="http://provider.invalid/v1").error
+def test_a_provider_whose_name_nobody_knows_cannot_be_reached(ask, caplog):
+    told = ask(OPENAI_BASE_URL="https://provider.invalid/v1").error
     assert told == "The provider could not be reached. Try again in a moment."
+    assert "at provider.invalid:443: its name is unknown" in caplog.text
 
 
 @pytest.mark.parametrize(("key", "sent"), [(None, "none"), (" ", "none"), (" sk-1\n", "sk-1")])

@@ -5,6 +5,7 @@ It takes half a second to import, and 25 MB: none of it is, until somebody asks.
 
 import logging
 import re
+import socket
 import ssl
 from base64 import b64encode
 from contextlib import ExitStack, closing, contextmanager
@@ -54,6 +55,12 @@ NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_L
 ABOUT_REQUESTS = (400, 404, 413, 422)
 # What comes of asking where no provider is.
 UNFIT = (openai.APIConnectionError, httpx2.HTTPError, NotUnderstood, TooMuch, ValueError)
+CAUSES = {
+    socket.gaierror: "its name is unknown",
+    ConnectionRefusedError: "it refused the connection",
+    TimeoutError: "it took too long",
+    ConnectionError: "it broke off the connection",
+}
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +242,8 @@ def explain(error, model):
         return error
     if isinstance(error, openai.APIStatusError):
         return explain_body(body_of(error.response), error.status_code, model)
-    log.warning("model %s failed: %s", model, type(error).__name__)
+    what = f"model {model}" if model else "the list of models"
+    log.warning("%s failed: %s%s", what, type(error).__name__, whereabouts(error))
     match error:
         case openai.APITimeoutError() | httpx2.TimeoutException():
             return ProviderError(TOO_LATE)
@@ -254,6 +262,20 @@ def explain(error, model):
         case httpx2.HTTPError():
             return ProviderError(BROKEN_OFF)
     raise error
+
+
+def whereabouts(error):
+    """Return for the log at which host and port nobody was reached, and why; no more of a URL."""
+    if not isinstance(error, openai.APIConnectionError):
+        return ""
+    cause: BaseException = error
+    # What a proxy says is not the provider's.
+    while cause.__cause__ and not isinstance(cause, httpx2.ProxyError):
+        cause = cause.__cause__
+    url = error.request.url
+    why = next((words for kind, words in CAUSES.items() if isinstance(cause, kind)), None)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    return f" at {url.host}:{port}: {why or type(cause).__name__}"
 
 
 def tls_hint(error):

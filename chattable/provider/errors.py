@@ -15,6 +15,10 @@ MOVED = "The provider has moved. Check OPENAI_BASE_URL, which may have to begin 
 A_PAGE = "This address answers with a web page, not as a provider does. Check OPENAI_BASE_URL."
 NOT_SENT = "The request cannot be sent as it is. Check the settings that begin with OPENAI_."
 NOWHERE = "The provider has nothing at this address. Check OPENAI_BASE_URL, then try again."
+NO_LIST = (
+    "The provider has no list of models at this address: set MODELS to those it has, or check"
+    " OPENAI_BASE_URL."
+)
 NOT_UNDERSTOOD = "The provider's answer could not be understood. Try again."
 TOO_MANY = "The provider is receiving too many requests. Wait a moment, then try again."
 TOO_MUCH = "The provider sent more than any reply has. What came before is kept. Try again."
@@ -158,7 +162,7 @@ def sentence(status, words, model):
         if fits(kind, status, words):
             return kind[2]
     if is_nowhere(status, words, model):
-        return NOWHERE
+        return NOWHERE if model else NO_LIST
     if model == UNNAMED and status in (400, 403, 404, 422):
         return NAME_IT
     if status == 404 or model and any(sign in words for sign in UNKNOWN_MODEL):
