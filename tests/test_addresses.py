@@ -317,6 +317,11 @@ UNKNOWN = [
     (404, wire.error(f"No endpoints found for {MODEL}.", code=404)),
     (404, wire.error("models/x is not found for API version v1main", code=404)),
     (404, {"code": "Some requested entity was not found", "error": "The model x does not exist"}),
+    (404, wire.error("Requested entity was not found.", code=404)),
+    (404, {"detail": "Function abc: Not found for account"}),
+    (404, wire.error("Engine not found")),
+    (404, {"detail": "No provider for it"}),
+    (404, {"detail": f"No {MODEL}"}),
     (404, wire.error("Not found the model x or Permission denied", "resource_not_found_error")),
     (400, {"error": {"code": "1211", "message": "模型不存在，请检查模型代码。"}}),
     (400, {"code": 20012, "message": "Model does not exist. Please check it carefully."}),
@@ -336,6 +341,28 @@ def test_an_address_with_nothing_at_it_is_no_unknown_model(provider, status, bod
     provider.fails(status, body, times=2)
     assert sentence in Asker(provider.url).ask().error
     assert len(provider.requests) == (2 if "address" in sentence and status != 200 else 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "known"),
+    [
+        ("found", "Not found", False),
+        ("found", "found: not found", True),
+        ("not", "Not Found", False),
+        ("o1", "Nothing to see in 2o1", False),
+        ("route", "That router knows nothing", False),
+        ("qwen", "Nobody serves qwen", True),
+        ("qwen", "Nobody serves qwen-max", False),
+        ("meta/llama", "Nobody serves meta/llama.", True),
+    ],
+)
+def test_a_models_name_is_a_word_of_its_own(provider, model, words, known):
+    provider.fails(404, wire.error(words), times=2)
+    told = Asker(provider.url).ask(model=model).error
+    assert ("does not know the model" in told, "nothing at this address" in told) == (
+        known,
+        not known,
+    )
 
 
 def test_a_provider_that_has_moved_is_told_as_such(provider):

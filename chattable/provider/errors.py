@@ -1,6 +1,7 @@
 """What goes wrong at a provider, and the sentence that a person reads about it."""
 
 import logging
+import re
 
 from chattable.provider.dialect import fields, plain
 
@@ -97,7 +98,12 @@ NO_ROUTE = (
     *("cannot post", "cannot get", "resource not found", "no static resource", "/chat/completions"),
 )
 TLS_PORT = ("http request was sent to https port", "http request to an https server")
-A_MODEL = ("model", "模型", "deployment", "no endpoints found", "no allowed providers")
+A_MODEL = (
+    *("model", "模型", "deployment", "no endpoints found", "no allowed providers"),
+    *("entity was not found", "engine not found", "no provider for", "not found for account"),
+)
+# Shorter names of models are found in any words.
+SHORTEST = 4
 
 # Asked for where nobody knows a name: who serves a single model takes any.
 UNNAMED = "default"
@@ -131,6 +137,7 @@ def what_went_wrong(body, status):
     code = str(told.get("code"))
     status = status or (int(code) if code in HTTP_ERRORS else None)
     parts = [told.get(key) for key in ("code", "type", "message")] + [fields(body).get("message")]
+    parts.append(plain(fields(body).get("detail")))
     return status, " ".join(str(part) for part in parts if part).lower()
 
 
@@ -143,8 +150,16 @@ def tells_nowhere(status, body, model):
 def is_nowhere(status, words, model):
     if any(sign in words for sign in NO_ROUTE):
         return status in (None, 404, 405)
-    signs = (*A_MODEL, str(model).lower()) if model else ()
-    return status == 405 or status == 404 and not any(sign in words for sign in signs)
+    return status == 405 or status == 404 and not tells_of(model, words)
+
+
+def tells_of(model, words):
+    """Return whether the words of a 404 are about a model, by its name or without."""
+    if not model or any(sign in words for sign in A_MODEL):
+        return bool(model)
+    name = str(model).lower()
+    said = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
+    return len(name) >= SHORTEST and bool(re.search(said, words.replace("not found", "", 1)))
 
 
 def tells_too_long(status, words):
