@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from chattable.provider.window import refused
 from tests import wire
 from tests.asking import Asker
 
@@ -14,6 +15,7 @@ def environment(monkeypatch):
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0)
 
 
+BOTH = ["stream", "stream_options"]
 EXTRA = {"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs"}
 OPTIONS = [
     (400, wire.error("Unrecognized request argument supplied: stream_options")),
@@ -34,6 +36,50 @@ OPTIONS = [
 ]
 
 
+# What a person may write about, and an error then quotes.
+QUOTED = [
+    "Safari does not support streaming, why?",
+    'Is it `stream_options`,\nor "include_usage"?',
+    "这个模型不支持流式输出吗？",
+    "Why does it say that the system role is not supported?",
+    "What is a maximum context length of 300 tokens?",
+]
+
+
+def quoting(words):
+    """Return the errors that quote these words: (status, body), None for one in a stream."""
+    messages = [{"role": "user", "content": words}]
+    asked = {"model": "m", "messages": messages, "stream_options": {"include_usage": True}}
+    detail = {"type": "too_long", "loc": ["body", "messages", 0, "content"], "msg": "flagged"}
+    return [
+        (400, wire.error(f"flagged: {words}", code="content_filter")),
+        (400, wire.error(f"flagged: {words[:-2]}...", code="content_filter")),
+        (400, wire.error(json.dumps(wire.error(f"flagged: {words}")))),
+        (422, {"detail": [detail | {"input": asked}]}),
+        (422, wire.error(str([detail | {"input": asked}]))),
+        (422, wire.error(f"1 validation error\nmessages: flagged [input_value={asked}")),
+        (500, wire.error(f"crashed at: {words}")),
+        (None, wire.error(f"lost while asking: {words}")),
+    ]
+
+
+@pytest.mark.parametrize("words", QUOTED)
+def test_a_persons_own_words_refuse_nothing(provider, words):
+    asker = Asker(provider.url, PRICES={}, CONTEXT_WINDOW={})
+    for status, body in quoting(words):
+        times = 3 if status == 500 else 1
+        if status:
+            provider.fails(status, body, times=times)
+        else:
+            provider.sends_raw([wire.event(body)])
+        assert asker.ask("An earlier one", ("assistant", "Yes"), words).error, (status, body)
+        assert asker.ask(("system", "Be brief."), "Hello").error is None
+    with asker.app.app_context():
+        assert refused() == {}
+    assert parts(provider) == [["stream", "stream_options"]] * 18
+    assert [said[0] for said in told(provider.requests[-1])] == ["system", "user"]
+
+
 def parts(provider):
     return [
         [name for name in ("stream", "stream_options") if name in request.json]
@@ -47,12 +93,20 @@ def test_stream_options_may_be_refused_in_any_words(provider, status, body):
     provider.fails(status, body, times=3 if status >= 500 else 1)
     provider.says("Fine then").without_usage()
     assert asker.ask().text == "Fine then"
-    tries = len(provider.requests) - 1
-    # From now on it is asked rightly at once; other models are asked as ever.
+    assert parts(provider)[-2:] == [BOTH, ["stream"]]
+    # From now on it is asked rightly at once, unless that was an accident; other models as ever.
     assert asker.ask().error is None
     assert asker.ask(model="another").error is None
-    both = ["stream", "stream_options"]
-    assert parts(provider) == [*[both] * tries, ["stream"], ["stream"], both]
+    assert parts(provider)[-2:] == [BOTH if status == 500 else ["stream"], BOTH]
+
+
+def test_what_was_refused_is_tried_again_some_day(provider, monkeypatch):
+    monkeypatch.setattr("chattable.provider.refusals.REMEMBERED", 0)
+    asker = Asker(provider.url)
+    provider.fails(*OPTIONS[0])
+    assert asker.ask().error is None
+    assert asker.ask().error is None
+    assert parts(provider) == [BOTH, ["stream"], BOTH]
 
 
 SYSTEM = [
@@ -82,7 +136,8 @@ def test_the_systems_words_are_told_as_the_persons_where_there_is_no_system(prov
     provider.fails(status, body, times=3 if status >= 500 else 1)
     assert asker.ask(*TOLD).error is None
     assert asker.ask(*TOLD).error is None
-    assert [told(request) for request in provider.requests[-3:]] == [TOLD, FOLDED, FOLDED]
+    after = TOLD if status == 500 else FOLDED
+    assert [told(request) for request in provider.requests[-3:]] == [TOLD, FOLDED, after]
     assert all("stream_options" in request.json for request in provider.requests)
 
 

@@ -129,6 +129,12 @@ class EventReader:
         return {"error": event} if failed and "error" not in fields(event) else event
 
 
+def read_events(data):
+    """Return the events of a stream's beginning, or of a body that was not streamed."""
+    reader = EventReader()
+    return [*reader.feed(data), *reader.close()]
+
+
 def decode(data):
     """Return what JSON bytes say. Raises ValueError."""
     try:

@@ -20,7 +20,7 @@ LIMIT = re.compile(
     r"""(?: maximum\ (?:context|prompt|model)\ length(?:\ is|\ of|:)?
           | context\ (?:length|window|size)\ of(?:\ only)? | available\ context\ size
           | limit\ (?:of|is) | token\ limit: | tokens\ allowed | cannot\ exceed | have\ less\ than
-          | must\ be\ <= | (?:tokens|\d)\ > | "n_ctx":
+          | must\ be\ <= | (?:tokens|\d)\ > | n_ctx"?:
         ) \s* \(? (NUMBER) (?![\d_]|[.,]\d|\ ?[km]\b) | (NUMBER) \ maximum\ context\ length
     """.replace("NUMBER", NUMBER),
     re.VERBOSE,

@@ -4,12 +4,30 @@ Only `stream` comes in here. Of what providers may refuse, a request has `stream
 and messages of the role `system`; limits and temperatures are never sent.
 """
 
+import os
 import re
+import time
+from contextlib import suppress
 
 from flask import current_app
 
+from chattable.provider.dialect import decode
 from chattable.provider.window import Told
 
+# Where an error says what is wrong. Elsewhere, as in `input`, it may quote all of a request.
+WHERE = ("error", "errors", "detail", "details", "metadata", "raw", "innererror", "fieldviolations")
+WHAT = (
+    *("message", "msg", "error_msg", "errormessage", "reason", "description", "title"),
+    *("type", "code", "param", "loc", "field", "n_ctx"),
+)
+# What a text does not tell apart from what it quotes behind it.
+INPUT = re.compile(r"""(["']input["']\s*:|\binput_value=).*""", re.DOTALL)
+# Errors in errors.
+DEEPEST = 10
+# Characters of an error that are looked at, and with which a quotation begins.
+MOST_WORDS, BEGINNING = 2**14, 10
+# Bytes. Words as short as a name of ours are not taken for a quotation.
+SHORT = len("stream_options")
 # A word that we sent, and what tells that it is the trouble.
 OPTIONS = ("stream_options", "streamoptions", "include_usage", "includeusage")
 NO_STREAM = re.compile(
@@ -17,7 +35,7 @@ NO_STREAM = re.compile(
     r"|(does not|doesn't|not) support (stream|streaming)\b|streaming (is )?(not |un)supported"
     r"|不支持流式"
 )
-SYSTEM = ("system", "developer instruction", "roles must alternate", "系统")
+SYSTEM = ("system", "developer instruction", "roles must alternate", "should be user", "系统")
 REFUSED = (
     *("not support", "n't support", "unsupported", "not enabled", "not allowed", "not permitted"),
     *("invalid", "unexpected", "unknown", "unrecognized", "should be", "must be", "must alternate"),
@@ -32,16 +50,64 @@ TOO_MUCH = re.compile(
 # The statuses of such a refusal; None is that of an error in an answer that has begun. A template
 # that raises for a role is a 500 of its server.
 STATUSES = (None, 400, 422, 500, 501)
+# Of these a refusal is remembered, for so long (s): the others may be an accident.
+LASTING = (400, 422, 501)
+REMEMBERED = 3600
+PARTS = ("stream_options", "stream", "system")
 
 
-def parts_refused() -> dict[str, frozenset]:
-    """Return {model: parts of a request that it is asked without}, as learnt in this process."""
+def parts_refused() -> dict[tuple[str, str], float]:
+    """Return {(model, part of a request): the moment it was refused}, as learnt in this process."""
     return current_app.extensions["chattable_provider"].setdefault("without", {})
+
+
+def still_refused(learnt, model):
+    """Return the parts that a model is asked without."""
+    since = time.monotonic() - REMEMBERED
+    return frozenset(part for part in PARTS if learnt.get((model, part), since) > since)
+
+
+def words_of(body, messages):
+    """Return what an error (JSON decoded, or its text) says, without what it quotes of messages.
+
+    In lower case, without quotation marks, a line for each "name: value".
+    """
+    lines = "\n".join(f"{name}: {value}" for name, value in told("message", body))
+    return without_quotations(bare(lines[:MOST_WORDS]), messages)
+
+
+def told(name, value, depth=0):
+    """Yield (name, text) of all that an error says of what is wrong."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        # What somebody behind them has said.
+        with suppress(ValueError):
+            value = decode(value.encode())
+    if isinstance(value, dict | list):
+        inside = value.items() if isinstance(value, dict) else ((name, each) for each in value)
+        for key, each in inside:
+            if depth < DEEPEST and key.lower() in WHERE + WHAT:
+                yield from told("message" if key.lower() in WHERE else key, each, depth + 1)
+    elif value is not None:
+        yield name, INPUT.sub("", str(value))
+
+
+def bare(text):
+    text = re.sub(r"\\u([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), text.lower())
+    return re.sub(r"""[\\"']""", "", re.sub(r"\\[nrt]", "\n", text))
+
+
+def without_quotations(words, messages):
+    """Return words without the lines of messages, as far as each is quoted from its beginning."""
+    for line in {line for each in messages for line in bare(each["content"]).splitlines()}:
+        line = line.strip()
+        while len(line.encode()) > SHORT and (at := words.find(line[:BEGINNING])) >= 0:
+            quoted = os.path.commonprefix([words[at:], line])
+            words = f"{words[:at]} {words[at + len(quoted) :]}"
+    return words
 
 
 def refused_part(status, words, request):
     """Return which part of a request (a dict) a provider refuses with these words, or None."""
-    words = re.sub(r"\\u([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), words.lower())
     if status not in STATUSES:
         return None
     if "stream_options" in request and any(word in words for word in OPTIONS):

@@ -11,7 +11,7 @@ from typing import Self
 import openai
 from flask import current_app
 
-from chattable.provider.client import THINKING, current, explain
+from chattable.provider.client import THINKING, body_of, current, explain
 from chattable.provider.dialect import (
     EventReader,
     TextJoiner,
@@ -19,6 +19,7 @@ from chattable.provider.dialect import (
     fields,
     first_choice,
     plain,
+    read_events,
     reasoning,
     whole_characters,
 )
@@ -31,7 +32,14 @@ from chattable.provider.errors import (
     explain_body,
 )
 from chattable.provider.overflow import shorten
-from chattable.provider.refusals import build_request, parts_refused, refused_part
+from chattable.provider.refusals import (
+    LASTING,
+    build_request,
+    parts_refused,
+    refused_part,
+    still_refused,
+    words_of,
+)
 from chattable.provider.thoughts import ThoughtReader
 from chattable.provider.usage import Usage, estimate_prompt, estimate_tokens, read_usage
 from chattable.provider.window import Told, refused
@@ -103,7 +111,8 @@ class Completion:
         self._windows = refused()
         self._length = 0
         self._learnt = parts_refused()
-        self._without = self._learnt.get(model, frozenset())
+        self._without = still_refused(self._learnt, model)
+        self._refused: set[str] = set()
         self._read_timeout = current_app.config["READ_TIMEOUT"]
         self._provider = current()
         self._line = self._provider.line()
@@ -177,13 +186,14 @@ class Completion:
             try:
                 return self._receive()
             except openai.APIStatusError as refusal:
-                if not self._asks_again(refusal.status_code, refusal.response.text):
+                if not self._asks_again(refusal.status_code, body_of(refusal.response)):
                     raise
             except AskAgain:
                 pass
 
-    def _asks_again(self, status, words):
-        """Ask for less from now on if a provider's words want it and nothing has come of it yet."""
+    def _asks_again(self, status, body):
+        """Ask for less from now on if an error's words want it and nothing has come of it yet."""
+        words = words_of(body, self._request()["messages"])
         return self._shortens(status, words) or self._does_without(status, words)
 
     def _does_without(self, status, words):
@@ -191,12 +201,12 @@ class Completion:
         if self.stopped or part is None:
             return False
         self._without |= {part}
+        self._refused |= {part} if status in LASTING else set()
         return True
 
     def _learn(self):
         """Let the next request be right at once, where this one was in the end."""
-        if self._without:
-            self._learnt[self.model] = self._without
+        self._learnt |= {(self.model, part): time.monotonic() for part in self._refused}
 
     def _request(self):
         return build_request(self.model, self.told.messages, self._without)
@@ -221,11 +231,7 @@ class Completion:
                 answered = True
                 self._learn()
             # Some servers begin an answer before they look how long the question is.
-            if (
-                not answered
-                and b"error" in piece
-                and self._asks_again(None, piece.decode(errors="replace"))
-            ):
+            if not answered and b"error" in piece and self._asks_again(None, read_events(piece)):
                 raise AskAgain
             self._chunks.append(piece)
             self._heard_at = time.monotonic()
