@@ -7,6 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
+from chattable.provider import Completion
 from tests import wire
 from tests.asking import Asker
 
@@ -57,6 +58,21 @@ def test_a_stream_is_unpacked_no_further_than_anybody_reads(provider, monkeypatc
     headers, body = packed(b": ping\n" * 2 * MEGABYTE)
     provider.fails(200, body, headers)
     assert Asker(provider.url).ask().error.startswith("The provider sent more than any reply has.")
+
+
+def test_nor_to_many_times_what_has_arrived(provider):
+    headers, body = packed(b": ping\n" * 2 * MEGABYTE)
+    provider.fails(200, body, headers)
+    assert Asker(provider.url).ask().error.startswith("The provider sent more than any reply has.")
+
+
+def test_what_nobody_takes_waits_at_the_provider(provider):
+    provider.sends_raw([b": ping\n" * 2**17] * 40 + [said("Hi"), wire.DONE])
+    asker = Asker(provider.url)
+    with asker.app.app_context(), Completion("m", [{"role": "user", "content": "Hi"}]) as asked:
+        time.sleep(1)
+        assert provider.requests[0].answered_at is None
+        assert "".join(asked) == "Hi"
 
 
 def test_nor_is_an_error(provider):

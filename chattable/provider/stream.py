@@ -51,6 +51,8 @@ TICK_EACH = 0.0005
 MANY = 100
 # Seconds. While nothing arrives, the caller gets to look around this often.
 IDLE = 0.1
+# Bytes that may lie unread here, while the provider waits; and how long (s) until the next look.
+MOST_UNREAD, BREATH = 2**20, 0.01
 # Once the model has finished, only its usage is still to come.
 LAST_WORDS = 10
 # After its last event a stream may take so long to end, and its connection is kept.
@@ -109,7 +111,7 @@ class Completion:
         self._farewell: threading.Timer | None = None
         self._ended = self._done = self._spoke = self._usage_is_stale = self._shortened = False
         self._windows = refused()
-        self._length = 0
+        self._length = self._arrived = self._taken = 0
         self._learnt = parts_refused()
         self._without = still_refused(self._learnt, model)
         self._refused: set[str] = set()
@@ -234,8 +236,12 @@ class Completion:
             if not answered and b"error" in piece and self._asks_again(None, read_events(piece)):
                 raise AskAgain
             self._chunks.append(piece)
-            self._heard_at = time.monotonic()
+            self._arrived += len(piece)
             self._wake.set()
+            while self._arrived - self._taken > MOST_UNREAD:
+                self._line.check()
+                time.sleep(BREATH)
+            self._heard_at = time.monotonic()
             # Nobody waits a tick for the first word.
             time.sleep(rhythm() if self._spoke or self._thoughts else 0)
 
@@ -254,6 +260,7 @@ class Completion:
     def _take(self):
         # The reader adds to them meanwhile.
         chunks = [self._chunks.popleft() for _ in range(len(self._chunks))]
+        self._taken += sum(map(len, chunks))
         try:
             events = self._events.feed(b"".join(chunks)) if chunks else []
         except TooLong:

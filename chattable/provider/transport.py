@@ -37,6 +37,9 @@ KEPT_FOR = 60
 # Bytes: what one look at a connection takes at once, and at most; more is not read of an error.
 BLOCK = 65_536
 MOST_AT_ONCE = 2**20
+# Of what is packed, though nobody asked for it, so much is unpacked at once, and so many times what
+# has arrived.
+MOST_UNPACKED, MOST_TIMES = 2**22, 64
 # What is read of an error, unpacked.
 MOST_OF_ERROR = 2**20
 # The statuses with which a proxy of plain HTTP says that it cannot, or may not, reach somebody.
@@ -181,11 +184,12 @@ class Bounded(httpx2.Response):
         self.most = most
 
     def iter_bytes(self, chunk_size=None):
-        left = self.most
+        length = 0
         for piece in super().iter_bytes(chunk_size):
             yield piece
-            left -= len(piece)
-            if left < 0:
+            length += len(piece)
+            unpacked = MOST_UNPACKED + MOST_TIMES * self.num_bytes_downloaded
+            if length > min(self.most, unpacked):
                 if self.status_code < 300:
                     raise TooMuch
                 return
