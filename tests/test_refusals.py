@@ -141,20 +141,58 @@ def test_the_systems_words_are_told_as_the_persons_where_there_is_no_system(prov
     assert all("stream_options" in request.json for request in provider.requests)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        wire.error("Unsupported value: 'stream' does not support true with this model."),
-        wire.error("Streaming is not supported for this model"),
-        wire.error("该模型不支持流式输出"),
-    ],
+UNVERIFIED = (
+    "Your organization must be verified to stream this model. Please go to: https://x.example"
 )
-def test_a_model_that_does_not_stream_answers_as_a_whole(provider, body):
+NO_STREAM = [
+    (400, wire.error(UNVERIFIED, param="stream", code="unsupported_value")),
+    (400, wire.error(UNVERIFIED)),
+    (400, wire.error("Unsupported value", param="stream")),
+    (422, {"detail": [{"loc": ["body", "stream"], "msg": "Input should be False"}]}),
+    (400, wire.error("Unsupported value: 'stream' does not support true with this model.")),
+    (400, wire.error("Streaming is not supported for this model")),
+    (400, wire.error("This model does not support streaming")),
+    (400, wire.error("This model doesn't support streaming responses.")),
+    (400, wire.error("'stream' is unsupported")),
+    (400, wire.error("Parameter stream is not supported")),
+    (400, wire.error("Unsupported parameter: 'stream'")),
+    (400, wire.error("stream: true is not supported")),
+    (400, wire.error("stream=true is not available")),
+    (400, wire.error("stream must be false")),
+    (400, wire.error("Streaming is disabled")),
+    (400, wire.error("Streaming unsupported")),
+    (400, wire.error("Streaming not available")),
+    (400, wire.error("streaming responses are not supported")),
+    (400, wire.error("Streaming is not yet enabled for your account")),
+    (400, wire.error("You are not allowed to stream this model")),
+    (422, wire.error("stream not allowed")),
+    (501, wire.error("Streaming not implemented")),
+    (400, wire.error("该模型不支持流式输出")),
+    (400, wire.error("该模型流式输出暂不可用")),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), NO_STREAM)
+def test_a_model_that_does_not_stream_answers_as_a_whole(provider, status, body):
     asker = Asker(provider.url)
-    provider.fails(400, body)
+    provider.fails(status, body, times=3 if status >= 500 else 1)
     provider.says("All of it", streamed=False)
     assert asker.ask().text == "All of it"
-    assert parts(provider)[1:] == [[]]
+    assert parts(provider)[-2:] == [BOTH, []]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The upstream is not available",
+        "Error while streaming: flagged, not allowed",
+        "Streaming failed. The text was flagged, which is not allowed",
+    ],
+)
+def test_who_only_speaks_of_a_stream_refuses_none(provider, words):
+    provider.fails(400, wire.error(words, code="content_filter"))
+    assert Asker(provider.url).ask().error
+    assert parts(provider) == [BOTH]
 
 
 def test_each_part_is_left_out_once_and_all_of_them_together(provider):

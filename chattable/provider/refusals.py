@@ -30,14 +30,23 @@ MOST_WORDS, BEGINNING = 2**14, 10
 SHORT = len("stream_options")
 # A word that we sent, and what tells that it is the trouble.
 OPTIONS = ("stream_options", "streamoptions", "include_usage", "includeusage")
+# As people say that there is no such thing, in a sentence without quotation marks.
+NOT = (
+    r"(?:un(?:supported|available|implemented)|disabled|must be (?:false|off|disabled|verified)"
+    r"|(?:not|cannot|(?:is|are|do|does)nt)(?: \w+)?"
+    r" (?:support|allow|permit|available|implement|enabled|accept|verified)\w*)"
+)
+FEW_WORDS = r"(?:[^\w.;!?\n]+\w+){0,4}?[^\w.;!?\n]+"
+STREAM = r"\bstream(?:ing|ed)?\b(?:\W{1,3}true\b)?"
 NO_STREAM = re.compile(
-    r"stream\W+(does not support|is not supported|must be false|not supported)"
-    r"|(does not|doesn't|not) support (stream|streaming)\b|streaming (is )?(not |un)supported"
-    r"|不支持流式"
+    rf"^(?:param|loc|field): (?:body\.)?stream$|{NOT}{FEW_WORDS}{STREAM}"
+    # What comes after a colon is another matter.
+    rf"|{STREAM}{FEW_WORDS.replace(';', ':;')}{NOT}|不支持流式|流式.{{0,6}}(?:不|未)",
+    re.MULTILINE,
 )
 SYSTEM = ("system", "developer instruction", "roles must alternate", "should be user", "系统")
 REFUSED = (
-    *("not support", "n't support", "unsupported", "not enabled", "not allowed", "not permitted"),
+    *("not support", "nt support", "unsupported", "not enabled", "not allowed", "not permitted"),
     *("invalid", "unexpected", "unknown", "unrecognized", "should be", "must be", "must alternate"),
     *("only ", "不支持", "不允许", "无效", "错误"),
 )
