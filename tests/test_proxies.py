@@ -59,7 +59,10 @@ HERE = [
     *("localhost", "LOCALHOST", "localhost.", "my.localhost", "localhost.localdomain"),
     *("ip6-localhost", "127.0.0.1", "127.1.2.3", "127.1", "0x7f.1", "2130706433", "0.0.0.0", "0"),
     *("[::1]", "[::]", "[::ffff:127.0.0.1]", "host.docker.internal", "gateway.docker.internal"),
-    "host.containers.internal",
+    *("host.containers.internal", "localhost6", "localhost6.localdomain6", "[::127.0.0.1]"),
+    *(socket.gethostname(), f"{socket.gethostname().upper()}.", socket.getfqdn()),
+    # On the cable of this machine, where no proxy is asked.
+    *("[fe80::1%25eth0]", "[fe80::1]", "169.254.1.1"),
 ]
 
 
@@ -67,6 +70,24 @@ def test_nor_is_this_machine_by_any_other_name(environment):
     environment.setenv("ALL_PROXY", "http://proxy.example")
     for scheme in ("http", "https"):
         assert [host for host in HERE if proxied(f"{scheme}://{host}:8080/v1")] == []
+
+
+def test_a_name_is_this_machine_where_it_leads_nowhere_else(environment):
+    asked, found = [], {"models": ["127.0.1.1", "::1"], "both": ["127.0.0.1", "10.0.0.1"]}
+
+    def resolve(host, port):
+        asked.append(host)
+        if host not in found:
+            raise socket.gaierror
+        return [(None, None, None, "", (address, port)) for address in found[host]]
+
+    environment.setattr("socket.getaddrinfo", resolve)
+    assert not proxied("http://models:8080/v1")
+    assert asked == []
+    environment.setenv("ALL_PROXY", "http://proxy.example")
+    hosts = "models", "both", "unknown", "10.0.0.1"
+    assert [host for host in hosts if proxied(f"http://{host}:8080/v1")] == list(hosts[1:])
+    assert asked == ["models", "both", "unknown"]
 
 
 def test_what_only_looks_like_this_machine_is_asked_by_the_proxy(environment):

@@ -31,7 +31,7 @@ TAIL = re.compile(
 AROUND = " \t\r\n\"'`<>“”‘’"
 # This machine, and the one that a container or a virtual machine runs on: no proxy knows it.
 HERE = re.compile(
-    r"(.+\.)?localhost(\.localdomain)?|ip6-(localhost|loopback)"
+    r"(.+\.)?localhost6?(\.localdomain6?)?|ip6-(localhost|loopback)"
     r"|(host|gateway)\.(docker|containers|lima|orb|minikube)\.internal"
 )
 # Names that no public server has.
@@ -174,4 +174,6 @@ def ip_address(host):
             return ipaddress.ip_address(socket.inet_aton(host))
         except OSError:
             return None
+    if address.version == 6 and 2**24 <= int(address) < 2**32:  # ::127.0.0.1, of old
+        return ipaddress.IPv4Address(int(address))
     return getattr(address, "ipv4_mapped", None) or address

@@ -29,8 +29,27 @@ def proxy_for(url):
     scheme = next((name for name in (url.scheme, "all") if proxies.get(name)), None)
     if not scheme or is_this_machine(host) or is_spared(url, host, proxies.get("no", "")):
         return None
+    # This may ask for a name, which is of no use without a proxy.
+    if is_here(host):
+        return None
     variable = f"{scheme}_proxy"
     return Proxy(variable if os.environ.get(variable) else variable.upper(), proxies[scheme])
+
+
+def is_here(host):
+    """Return whether a host is this machine by a name of its own, or beside it on its cable."""
+    if address := ip_address(host):
+        return address.is_link_local
+    return host in (socket.gethostname().lower(), socket.getfqdn().lower()) or leads_here(host)
+
+
+def leads_here(host):
+    """Return whether a name, as in /etc/hosts, leads to this machine alone."""
+    try:
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return all(map(is_this_machine, found))
 
 
 def is_spared(url, host, spared):
