@@ -58,7 +58,7 @@ class Provider:
 
         Without headers, one says that the next time may come soon.
         """
-        body = wire.error(f"Failed with {status}") if body is None else body
+        body = wire.error(f"Failed with {status}", param="messages") if body is None else body
         headers = {"retry-after-ms": "20"} if headers is None else headers
         for _ in range(times):
             script = self.reply(when).fails(status, body, headers)

@@ -473,5 +473,5 @@ def test_a_server_of_a_single_model_answers_without_its_name(make_app, provider)
 
 @pytest.mark.parametrize(("status", "body"), [(400, wire.error("?")), (404, UNKNOWN[0][1])])
 def test_who_wants_a_models_name_is_told_of_the_setting(provider, status, body):
-    provider.fails(status, body)
+    provider.fails(status, body, times=2)
     assert "set MODELS" in Asker(provider.url).ask(model="default").error

@@ -17,6 +17,7 @@ def environment(monkeypatch):
 
 BOTH = ["stream", "stream_options"]
 EXTRA = {"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs"}
+VAGUE = [wire.error(words) for words in ("Invalid request body", "Bad request", "参数错误")]
 OPTIONS = [
     (400, wire.error("Unrecognized request argument supplied: stream_options")),
     (400, wire.error('json: unknown field "stream_options"')),
@@ -31,6 +32,16 @@ OPTIONS = [
     (400, "unknown field, expected one of `model`, `messages`"),
     (422, {"detail": [EXTRA]}),
     (422, {"detail": [EXTRA | {"loc": ["body"], "msg": "Extra inputs are not permitted"}]}),
+    (404, wire.error("stream_options not supported")),
+    (405, wire.error("stream_options not supported")),
+    (403, wire.error("stream_options forbidden")),
+    (409, wire.error("stream_options")),
+    (415, wire.error("Stream options are not supported")),
+    (400, wire.error("Option include usage is not available")),
+    (400, wire.error("Usage in stream cannot be requested")),
+    (400, wire.error("Unsupported value", param="stream_options.include_usage")),
+    *((400, body) for body in VAGUE),
+    (422, VAGUE[0]),
     (500, wire.error("unexpected keyword argument 'stream_options'")),
     (501, wire.error("include_usage is not implemented")),
 ]
@@ -80,6 +91,11 @@ def test_a_persons_own_words_refuse_nothing(provider, words):
     assert [said[0] for said in told(provider.requests[-1])] == ["system", "user"]
 
 
+def tries(status):
+    """Return how often the SDK asks by itself."""
+    return 3 if status == 409 or status >= 500 else 1
+
+
 def parts(provider):
     return [
         [name for name in ("stream", "stream_options") if name in request.json]
@@ -90,14 +106,15 @@ def parts(provider):
 @pytest.mark.parametrize(("status", "body"), OPTIONS)
 def test_stream_options_may_be_refused_in_any_words(provider, status, body):
     asker = Asker(provider.url)
-    provider.fails(status, body, times=3 if status >= 500 else 1)
+    provider.fails(status, body, times=tries(status))
     provider.says("Fine then").without_usage()
     assert asker.ask().text == "Fine then"
     assert parts(provider)[-2:] == [BOTH, ["stream"]]
     # From now on it is asked rightly at once, unless that was an accident; other models as ever.
     assert asker.ask().error is None
     assert asker.ask(model="another").error is None
-    assert parts(provider)[-2:] == [BOTH if status == 500 else ["stream"], BOTH]
+    remembered = status in (400, 422, 501) and body not in VAGUE
+    assert parts(provider)[-2:] == [["stream"] if remembered else BOTH, BOTH]
 
 
 def test_what_was_refused_is_tried_again_some_day(provider, monkeypatch):
@@ -122,6 +139,23 @@ SYSTEM = [
         {"detail": [{"loc": ["messages", 0], "msg": "Input should be 'user'", "input": "system"}]},
     ),
 ]
+SYSTEM += [
+    (400, wire.error(words))
+    for words in (
+        "invalid role: system",
+        "role must be one of user, assistant",
+        "Only user and assistant roles are supported!",
+        "System messages are not accepted",
+        "System messages are not allowed",
+        "role 'system' is not available",
+        "The role system is unknown",
+        "system prompt is disabled for this model",
+        "System instructions are unavailable",
+        "Roles other than user and assistant are rejected",
+        "仅支持 user 和 assistant 角色",
+    )
+]
+SYSTEM += [(status, SYSTEM[0][1]) for status in (403, 404, 405, 409, 415)]
 TOLD = [("system", "Be brief."), ("user", "Hello"), ("assistant", "Hi"), ("user", "And now?")]
 FOLDED = [("user", "Be brief.\n\nHello"), ("assistant", "Hi"), ("user", "And now?")]
 
@@ -133,10 +167,10 @@ def told(request):
 @pytest.mark.parametrize(("status", "body"), SYSTEM)
 def test_the_systems_words_are_told_as_the_persons_where_there_is_no_system(provider, status, body):
     asker = Asker(provider.url)
-    provider.fails(status, body, times=3 if status >= 500 else 1)
+    provider.fails(status, body, times=tries(status))
     assert asker.ask(*TOLD).error is None
     assert asker.ask(*TOLD).error is None
-    after = TOLD if status == 500 else FOLDED
+    after = FOLDED if status in (400, 422) else TOLD
     assert [told(request) for request in provider.requests[-3:]] == [TOLD, FOLDED, after]
     assert all("stream_options" in request.json for request in provider.requests)
 
@@ -166,16 +200,20 @@ NO_STREAM = [
     (400, wire.error("Streaming is not yet enabled for your account")),
     (400, wire.error("You are not allowed to stream this model")),
     (422, wire.error("stream not allowed")),
+    (400, wire.error("Server-sent events not supported")),
     (501, wire.error("Streaming not implemented")),
     (400, wire.error("该模型不支持流式输出")),
     (400, wire.error("该模型流式输出暂不可用")),
 ]
 
 
+NO_STREAM += [(status, NO_STREAM[5][1]) for status in (403, 404, 405, 409, 415)]
+
+
 @pytest.mark.parametrize(("status", "body"), NO_STREAM)
 def test_a_model_that_does_not_stream_answers_as_a_whole(provider, status, body):
     asker = Asker(provider.url)
-    provider.fails(status, body, times=3 if status >= 500 else 1)
+    provider.fails(status, body, times=tries(status))
     provider.says("All of it", streamed=False)
     assert asker.ask().text == "All of it"
     assert parts(provider)[-2:] == [BOTH, []]
@@ -193,6 +231,17 @@ def test_who_only_speaks_of_a_stream_refuses_none(provider, words):
     provider.fails(400, wire.error(words, code="content_filter"))
     assert Asker(provider.url).ask().error
     assert parts(provider) == [BOTH]
+
+
+def test_a_part_that_is_named_beside_others_is_the_trouble(provider):
+    asker = Asker(provider.url)
+    words = "Invalid value. Only some roles may stream; see stream_options."
+    provider.fails(400, wire.error(words, param="stream"))
+    provider.fails(400, wire.error("Only user roles are supported, with or without stream_options"))
+    provider.says("All of it", streamed=False)
+    assert asker.ask(*TOLD).text == "All of it"
+    assert parts(provider) == [BOTH, [], []]
+    assert [told(request) for request in provider.requests] == [TOLD, TOLD, FOLDED]
 
 
 def test_each_part_is_left_out_once_and_all_of_them_together(provider):
@@ -229,16 +278,20 @@ def test_what_did_not_help_is_not_remembered(provider):
 @pytest.mark.parametrize(
     ("status", "body"),
     [
-        (400, wire.error("Bad request")),
-        (400, wire.error("The system is not available")),
+        (400, wire.error("Invalid API key")),
+        (400, wire.error("Unknown model")),
+        (400, wire.error("Input validation error", param="messages")),
         (401, wire.error("Unknown key: unsupported parameter")),
-        (403, wire.error("stream_options")),
-        (422, wire.error("unprocessable")),
+        (401, wire.error("stream_options")),
+        (402, wire.error("stream_options")),
+        (403, wire.error("The system is not available")),
+        (404, wire.error("Streams of model gpt-4o-mini: none")),
+        (422, {"detail": [{"loc": ["body", "messages", 0], "msg": "Field required"}]}),
     ],
 )
 def test_what_is_refused_for_another_reason_is_asked_once(provider, status, body):
     provider.fails(status, body)
-    assert Asker(provider.url).ask().error
+    assert Asker(provider.url).ask(*TOLD).error
     assert len(provider.requests) == 1
 
 

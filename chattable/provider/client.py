@@ -33,6 +33,7 @@ from chattable.provider.errors import (
     sentence,
     tells_nowhere,
 )
+from chattable.provider.refusals import named_parts, words_of
 from chattable.provider.transport import (
     HungUp,
     Line,
@@ -194,7 +195,10 @@ class Provider:
 
 
 def is_nowhere(refusal, model):
-    return tells_nowhere(refusal.status_code, body_of(refusal.response), model)
+    body = body_of(refusal.response)
+    # Who refuses a part of a request is there.
+    refuses = any(named_parts(words_of(body)))
+    return not refuses and tells_nowhere(refusal.status_code, body, model)
 
 
 def bare(url):

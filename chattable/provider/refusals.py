@@ -1,7 +1,8 @@
 """What of a request a provider does not take, and how it is asked without that.
 
-Only `stream` comes in here. Of what providers may refuse, a request has `stream_options`, `stream`
-and messages of the role `system`; limits and temperatures are never sent.
+Only `stream` and `client` come in here. Of what providers may refuse, a request has
+`stream_options`, `stream` and messages of the role `system`; limits and temperatures are never
+sent.
 """
 
 import os
@@ -12,6 +13,7 @@ from contextlib import suppress
 from flask import current_app
 
 from chattable.provider.dialect import decode
+from chattable.provider.errors import KINDS, TLS_PORT, UNKNOWN_MODEL, fits
 from chattable.provider.window import Told
 
 # Where an error says what is wrong. Elsewhere, as in `input`, it may quote all of a request.
@@ -29,7 +31,7 @@ MOST_WORDS, BEGINNING = 2**14, 10
 # Bytes. Words as short as a name of ours are not taken for a quotation.
 SHORT = len("stream_options")
 # A word that we sent, and what tells that it is the trouble.
-OPTIONS = ("stream_options", "streamoptions", "include_usage", "includeusage")
+OPTIONS = re.compile(r"stream(?:ing)?[ _-]?(?:options?|usage)\b|include[ _-]?usage|usage in stream")
 # As people say that there is no such thing, in a sentence without quotation marks.
 NOT = (
     r"(?:un(?:supported|available|implemented)|disabled|must be (?:false|off|disabled|verified)"
@@ -37,18 +39,22 @@ NOT = (
     r" (?:support|allow|permit|available|implement|enabled|accept|verified)\w*)"
 )
 FEW_WORDS = r"(?:[^\w.;!?\n]+\w+){0,4}?[^\w.;!?\n]+"
-STREAM = r"\bstream(?:ing|ed)?\b(?:\W{1,3}true\b)?"
+STREAM = r"\b(?:stream(?:ing|ed)?|server-sent events)\b(?:\W{1,3}true\b)?"
+STREAM_ITSELF = re.compile(r"^(?:param|loc|field): (?:body\.)?stream$", re.MULTILINE)
 NO_STREAM = re.compile(
-    rf"^(?:param|loc|field): (?:body\.)?stream$|{NOT}{FEW_WORDS}{STREAM}"
     # What comes after a colon is another matter.
-    rf"|{STREAM}{FEW_WORDS.replace(';', ':;')}{NOT}|不支持流式|流式.{{0,6}}(?:不|未)",
-    re.MULTILINE,
+    rf"{NOT}{FEW_WORDS}{STREAM}|{STREAM}{FEW_WORDS.replace(';', ':;')}{NOT}"
+    r"|不支持流式|流式.{0,6}(?:不|未)"
 )
-SYSTEM = ("system", "developer instruction", "roles must alternate", "should be user", "系统")
+SYSTEM = re.compile(
+    r"(?<!the )\bsystem\b(?! error)|system (?:role|message|prompt|instruction)|\broles?\b"
+    r"|developer instruction|should be user|系统|角色"
+)
 REFUSED = (
     *("not support", "nt support", "unsupported", "not enabled", "not allowed", "not permitted"),
     *("invalid", "unexpected", "unknown", "unrecognized", "should be", "must be", "must alternate"),
-    *("only ", "不支持", "不允许", "无效", "错误"),
+    *("not accept", "nt accept", "not available", "unavailable", "disabled", "rejected"),
+    *("only ", "不支持", "不允许", "无效", "错误", "仅支持", "不可用"),
 )
 # In whose words there is something too much, which they need not name.
 TOO_MUCH = re.compile(
@@ -56,9 +62,12 @@ TOO_MUCH = re.compile(
     r"[ _-](request[ _-])?(field|parameter|argument|propert|keyword|input|key|param|option)"
     r"|extra_forbidden|(未知|多余|不支持|无效|非法|无法识别)的?(请求)?(参数|字段)|参数.{0,12}(不支持|无效|未知|非法)"
 )
-# The statuses of such a refusal; None is that of an error in an answer that has begun. A template
-# that raises for a role is a 500 of its server.
-STATUSES = (None, 400, 422, 500, 501)
+# An error in an answer that has begun has no status; a template that raises for a role is a 500 of
+# its server. Of 4xx these are about something else, whatever they say.
+ERRORS = (None, 500, 501)
+OTHERS = (401, 402, 408, 429)
+# Whoever names something that is not refused here.
+NAMED = re.compile(r"^(?:param|loc|field): (?!body$)\S|^message: <", re.MULTILINE)
 # Of these a refusal is remembered, for so long (s): the others may be an accident.
 LASTING = (400, 422, 501)
 REMEMBERED = 3600
@@ -76,7 +85,7 @@ def still_refused(learnt, model):
     return frozenset(part for part in PARTS if learnt.get((model, part), since) > since)
 
 
-def words_of(body, messages):
+def words_of(body, messages=()):
     """Return what an error (JSON decoded, or its text) says, without what it quotes of messages.
 
     In lower case, without quotation marks, a line for each "name: value".
@@ -117,18 +126,35 @@ def without_quotations(words, messages):
 
 def refused_part(status, words, request):
     """Return which part of a request (a dict) a provider refuses with these words, or None."""
-    if status not in STATUSES:
+    if status in OTHERS or status not in ERRORS and not 400 <= status < 500:
         return None
-    if "stream_options" in request and any(word in words for word in OPTIONS):
-        return "stream_options"
     has_system = any(message["role"] == "system" for message in request["messages"])
-    if has_system and says(words, SYSTEM) and says(words, REFUSED):
-        return "system"
-    if "stream" in request and NO_STREAM.search(words):
-        return "stream"
-    if "stream_options" in request and status in (400, 422) and TOO_MUCH.search(words):
-        return "stream_options"
-    return None
+    asked = {*request, "system"} if has_system else request
+    too_much = status in (400, 422) and TOO_MUCH.search(words)
+    parts = [*named_parts(words), *(["stream_options"] if too_much else [])]
+    return next((part for part in parts if part in asked), None)
+
+
+def named_parts(words):
+    """Yield the parts of a request that are refused outright, the surest first."""
+    if STREAM_ITSELF.search(words):
+        yield "stream"
+    if OPTIONS.search(words):
+        yield "stream_options"
+    if SYSTEM.search(words) and says(words, REFUSED):
+        yield "system"
+    if NO_STREAM.search(words):
+        yield "stream"
+
+
+def guessed_part(status, words, request):
+    """Return what to leave out where a provider takes a request for wrong, and tells no more."""
+    vague = status in (400, 422) and not (
+        any(fits(kind, status, words) for kind in KINDS)
+        or says(words, (*UNKNOWN_MODEL, *TLS_PORT, bare(request["model"])))
+        or NAMED.search(words)
+    )
+    return "stream_options" if vague and "stream_options" in request else None
 
 
 def says(words, signs):

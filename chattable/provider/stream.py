@@ -35,6 +35,7 @@ from chattable.provider.overflow import shorten
 from chattable.provider.refusals import (
     LASTING,
     build_request,
+    guessed_part,
     parts_refused,
     refused_part,
     still_refused,
@@ -200,10 +201,11 @@ class Completion:
 
     def _does_without(self, status, words):
         part = refused_part(status, words, self._request())
-        if self.stopped or part is None:
+        guess = guessed_part(status, words, self._request())
+        if self.stopped or not (part or guess):
             return False
-        self._without |= {part}
-        self._refused |= {part} if status in LASTING else set()
+        self._without |= {part or guess}
+        self._refused |= {part} if part and status in LASTING else set()
         return True
 
     def _learn(self):
