@@ -9,19 +9,43 @@ from urllib.parse import quote, unquote, urlsplit
 from redis import ConnectionPool
 from redis.exceptions import RedisError
 
-# A password may be there as it is, with the signs that end it in an address: it ends at the last @,
-# unless that is in an option (host:5432/name?option=a@b).
-PASSWORD = re.compile(r"(\w+://[^:/?#@]*:)(?!\d+(?:/[^?]*)?\?\w+=)(.*)(@[^@]*)", re.DOTALL)
-SOCKET = re.compile(r"([^/]*@)?(/.*?)(\?\w+=[^/]*)?", re.DOTALL)
+# Where a server is: host[:port], or several, then a name and options.
+HOST = r"(?:\[[^][@/?#]*\]|[^][:,@/?#\s]*)(?::\d+)?"
+PLACE = rf"{HOST}(?:,{HOST})*(?:/+NAME/*)?"
+OPTIONS = re.compile(r"\?\w+=")
+SOCKET = re.compile(r"(?:(?!/)(.*?)@)?(/.*?)(\?\w+=[^/]*)?", re.DOTALL)
 # As other programs call them.
 SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss"}
 # What the rest relies on, and the address may not change.
 OURS = re.compile(r"[?&](decode_responses|encoding|protocol)=")
 
 
-def escape_password(url: str) -> str:
-    """Return an address whose password is percent-encoded, whether or not it was before."""
-    return PASSWORD.sub(lambda parts: parts[1] + encoded(parts[2]) + parts[3], url, count=1)
+def split_login(place: str, name: str = "[^/?#]*") -> tuple[str, str]:
+    """Return (login, rest) of what comes after ://, the login percent-encoded up to its @, or "".
+
+    A password may be there as it is, with the signs that end it in an address: it ends at the first
+    @ after which a server can be. `name` is a pattern of what that has behind its slash.
+    """
+    server = re.compile(rf"{PLACE.replace('NAME', name)}(?:\?[^@]*)?")
+    if re.fullmatch(rf"{PLACE.replace('NAME', '[^@/?#]*')}(?:\?\w+=.*)?", place, re.DOTALL):
+        return "", place
+    # No password reaches into options that follow an @: it would go to the host that one names.
+    options = OPTIONS.search(place, place.find("@") + 1)
+    head = place[: options.start() if options else None]
+    ends = [at for at, sign in enumerate(head) if sign == "@" and is_login(head[:at])]
+    if not ends:
+        return "", place
+    end = next((at for at in ends if server.fullmatch(head, at + 1)), ends[-1])
+    return encoded_login(place[:end]), place[end + 1 :]
+
+
+def is_login(text):
+    return re.fullmatch(r"[^:/?#]*(:.*)?", text, re.DOTALL)
+
+
+def encoded_login(text):
+    name, colon, password = text.partition(":")
+    return f"{encoded(name)}{colon}{encoded(password)}@"
 
 
 def encoded(text, safe=""):
@@ -52,13 +76,15 @@ def socket_address(place):
     parts = SOCKET.fullmatch(place)
     if not parts:
         raise ValueError("REDIS_URL: a socket's path begins with /, as in unix:///run/redis.sock.")
-    login, path, options = parts.groups("")
-    return escape_password(f"unix://{login}") + encoded(path, "/") + options
+    login, path, options = parts.groups()
+    login = "" if login is None else encoded_login(login)
+    return f"unix://{login}{encoded(path, '/')}{options or ''}"
 
 
 def server_address(scheme, place):
-    url = escape_password(f"{scheme}://{place}")
-    if re.match("[^/?#]*,", url.partition("://")[2].rpartition("@")[2]):
+    login, rest = split_login(place, "[0-9]*")
+    url = f"{scheme}://{login}{rest}"
+    if re.match("[^/?#]*,", rest):
         raise ValueError("REDIS_URL names several servers; it must be the address of one.")
     try:
         parts = urlsplit(url)

@@ -16,7 +16,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chattable import serve
-from chattable.addresses import escape_password, redis_address
+from chattable.addresses import redis_address, split_login
 from chattable.connections import WrongEncoding
 from chattable.database import diagnosis, reason
 from chattable.provider import read_address, read_prices, read_windows
@@ -25,6 +25,7 @@ from models import db
 
 AN_EXAMPLE = "An example: postgres://user:password@host/db"
 A_FILE = "An example: sqlite:////home/ada/chattable.db"
+WRONG_OPTION = "DATABASE_URL: an option after the ? is unknown or wrong."
 # Where the options after an SQLite file begin: its path may have a ? itself.
 OPTIONS = re.compile(r"(?=\?\w+=[^/]*$)")
 MOST = 10**9
@@ -34,6 +35,13 @@ FOREIGN = {
     *("pgbouncer", "connection_limit", "pool_timeout", "socket_timeout", "pool_mode", "supa"),
     *("statement_cache_size", "prepareThreshold", "prepared_statements", "workaround"),
 }
+# libpq reads them late, and repeats what it cannot read.
+NUMBERS = {
+    *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"),
+    *("keepalives_count", "tcp_user_timeout", "prepare_threshold"),
+}
+# How libpq and psycopg refuse the value of an option.
+MISREAD = re.compile(r"invalid .*value|bad value for")
 # SQLSTATEs of a replica, and of a pooler that takes no transactions.
 UNFIT = "25006", "08P01"
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
@@ -154,8 +162,12 @@ def sqlite_url(place, instance):
 
 
 def postgres_url(place):
+    login, rest = split_login(place)
+    if re.match("[^/?#]*,", rest):
+        refuse("DATABASE_URL names several servers; it must be the address of one.")
     try:
-        url = make_url(escape_password(f"postgresql+psycopg://{place}"))
+        # An @ of an option would end a password.
+        url = make_url(f"postgresql+psycopg://{login}{rest.replace('@', '%40')}")
         if url.port is None or url.port in range(1, 65536):
             return for_libpq(url)
     except (ArgumentError, ValueError):
@@ -175,8 +187,12 @@ def for_libpq(url):
         refuse(
             "DATABASE_URL cannot name a schema: give its role one (ALTER ROLE … SET search_path)."
         )
-    if not str(query.get("prepare_threshold", 0)).isdecimal():
-        refuse("DATABASE_URL: prepare_threshold must be a number, or be left out.")
+    for name, value in query.items():
+        if name != "host" and not isinstance(value, str):
+            refuse("DATABASE_URL has an option twice.")
+    for name in NUMBERS & query.keys():
+        if not re.fullmatch("[0-9]{1,9}", query[name]):
+            refuse(f"DATABASE_URL: {name} must be a number, or be left out.")
     known = {"prepare_threshold", *(each.keyword.decode() for each in Conninfo.get_defaults())}
     for name in query.keys() - known:
         refuse(f"DATABASE_URL: PostgreSQL knows no “{name}” in an address; for TLS it is sslmode.")
@@ -189,7 +205,7 @@ def usable(url):
     try:
         url.get_dialect()().create_connect_args(url)
     except (ArgumentError, ValueError, TypeError):
-        refuse("DATABASE_URL: an option after the ? is unknown or wrong.")
+        refuse(WRONG_OPTION)
     return url
 
 
@@ -310,6 +326,8 @@ def refuse_other_encodings(app):
         except WrongEncoding as sentence:
             refuse(str(sentence))
         except SQLAlchemyError as error:
+            if MISREAD.search(str(reason(error))):
+                refuse(WRONG_OPTION)
             app.logger.warning("the database is away: %s", error)
         finally:
             db.engine.dispose()

@@ -32,6 +32,12 @@ def settings(tmp_path):
         ("DATABASE_URL", "postgres://u:hidden@localhost:65536/chattable"),
         ("DATABASE_URL", "postgres://u:hidden@::1/chattable"),
         ("DATABASE_URL", "postgres://u:hidden@localhost/chattable?pgbouncr=true"),
+        ("DATABASE_URL", "postgres://u:hidden@one:5432,two:5432/chattable"),
+        ("DATABASE_URL", "postgres://u:hidden@127.0.0.1:9/chattable?sslmode=hidden"),
+        ("DATABASE_URL", "postgres://u:hidden@127.0.0.1:9/chattable?connect_timeout=hidden"),
+        ("DATABASE_URL", "postgres://u:hidden@127.0.0.1:9/chattable?target_session_attrs=none"),
+        ("DATABASE_URL", "postgres://u:hidden@127.0.0.1:9/chattable?keepalives=hidden"),
+        ("DATABASE_URL", "postgres://u:hidden@127.0.0.1:9/c?sslmode=require&sslmode=disable"),
         ("DATABASE_URL", "sqlite://"),
         ("DATABASE_URL", "sqlite:///:memory:"),
         ("DATABASE_URL", "sqlite://home/chattable.db"),
@@ -131,6 +137,22 @@ def test_a_password_stands_in_the_address_of_a_database_as_it_is(settings, passw
         url = f"postgres://ada:{text}@127.0.0.1:9/chattable"
         read = create_app(settings | {"DATABASE_URL": url}).config["SQLALCHEMY_DATABASE_URI"]
         assert (read.password, read.host, read.port) == (password, "127.0.0.1", 9)
+
+
+@pytest.mark.parametrize("login", ["", "ada@", "ada:pw@", "ada:p@w@", "ada:1@"])
+@pytest.mark.parametrize("place", ["127.0.0.1/chat", "127.0.0.1:9/chat"])
+def test_no_password_goes_to_a_host_that_an_option_seems_to_name(settings, login, place):
+    url = f"postgres://{login}{place}?application_name=chat@prod"
+    read = create_app(settings | {"DATABASE_URL": url}).config["SQLALCHEMY_DATABASE_URI"]
+    assert (read.host, read.database) == ("127.0.0.1", "chat")
+    assert read.password == (login[4:-1] or None)
+    assert read.query == {"application_name": "chat@prod"}
+
+
+def test_several_servers_are_called_so(settings):
+    url = "postgres://ada:pw@one:5432,two:5432/chat"
+    with pytest.raises(SystemExit, match="several servers"):
+        create_app(settings | {"DATABASE_URL": url})
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
