@@ -297,11 +297,8 @@ def context_windows(settings):
 def prices(settings):
     try:
         return read_prices(str(settings.get("PRICES") or ""))
-    except ValueError:
-        refuse(
-            "PRICES must be dollars a million tokens of input and output (house-model=0.25/2), "
-            "or whose list holds (openai, openrouter, … or local), separated by commas."
-        )
+    except ValueError as sentence:
+        refuse(str(sentence))
 
 
 def share(settings, name, default):

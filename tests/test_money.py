@@ -133,7 +133,10 @@ def test_a_gateway_in_ones_own_network_passes_on_what_nobody_else_can_run(model)
         ({"cost": 0, "cost_details": {"upstream_inference_cost": "NaN"}}, "0"),
         ({"cost": 0.02, "cost_details": [1]}, "0.02"),
         ({"cost": {"request_cost": 0.005, "total_cost": 0.006}}, "0.006"),
+        ({"cost": 0, "is_byok": None, "cost_details": {"upstream_inference_cost": 0.03}}, "0.03"),
+        ({"cost": "0.0123456789012345678901234567890123456789"}, "0.012345678901"),
         ({"estimated_cost": "0.0002"}, "0.0002"),
+        ({"cost": None, "estimated_cost": "0.0002"}, "0.0002"),
         ({"cost": 0.02, "currency": "usd"}, "0.02"),
         ({"cost": 0.02, "currency": "CNY"}, None),
         ({"cost": 0.02, "cost_details": {"currency": "EUR"}}, None),
@@ -144,6 +147,19 @@ def test_a_cost_that_the_provider_tells_is_believed(said, cost):
     usage = read_usage(wire.usage(1000, 100) | said, Usage())
     paid = prices(OPENROUTER, "openai/gpt-5-mini", usage)
     assert sum(paid) == Decimal(cost or "0.00045")
+
+
+@pytest.mark.parametrize(("told", "local"), [("0", True), ("0.01", False)])
+def test_a_model_of_ones_own_is_local_also_where_it_says_that_it_costs_nothing(told, local):
+    cost = prices(LAPTOP, "mistral-nemo", Usage(prompt=10, completion=10, cost=Decimal(told)))
+    assert (cost == LOCAL) is local
+
+
+def test_a_cost_of_many_digits_is_the_sum_of_its_parts():
+    reported = wire.usage(7, 11, cost="12345.0123456789012345678901234567890123456789")
+    usage = read_usage(reported, Usage())
+    into, out = prices(OPENROUTER, "openai/gpt-5-mini", usage)
+    assert into + out == usage.cost
 
 
 def test_a_cost_that_grows_is_what_it_has_grown_to():
@@ -204,10 +220,26 @@ def test_a_configured_price_wins_over_what_the_provider_tells():
 
 
 @pytest.mark.parametrize(
-    "wrong", ["house=", "house=1", "house=a/b", "house=-1/2", "nobody", "h=1/1e9"]
+    "wrong",
+    ["house=", "house=1", "house=a/b", "house=-1/2", "nobody", "h=1/1e9", "h=1_0/2", "h=\u0661/2"],
 )
 def test_a_wrong_price_is_refused_by_name(make_app, wrong):
     with pytest.raises(SystemExit, match=r"^PRICES must be .*\.$"):
+        make_app(PRICES=wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ("one=1/2;two=1/2", "no semicolon"),
+        ("openai;anthropic", "no semicolon"),
+        ("=1/2", "without the name"),
+        ("one=1/2, one=3/4", "a model twice"),
+        ("openai,anthropic", "a list twice"),
+    ],
+)
+def test_each_mistake_in_the_prices_has_a_sentence_of_its_own(make_app, wrong, fault):
+    with pytest.raises(SystemExit, match=rf"^PRICES.*{fault}.*\.$"):
         make_app(PRICES=wrong)
 
 

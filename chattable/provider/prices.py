@@ -1,6 +1,7 @@
 """What tokens cost: a price belongs to a payee, so the address and the model tell it together."""
 
 import functools
+import re
 from decimal import Decimal
 from urllib.parse import urlsplit
 
@@ -18,6 +19,12 @@ OPEN = "gpt-oss"
 # Nobody is paid: there is no price, and nothing to pay.
 LOCAL = None, Decimal(0)
 DEAREST = 1000  # dollars a million tokens
+# As people write it; Decimal takes 1_0, and the digits of every script.
+AMOUNT = re.compile(r"[0-9.]+(e-?[0-9]+)?", re.IGNORECASE)
+WRONG = (
+    "PRICES must be dollars a million tokens of input and output (house-model=0.25/2), "
+    "or whose list holds (openai, openrouter, … or local), separated by commas."
+)
 Costs = tuple[Decimal | None, Decimal | None]
 
 
@@ -33,7 +40,7 @@ def costs(model: str, usage: Usage) -> Costs:
     if own := own_prices(model, usage):
         return own
     into, out = list_prices(model, usage)
-    if usage.cost is None:
+    if usage.cost is None or (not usage.cost and (into, out) == LOCAL):
         return into, out
     priced = into is not None and into + out
     weights = (into, out) if priced else (usage.prompt, usage.completion or 0)
@@ -103,28 +110,31 @@ def read_prices(text: str) -> dict[str | None, tuple[Decimal, Decimal] | str]:
     """Return {model: (input, output)}, {None: payee}, of "openai, house-model=0.25/2".
 
     A price is in dollars a million tokens. A payee is one of `genai-prices`, or "local" for
-    nobody, whatever the address. Raises ValueError.
+    nobody, whatever the address. Raises ValueError with the sentence of its fault.
     """
     prices: dict = {}
     for part in filter(None, (each.strip() for each in text.split(","))):
-        model, priced, price = part.rpartition("=")
-        if priced:
-            into, _, out = price.partition("/")
-            prices[model.strip()] = amount(into), amount(out)
-        else:
-            prices[None] = payee(part)
+        model, priced, price = (each.strip() for each in part.rpartition("="))
+        if ";" in part:
+            raise ValueError("PRICES: a comma parts one price from the next, no semicolon.")
+        if priced and not model:
+            raise ValueError("PRICES has a price without the name of its model before the =.")
+        if (model or None) in prices:
+            raise ValueError(f"PRICES has {'a model' if model else 'a list'} twice; one can hold.")
+        into, _, out = price.partition("/")
+        prices[model or None] = (amount(into), amount(out)) if priced else payee(part)
     return prices
 
 
 def amount(text):
-    dollars = money(text)
+    dollars = money(text) if AMOUNT.fullmatch(text.strip()) else None
     if dollars is None or dollars > DEAREST:
-        raise ValueError(text)
+        raise ValueError(WRONG)
     return dollars
 
 
 def payee(name):
     known = {"local", "litellm", *(provider.id for provider in know_models().providers)}
     if name not in known:
-        raise ValueError(name)
+        raise ValueError(WRONG)
     return name

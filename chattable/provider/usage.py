@@ -71,21 +71,25 @@ def reported_cost(reported):
     if str(reported.get("currency") or details.get("currency") or "USD").upper() != "USD":
         return None
     # DeepInfra's name of it, and Perplexity's sum of parts.
-    cost = reported.get("cost", reported.get("estimated_cost"))
+    cost = reported.get("cost")
+    cost = reported.get("estimated_cost") if cost is None else cost
     cost = money(fields(cost).get("total_cost", cost))
     upstream = money(details.get("upstream_inference_cost"))
-    if upstream and reported.get("is_byok", not cost):
+    own_key = reported.get("is_byok")
+    if upstream and (not cost if own_key is None else own_key):
         return (cost or 0) + upstream
     return cost
 
 
 def money(value):
-    """Return a reported cost in dollars as an exact decimal, or None if it is no such thing."""
+    """Return a reported cost in dollars, exact to a picodollar, or None if it is no such thing."""
     try:
         cost = Decimal(str(value)) if isinstance(value, int | float | str) else None
     except InvalidOperation:
         return None
-    return cost if cost is not None and cost.is_finite() and 0 <= cost < 10**6 else None
+    believed = cost is not None and cost.is_finite() and 0 <= cost < 10**6
+    # That is how it is kept; and more than 28 digits would not add up.
+    return round(cost, 12) if believed else None
 
 
 def estimate_tokens(text):
