@@ -110,6 +110,8 @@ WRONG = [
     ("http://ada:sec/ret@localhost", "The password in OPENAI_BASE_URL"),
     ("http://ada:1?ret@localhost", "The password in OPENAI_BASE_URL"),
     ("sk-secret", "belongs into OPENAI_API_KEY"),
+    ("gsk_secret", "belongs into OPENAI_API_KEY"),
+    ("AIza" + "0secret" * 5, "belongs into OPENAI_API_KEY"),
 ]
 
 

@@ -28,6 +28,8 @@ TAIL = re.compile(
     r"(/chat/completions|/completions|/responses|/messages|/embeddings|(?<=/api)/(tags|generate)"
     r"|(?<!/deployments)(/chat|/models(/[^/]+:\w+)?))/*$"
 )
+# A key has no dots and no port; of hosts, only short ones have neither, and hardly one a _.
+KEY = re.compile(r"sk-.*|[^\s./:?#@]*_[^\s./:?#@]*|[^\s./:?#@]{31,}")
 AROUND = " \t\r\n\"'`<>“”‘’"
 # This machine, and the one that a container or a virtual machine runs on: no proxy knows it.
 HERE = re.compile(
@@ -63,7 +65,7 @@ def read_address(text: str) -> str:
 
 
 def with_scheme(text):
-    if text.startswith("sk-"):
+    if KEY.fullmatch(text):
         raise ValueError("OPENAI_BASE_URL holds a key, which belongs into OPENAI_API_KEY.")
     if re.match("(?i)https?://", text):
         return text
