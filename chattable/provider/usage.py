@@ -87,9 +87,10 @@ def money(value):
         cost = Decimal(str(value)) if isinstance(value, int | float | str) else None
     except InvalidOperation:
         return None
-    believed = cost is not None and cost.is_finite() and 0 <= cost < 10**6
+    if cost is None or not (cost.is_finite() and 0 <= cost < 10**6):
+        return None
     # That is how it is kept; and more than 28 digits would not add up.
-    return round(cost, 12) if believed else None
+    return round(cost, 12)
 
 
 def estimate_tokens(text):
