@@ -9,9 +9,12 @@ import re
 from datetime import timedelta
 from hashlib import sha256
 from ipaddress import ip_network
+from pathlib import Path
 from urllib.parse import quote, unquote
 
-from dotenv import dotenv_values
+import click
+from dotenv import dotenv_values, find_dotenv
+from flask.helpers import get_load_dotenv
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -20,6 +23,7 @@ from chattable.addresses import redis_address, split_login
 from chattable.connections import WrongEncoding
 from chattable.database import diagnosis, reason
 from chattable.provider import read_address, read_prices, read_windows
+from chattable.serve.dotenv_file import checked
 from chattable.setup import LIMITS
 from models import db
 
@@ -55,6 +59,9 @@ def gather_settings(given):
 
     What `uv run chattable` started in the folder is good for a `flask shell` beside it, too.
     """
+    # Flask's commands have read it, and passed over a mistake.
+    if click.get_current_context(silent=True) and get_load_dotenv():
+        checked(Path(find_dotenv(usecwd=True) or ".env"))
     given = {name: serve.unquoted(value) for name, value in given.items()}
     settings = {name: value for name, value in given.items() if value not in ("", None)}
     instance = serve.instance_folder(settings.get("INSTANCE_PATH"))

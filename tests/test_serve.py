@@ -408,6 +408,27 @@ def test_a_dotenv_file_configures_it(tmp_path):
         assert_one_sentence(launcher, "WORKER_PROCESSES: 'several'")
 
 
+BROKEN = [
+    ('SIGNUP=open\n\nSIGNUP="closed\n', 3),
+    ("no setting at all\n", 1),
+    ("PORT=0\r\n# SIGNUP\r\nSIGNUP\r\n", 3),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), BROKEN)
+def test_a_dotenv_file_with_a_broken_line_starts_nothing(tmp_path, text, line):
+    (tmp_path / ".env").write_text(text, newline="")
+    with Launcher(tmp_path) as launcher:
+        sentence = assert_one_sentence(launcher, f"{tmp_path}/.env, line {line}: ")
+    assert "closed" not in sentence
+
+
+def test_a_dotenv_file_that_is_no_text_starts_nothing(tmp_path):
+    (tmp_path / ".env").write_bytes(b"SIGNUP=\xff\n")
+    with Launcher(tmp_path) as launcher:
+        assert_one_sentence(launcher, "/.env cannot be read")
+
+
 def test_the_secret_key_is_made_once_and_is_private(tmp_path):
     with ThreadPoolExecutor(8) as starts:
         [made] = {*starts.map(serve.secret_key, [tmp_path] * 8)}
@@ -467,6 +488,13 @@ def test_a_clone_lies_in_a_folder_of_any_name(tmp_path):
     clone = Clone(tmp_path / "My 50% what?" / "a%20b")
     assert clone.flask("db", "upgrade").wait(DEADLINE) == 0, clone.log.read_text()
     assert (clone.folder / "instance" / "chattable.db").exists()
+
+
+def test_flask_starts_nothing_beside_a_broken_dotenv_file(clone):
+    (clone.folder / ".env").write_text('SIGNUP="closed\n')
+    assert clone.flask("db", "upgrade").wait(DEADLINE) == 1
+    *_, sentence = clone.log.read_text().splitlines()
+    assert sentence.startswith(f"{clone.folder}/.env, line 1: ")
 
 
 def test_an_app_that_is_run_without_redis_says_so_in_a_sentence(clone):

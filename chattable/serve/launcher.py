@@ -9,9 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dotenv import load_dotenv
-
 from chattable.serve.demo_model import DEMO_MODEL, demo_model, demo_settings
+from chattable.serve.dotenv_file import load_file
 from chattable.serve.home import check_files
 from chattable.serve.instance import instance_folder, open_folder
 from chattable.serve.listener import address_of, open_listener
@@ -25,9 +24,9 @@ from chattable.serve.stack import Stack, Stopped
 
 def launch():
     """Run Chattable until Ctrl-C or SIGTERM; exit with 1 and one sentence if it cannot start."""
-    load_dotenv(Path.cwd() / ".env")
-    tidy_environment()
     try:
+        load_file(Path.cwd() / ".env")
+        tidy_environment()
         with Stack() as stack:
             run(stack)
     except CannotStart as sentence:
