@@ -1,5 +1,6 @@
 """Run the migrations against the app's own database."""
 
+import click
 from alembic import context
 from flask import current_app
 
@@ -20,3 +21,5 @@ else:
         )
         with context.begin_transaction():
             context.run_migrations()
+        at = ", ".join(context.get_context().get_current_heads()) or "none"
+        click.echo(f"The database is at revision {at}.", err=True)

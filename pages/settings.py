@@ -6,11 +6,13 @@ A value that is missing or wrong stops the start with one sentence that names th
 import logging
 import os
 import re
+import sys
 from datetime import timedelta
 from hashlib import sha256
 from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import quote, unquote
+from urllib.request import getproxies
 
 import click
 from dotenv import dotenv_values, find_dotenv
@@ -22,7 +24,14 @@ from chattable import serve
 from chattable.addresses import redis_address, split_login
 from chattable.connections import WrongEncoding
 from chattable.database import diagnosis, reason
-from chattable.provider import read_address, read_prices, read_windows
+from chattable.provider import (
+    ProviderError,
+    is_openai,
+    read_address,
+    read_prices,
+    read_windows,
+)
+from chattable.provider.address import OPENAI
 from chattable.serve.dotenv_file import checked
 from chattable.setup import LIMITS
 from models import db
@@ -226,7 +235,7 @@ def redis_url(settings, instance):
 def own_redis(instance):
     """Return where a launcher's Redis listens, and tell who does not know that he needs one."""
     path = instance / "redis" / "redis.sock"
-    if not path.exists():
+    if not path.exists() and not migrates():
         log.warning(
             "REDIS_URL is not set and no `uv run chattable` runs from %s: "
             "pages open, but nobody answers. Set it, or start all of it by that command.",
@@ -253,10 +262,26 @@ def provider_key(settings):
 
 def provider_url(settings):
     """Return the provider's address, or None for OpenAI's own."""
-    url = settings.get("OPENAI_BASE_URL", "").strip()
+    text = settings.get("OPENAI_BASE_URL", "").strip()
     try:
-        return read_address(url) if url else None
+        url = read_address(text) if text else None
     except ValueError as sentence:
+        refuse(str(sentence))
+    check_proxy(url or OPENAI)
+    return url
+
+
+def check_proxy(url):
+    """Refuse a proxy on the way to the provider that is none, or is not spoken to."""
+    if getproxies().keys() <= {"no"}:
+        return  # to import what knows them takes half a second
+    import httpx2
+
+    from chattable.provider.proxy import proxy_for
+
+    try:
+        proxy_for(httpx2.URL(url))
+    except ProviderError as sentence:
         refuse(str(sentence))
 
 
@@ -338,11 +363,17 @@ def refuse_other_encodings(app):
 
 
 def warn_of_keys(app):
-    """Say what a key is too weak for; a provider with an address of its own may need none."""
+    """Say what a key is too weak for; a provider other than OpenAI may need none."""
     if len(app.config["SECRET_KEY"]) < SHORT:
         log.warning("SECRET_KEY is short: whoever guesses it is anybody here. Set a longer one.")
-    if not (app.config["OPENAI_API_KEY"] or app.config["OPENAI_BASE_URL"]):
+    keyless = not app.config["OPENAI_API_KEY"] and is_openai(app.config["OPENAI_BASE_URL"])
+    if keyless and not migrates():
         log.warning("OPENAI_API_KEY is not set: the provider refuses to answer. Set it in .env.")
+
+
+def migrates():
+    """Return whether this is `flask db …`, which needs neither Redis nor a provider."""
+    return "db" in sys.argv[1:] and click.get_current_context(silent=True) is not None
 
 
 def refuse_closed_database(error):

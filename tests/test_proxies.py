@@ -254,6 +254,14 @@ def test_a_proxy_that_cannot_be_used_is_refused_in_a_sentence(
         assert secret not in told + caplog.text
 
 
+def test_a_proxy_that_cannot_be_used_stops_the_start_where_it_is_on_the_way(make_app, environment):
+    environment.setenv("ALL_PROXY", "socks5://ada:secret@proxy:1080")
+    make_app()
+    with pytest.raises(SystemExit, match=r"^ALL_PROXY begins with socks5://, .*\.$") as stopped:
+        make_app(OPENAI_BASE_URL=SECURE)
+    assert "secret" not in str(stopped.value)
+
+
 def test_a_refusal_by_the_provider_itself_is_not_the_proxys(provider, proxy, environment):
     environment.setenv("HTTP_PROXY", proxy)
     provider.fails(403, wire.error("no"))

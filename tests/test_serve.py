@@ -484,6 +484,14 @@ def test_a_fresh_clone_is_migrated_and_runs_as_any_flask_app(clone, redis_url):
         assert "REDIS_URL" not in clone.log.read_text()
 
 
+def test_a_migration_speaks_of_the_database_alone(clone):
+    assert clone.flask("db", "upgrade").wait(DEADLINE) == 0, clone.log.read_text()
+    [newest] = [path.stem for path in sorted(ROOT.glob("migrations/versions/*.py"))[-1:]]
+    said = clone.log.read_text()
+    assert f"The database is at revision {newest[:4]}" in said
+    assert "REDIS_URL" not in said and "OPENAI_API_KEY" not in said
+
+
 def test_a_clone_lies_in_a_folder_of_any_name(tmp_path):
     clone = Clone(tmp_path / "My 50% what?" / "a%20b")
     assert clone.flask("db", "upgrade").wait(DEADLINE) == 0, clone.log.read_text()

@@ -103,6 +103,14 @@ def test_a_short_secret_key_is_warned_of(settings, caplog):
     assert "hidden" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("url", "missed"), [("", True), ("api.openai.com", True), ("http://llm.example:8000/v1", False)]
+)
+def test_a_key_is_missed_where_the_provider_asks_for_one(settings, caplog, url, missed):
+    create_app(settings | {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": ""})
+    assert ("OPENAI_API_KEY is not set" in caplog.text) is missed
+
+
 @pytest.mark.parametrize("name", ["My Projects", "what?", "a%20b", "#1", "100%", "50=50", "a@b:c"])
 def test_the_database_is_in_the_folder_of_the_instance_whatever_its_name_is(
     settings, tmp_path, name
