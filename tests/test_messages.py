@@ -132,8 +132,11 @@ def test_a_price_nobody_knows_is_said_so(make_app, provider, redis_url):
     ada.post("/chats", data={"content": "Hi"})
     with app.app_context():
         jobs.create_message_and_stream(*queue.queue().get_jobs()[0].args)
-    usage = parse(ada.get("/chats/1").text).select_one(".message__usage").get_text()
+    page = parse(ada.get("/chats/1").text)
+    usage = page.select_one(".message__usage").get_text()
     assert usage == "8 input tokens / 2 output tokens [price unknown]"
+    receipt = page.select_one(".message__receipt").get_text()
+    assert "Cost" in receipt and "neither the provider nor the price list" in receipt
 
 
 @pytest.fixture
