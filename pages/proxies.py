@@ -1,16 +1,16 @@
 """The proxies before us: what they say of the browser, and from whom it is believed."""
 
-import re
 from ipaddress import ip_address
 from itertools import takewhile
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from pages.settings import PATH
+
 FIXES = {
     f"x_{name}": f"HTTP_X_FORWARDED_{name.upper()}"
     for name in ("for", "proto", "host", "port", "prefix")
 }
-PATH = re.compile(r"(/[\w.~-]+)+/?", re.ASCII)
 
 
 def init_app(app):
@@ -28,7 +28,8 @@ class BehindProxies:
 
     def __call__(self, environ, start_response):
         hops = self.hops(environ)
-        if not PATH.fullmatch(environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")[-1].strip()):
+        prefixes = environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")
+        if not all(PATH.fullmatch(each.strip().removesuffix("/")) for each in prefixes):
             environ.pop("HTTP_X_FORWARDED_PREFIX", None)
         # A proxy adds to what the one before it says, or says it anew.
         said = {fix: environ.get(name, "").count(",") + 1 for fix, name in FIXES.items()}

@@ -58,7 +58,7 @@ MISREAD = re.compile(r"invalid .*value|bad value for")
 # SQLSTATEs of a replica, and of a pooler that takes no transactions.
 UNFIT = "25006", "08P01"
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
-PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
+PATH = re.compile(r"(/(?!\.\.?(/|$))[\w.~-]+)+", re.ASCII)  # browsers resolve . and ..
 
 log = logging.getLogger(__name__)
 
@@ -304,7 +304,10 @@ def check_path(settings):
     """Refuse a SCRIPT_NAME with which no address would be right; gunicorn reads it."""
     path = settings.get("SCRIPT_NAME", "")
     if path and not PATH.fullmatch(path):
-        refuse("SCRIPT_NAME must be a path as in /chat: a slash before each name, none at the end.")
+        refuse(
+            "SCRIPT_NAME must be a path as in /chat: a slash before each name, which is not . or "
+            ".., and none at the end."
+        )
 
 
 def choice(settings, name, allowed):

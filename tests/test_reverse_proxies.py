@@ -186,9 +186,25 @@ def test_proxies_one_behind_the_other_lead_to_the_browser(trusted):
     assert request_as_seen(trusted, X_Forwarded_Proto="https", **chain).scheme == "https"
 
 
-@pytest.mark.parametrize("prefix", ["//evil.example", "chat", "/", "/a b", '/"><script>', ""])
-def test_a_prefix_that_is_no_path_is_none(prefix):
-    assert request_as_seen(1, X_Forwarded_Prefix=prefix).root_path == ""
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("//evil.example", "chat", "/", "/a b", '/"><script>', ""),
+        *("/..", "/../x", "/x/..", "/x/../", "/.", "/./x"),
+        *("//evil.example, /chat", "/chat, //evil.example", "/chat, //evil.example, /chat"),
+        *("javascript:x, /b, /chat", "/.., /chat"),
+    ],
+)
+@pytest.mark.parametrize("trusted", [1, 2, 3])
+def test_a_prefix_that_is_no_path_is_none(trusted, prefix):
+    assert request_as_seen(trusted, X_Forwarded_Prefix=prefix).root_path == ""
+
+
+@pytest.mark.parametrize(
+    ("trusted", "prefix"), [(1, "/b, /a.b/..c"), (2, "/a.b/..c, /b"), (3, "/a.b/..c/,/b")]
+)
+def test_the_farthest_proxy_that_is_trusted_names_the_path(trusted, prefix):
+    assert request_as_seen(trusted, X_Forwarded_Prefix=prefix).root_path == "/a.b/..c"
 
 
 @pytest.mark.parametrize(

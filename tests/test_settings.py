@@ -52,6 +52,8 @@ def settings(tmp_path):
         ("SCRIPT_NAME", "chat"),
         ("SCRIPT_NAME", "/chat/"),
         ("SCRIPT_NAME", "//chat"),
+        ("SCRIPT_NAME", "/../x"),
+        ("SCRIPT_NAME", "/."),
         ("TRUSTED_PROXIES", "proxy.example"),
         ("TRUSTED_PROXIES", "-1"),
         ("TRUSTED_PROXIES", "10.0.0.0/33"),
