@@ -21,9 +21,14 @@ NAME_ALONE = {"host": "{name}"}
 ANOTHER_NAME = {"host": "upstream"}
 
 
-def ours(app, host, origin, site=None):
+def ours(app, host, origin, site=None, port="5000", **proxy):
+    """Return whether a page is ours; `proxy` is what one says that is trusted."""
     said = {"Host": host, "Origin": origin, "Sec-Fetch-Site": site}
-    with app.test_request_context(headers={k: v for k, v in said.items() if v is not None}):
+    said |= {f"X-Forwarded-{name}": value for name, value in proxy.items()}
+    headers = {name: value for name, value in said.items() if value is not None}
+    environ = create_environ(headers=headers, environ_overrides={"SERVER_PORT": port})
+    BehindProxies(lambda *_: [], 1)(environ, None)
+    with app.request_context(environ):
         return live.same_origin()
 
 
@@ -62,6 +67,53 @@ def test_a_page_is_ours_by_the_name_that_the_proxy_passes_on(app, host, origin):
 )
 def test_a_page_of_another_name_is_not(app, host, origin):
     assert not ours(app, host, origin)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "told"),
+    [
+        ("chat.example", "http://chat.example", {"port": "80"}),  # we are asked ourselves
+        ("chat.example", "https://chat.example", {"port": "80"}),
+        ("chat.example", "http://chat.example", {"Port": "80"}),
+        ("chat.example", "http://chat.example:8080", {"Port": "8080"}),
+        ("chat.example", "https://chat.example", {"Port": "443", "Proto": "https"}),
+        ("chat.example", "https://chat.example:8443", {"Proto": "https"}),
+        # The port inside a container.
+        ("lan:8080", "http://lan:8080", {"Port": "3000"}),
+        ("LAN:8080", "http://lan:8080", {"Port": "3000"}),
+        ("lan", "http://lan", {"Port": "3000"}),
+        ("chat.example", "https://chat.example", {"Port": "8443", "Proto": "https"}),
+        ("chat.example", "https://chat.example", {"Port": "80"}),  # TLS ends before it
+        ("upstream:8000", "http://lan:8080", {"Host": "lan", "Port": "8080"}),
+        ("upstream:8000", "http://lan:8080", {"Host": "lan"}),
+        ("lan:8080", "http://lan:8080", {"Proto": "ws"}),  # Traefik
+        ("chat.example", "https://chat.example", {"Proto": "wss"}),
+    ],
+)
+def test_a_page_is_ours_by_the_port_that_is_told(app, host, origin, told):
+    assert ours(app, host, origin, **told)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "told"),
+    [
+        ("chat.example", "http://chat.example:8080", {"port": "80"}),
+        ("chat.example", "https://chat.example:8443", {"port": "443"}),
+        ("chat.example", "http://chat.example:8080", {"Port": "80"}),
+        ("chat.example", "https://chat.example:8443", {"Port": "443", "Proto": "https"}),
+        ("chat.example", "http://chat.example:8080", {"Port": "3000"}),
+        ("chat.example:8080", "http://chat.example:8081", {"Port": "3000"}),
+        # Cookies know no scheme either.
+        ("chat.example", "http://chat.example", {"Proto": "https"}),
+        ("chat.example", "http://chat.example", {"Port": "443", "Proto": "https"}),
+        ("chat.example", "http://chat.example", {"Proto": "wss"}),
+        # An inner name says nothing of the outer one.
+        ("upstream:8000", "http://lan:8000", {"Host": "lan", "Port": "8080"}),
+        ("upstream:8000", "http://upstream:8000", {"Host": "lan"}),
+    ],
+)
+def test_a_page_of_another_port_of_the_host_is_not(app, host, origin, told):
+    assert not ours(app, host, origin, **told)
 
 
 @pytest.mark.parametrize(

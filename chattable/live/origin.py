@@ -15,14 +15,15 @@ def same_origin() -> bool:
     """Return whether the page that opened the socket is ours (a program may send no Origin).
 
     A browser says so itself where it may, https://www.w3.org/TR/fetch-metadata/. Else the names
-    are compared, and the ports if a proxy has left ours in the Host header.
+    are compared, and the ports as far as they are known.
     """
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
     if origin is None:
         return True
-    ours = site == "same-origin" if site else is_at(origin, request.host)
+    host = request.environ.get("HTTP_HOST", "")  # request.host has no default port
+    ours = site == "same-origin" if site else is_at(origin, host)
     if not ours:
-        tell(origin[:200], request.host[:200])
+        tell(origin[:200], host[:200])
     return ours
 
 
@@ -30,10 +31,19 @@ def is_at(origin, host):
     """Return whether pages of an origin come from the server that a Host header names."""
     try:
         page, server = urlsplit(origin), urlsplit(f"//{host}")
-        ports = None, page.port or PORTS.get(page.scheme)
-        return bool(page.hostname) and page.hostname == server.hostname and server.port in ports
-    except ValueError:
+        usual = PORTS[page.scheme]
+        same_port = (page.port or usual) == (server.port or usual)
+    except (KeyError, ValueError):
         return False
+    if not page.hostname or page.hostname != server.hostname:
+        return False
+    if request.is_secure and page.scheme == "http":
+        return False
+    # What a proxy calls the port may be that inside a container.
+    came = request.environ.get("werkzeug.proxy_fix.orig", {}).get("HTTP_HOST") or host
+    # nginx's $host drops the port; where we are asked without a proxy, none is the usual one.
+    dropped = server.port is None and request.environ["SERVER_PORT"] not in ("80", "443")
+    return same_port or dropped or page.netloc.lower() == came.lower()
 
 
 @lru_cache(maxsize=100)  # once, however often the page tries
