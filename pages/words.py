@@ -1,6 +1,9 @@
 """How things are put into words, and how words are cleaned; for templates and for forms."""
 
+from functools import lru_cache, partial
+
 import humanize
+from flask import request
 
 from chattable.database import now
 
@@ -9,6 +12,9 @@ FEW = 12  # models that a list shows without groups
 
 def init_app(app):
     """Give the templates what puts things into words."""
+    # The same some thirty on every page: they are made once for where we are found.
+    made = lru_cache(1000)(lambda root, endpoint, **values: app.url_for(endpoint, **values))
+    app.context_processor(lambda: {"url_for": partial(made, request.script_root)})
     app.jinja_env.globals["dom_id"] = dom_id
     app.jinja_env.globals["now"] = now
     app.jinja_env.filters["time_in_words"] = time_in_words

@@ -186,6 +186,17 @@ def test_what_comes_over_http_begins_at_the_same_path(app, client, sign_up, prov
         assert all(address.startswith(f"{root}/messages/") for address in addresses)
 
 
+def test_an_address_is_made_once_for_each_path(app):
+    made, visitor = [], app.test_client()
+    app.url_defaults(lambda endpoint, values: made.append(endpoint))
+    for root in ("", PREFIX) * 2:
+        page = visitor.get("/login", environ_overrides={"SCRIPT_NAME": root}).text
+        addresses = re.findall(r' (?:href|src|action)="(/[^"]*)"', page)
+        assert len(addresses) > 10
+        assert {each.startswith(f"{PREFIX}/") for each in addresses} == {root == PREFIX}
+    assert len(made) == 2 * len({*addresses})
+
+
 @pytest.mark.parametrize(
     ("asked", "then"),
     [
