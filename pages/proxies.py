@@ -1,5 +1,6 @@
 """The proxies before us: what they say of the browser, and from whom it is believed."""
 
+import re
 from ipaddress import ip_address
 from itertools import takewhile
 
@@ -11,6 +12,7 @@ FIXES = {
     f"x_{name}": f"HTTP_X_FORWARDED_{name.upper()}"
     for name in ("for", "proto", "host", "port", "prefix")
 }
+PORT = re.compile(r"^\[(.*)\](:\d+)?$|^([^:]*):\d+$")
 
 
 def init_app(app):
@@ -27,6 +29,11 @@ class BehindProxies:
         self.app, self.trusted, self.rules = app, trusted, rules
 
     def __call__(self, environ, start_response):
+        # A stray quote would make one value of many.
+        for name in environ.keys() & FIXES.values():
+            environ[name] = environ[name].replace('"', "")
+        before = environ.get("HTTP_X_FORWARDED_FOR", "").split(",")
+        environ["HTTP_X_FORWARDED_FOR"] = ",".join(without_port(each) for each in before)
         hops = self.hops(environ)
         prefixes = environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")
         if not all(PATH.fullmatch(each.strip().removesuffix("/")) for each in prefixes):
@@ -60,3 +67,8 @@ class BehindProxies:
             return False
         known = getattr(known, "ipv4_mapped", None) or known
         return any(known in network for network in self.trusted)
+
+
+def without_port(address):
+    """Return an address as the browser's next connection will have it, too."""
+    return PORT.sub(r"\1\3", address.strip())

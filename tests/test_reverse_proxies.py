@@ -239,6 +239,30 @@ def test_proxies_one_behind_the_other_lead_to_the_browser(trusted):
 
 
 @pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("198.51.100.7:1234", "198.51.100.7"),  # Azure's gateway
+        ("[2001:db8::7]:1234", "2001:db8::7"),
+        ("[2001:db8::7]", "2001:db8::7"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("192.0.2.1:9, 198.51.100.7:1234", "198.51.100.7"),
+        ('"x, 198.51.100.7', "198.51.100.7"),  # what the browser sent is before the comma
+        ("unknown", "unknown"),
+        ("", "127.0.0.1"),
+    ],
+)
+@pytest.mark.parametrize("trusted", [1, LOOPBACK])
+def test_each_connection_of_a_browser_has_its_one_address(trusted, said, address):
+    assert request_as_seen(trusted, X_Forwarded_For=said).remote_addr == address
+
+
+@pytest.mark.parametrize("trusted", [2, [*LOOPBACK, ip_network("10.0.0.0/8")]])
+def test_a_proxy_is_known_whatever_its_port(trusted):
+    chain = '"192.0.2.1, 198.51.100.7:1234, 10.0.0.3:5678'
+    assert request_as_seen(trusted, X_Forwarded_For=chain).remote_addr == "198.51.100.7"
+
+
+@pytest.mark.parametrize(
     "prefix",
     [
         *("//evil.example", "chat", "/", "/a b", '/"><script>', ""),
