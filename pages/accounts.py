@@ -192,4 +192,6 @@ def log_out():
 def invite():
     """Print a link with which one can sign up while SIGNUP is "invite"."""
     token = invitations().dumps(str(uuid.uuid4()))
-    click.echo(f"/signup?invitation={token}   (add your address; valid {INVITATION_DAYS} days)")
+    with current_app.test_request_context():  # it knows the path where we are mounted
+        link = url_for("accounts.sign_up", invitation=token)
+    click.echo(f"{link}   (add your address; valid {INVITATION_DAYS} days)")

@@ -87,9 +87,9 @@ def running_settings(instance):
 
 def read_settings(settings, instance):
     """Return the Flask configuration that an environment (dict of str) asks for."""
-    check_path(settings)
     key = secret_key(settings, instance)
     return {
+        "APPLICATION_ROOT": mount_path(settings),
         "SECRET_KEY": key,
         "SESSION_COOKIE_NAME": f"chattable_{mark_of(key)}",
         "SQLALCHEMY_DATABASE_URI": database_url(settings, instance),
@@ -300,14 +300,15 @@ def trusted_proxies(settings):
         )
 
 
-def check_path(settings):
-    """Refuse a SCRIPT_NAME with which no address would be right; gunicorn reads it."""
+def mount_path(settings):
+    """Return SCRIPT_NAME, unless no address would be right with it; gunicorn reads it, too."""
     path = settings.get("SCRIPT_NAME", "")
     if path and not PATH.fullmatch(path):
         refuse(
             "SCRIPT_NAME must be a path as in /chat: a slash before each name, which is not . or "
             ".., and none at the end."
         )
+    return path or "/"
 
 
 def choice(settings, name, allowed):

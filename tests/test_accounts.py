@@ -419,7 +419,7 @@ def invitation(app):
     """Return the link that `flask invite` prints."""
     with app.app_context():
         printed = app.test_cli_runner().invoke(args=["invite"]).output
-    return re.search(r"/signup\?invitation=\S+", printed)[0]
+    return re.search(r"\S*/signup\?invitation=\S+", printed)[0]
 
 
 def test_an_invitation_lets_one_sign_up_where_it_takes_one(make_app):
@@ -431,6 +431,13 @@ def test_an_invitation_lets_one_sign_up_where_it_takes_one(make_app):
     form = parse(client.get(link).text).select_one("form")
     assert client.post(form.get("action") or link, data=ADA).status_code == 302
     assert is_logged_in(client)
+
+
+def test_an_invitation_leads_to_where_the_app_is_mounted(make_app):
+    app = make_app(SIGNUP="invite", SCRIPT_NAME="/chat")
+    link = invitation(app)
+    assert link.startswith("/chat/signup?")
+    assert app.test_client().get(link.removeprefix("/chat")).status_code == 200
 
 
 def test_an_invitation_of_another_server_is_worth_nothing(make_app):
