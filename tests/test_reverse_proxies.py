@@ -133,6 +133,16 @@ def test_the_log_has_both_names_once(app, caplog):
     ]
 
 
+def test_the_log_has_what_a_proxy_lacks_that_lets_no_socket_through_once(client, sign_up, caplog):
+    sign_up(person=client)
+    client.post("/chats")
+    client.get("/chats/1/updates", headers={"HX-Request": "true"})
+    assert caplog.messages == []
+    for path in ("/chats/1/updates", "/updates", "/chats/1/updates"):  # nginx, without Upgrade
+        assert client.get(path, headers={"Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9"}).json
+    assert ["proxy_set_header Upgrade $http_upgrade;" in line for line in caplog.messages] == [True]
+
+
 # In a browser.
 
 
