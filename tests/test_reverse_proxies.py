@@ -21,12 +21,13 @@ NAME_ALONE = {"host": "{name}"}
 ANOTHER_NAME = {"host": "upstream"}
 
 
-def ours(app, host, origin, site=None, port="5000", **proxy):
+def ours(app, host, origin, site=None, port="5000", address="127.0.0.1", **proxy):
     """Return whether a page is ours; `proxy` is what one says that is trusted."""
     said = {"Host": host, "Origin": origin, "Sec-Fetch-Site": site}
     said |= {f"X-Forwarded-{name}": value for name, value in proxy.items()}
     headers = {name: value for name, value in said.items() if value is not None}
-    environ = create_environ(headers=headers, environ_overrides={"SERVER_PORT": port})
+    asked = {"SERVER_PORT": port, "REMOTE_ADDR": address}
+    environ = create_environ(headers=headers, environ_overrides=asked)
     BehindProxies(lambda *_: [], 1)(environ, None)
     with app.request_context(environ):
         return live.same_origin()
@@ -74,6 +75,8 @@ def test_a_page_of_another_name_is_not(app, host, origin):
     [
         ("chat.example", "http://chat.example", {"port": "80"}),  # we are asked ourselves
         ("chat.example", "https://chat.example", {"port": "80"}),
+        # By a socket file, where gunicorn calls 80 what the Host does not tell.
+        ("chat.example", "http://chat.example:8080", {"port": "80", "address": ""}),
         ("chat.example", "http://chat.example", {"Port": "80"}),
         ("chat.example", "http://chat.example:8080", {"Port": "8080"}),
         ("chat.example", "https://chat.example", {"Port": "443", "Proto": "https"}),

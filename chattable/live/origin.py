@@ -39,11 +39,12 @@ def is_at(origin, host):
         return False
     if request.is_secure and page.scheme == "http":
         return False
+    came = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
+    # nginx's $host drops the port; where a browser asks us itself, none is the usual one.
+    itself = came["SERVER_PORT"] in ("80", "443") and came.get("REMOTE_ADDR") != ""
+    dropped = server.port is None and not itself
     # What a proxy calls the port may be that inside a container.
-    came = request.environ.get("werkzeug.proxy_fix.orig", {}).get("HTTP_HOST") or host
-    # nginx's $host drops the port; where we are asked without a proxy, none is the usual one.
-    dropped = server.port is None and request.environ["SERVER_PORT"] not in ("80", "443")
-    return same_port or dropped or page.netloc.lower() == came.lower()
+    return same_port or dropped or page.netloc.lower() == came.get("HTTP_HOST", host).lower()
 
 
 @lru_cache(maxsize=100)  # once, however often the page tries
