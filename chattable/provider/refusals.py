@@ -8,6 +8,7 @@ sent.
 import os
 import re
 import time
+from bisect import bisect
 from contextlib import suppress
 
 from flask import current_app
@@ -116,12 +117,23 @@ def bare(text):
 
 def without_quotations(words, messages):
     """Return words without the lines of messages, as far as each is quoted from its beginning."""
-    for line in {line for each in messages for line in bare(each["content"]).splitlines()}:
-        line = line.strip()
-        while len(line.encode()) > SHORT and (at := words.find(line[:BEGINNING])) >= 0:
-            quoted = os.path.commonprefix([words[at:], line])
-            words = f"{words[:at]} {words[at + len(quoted) :]}"
-    return words
+    said = {line.strip() for each in messages for line in bare(each["content"]).splitlines()}
+    lines = sorted(line for line in said if len(line.encode()) > SHORT)
+    kept, at = [], 0
+    while at < len(words):
+        quoted = quotation(words[at:], lines)
+        kept.append(" " if quoted else words[at])
+        at += quoted or 1
+    return "".join(kept)
+
+
+def quotation(words, lines):
+    """Return how many characters, with which words begin, are quoted of sorted lines."""
+    # The line that has most of them in common is beside where they would stand.
+    at = bisect(lines, words)
+    near = lines[max(at - 1, 0) : at + 1]
+    common = [(len(os.path.commonprefix([words, line])), line) for line in near]
+    return max((n for n, line in common if n >= min(BEGINNING, len(line))), default=0)
 
 
 def refused_part(status, words, request):
