@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from itertools import takewhile
 
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import Map
 
 from pages.settings import PATH
 
@@ -18,15 +19,15 @@ PORT = re.compile(r"^\[(.*)\](:\d+)?$|^([^:]*):\d+$")
 def init_app(app):
     """Have an app believe TRUSTED_PROXIES: a number of them, or the networks they are in."""
     if app.config["TRUSTED_PROXIES"]:
-        trusted, rules = app.config["TRUSTED_PROXIES"], app.url_map.iter_rules
-        app.wsgi_app = BehindProxies(app.wsgi_app, trusted, rules)
+        trusted, urls = app.config["TRUSTED_PROXIES"], app.url_map
+        app.wsgi_app = BehindProxies(app.wsgi_app, trusted, urls)
 
 
 class BehindProxies:
     """Take the browser's address and scheme, and our host, port and path, from trusted proxies."""
 
-    def __init__(self, app, trusted, rules=tuple):
-        self.app, self.trusted, self.rules = app, trusted, rules
+    def __init__(self, app, trusted, urls=None):
+        self.app, self.trusted, self.urls = app, trusted, urls or Map()
 
     def __call__(self, environ, start_response):
         # A stray quote would make one value of many.
@@ -44,10 +45,10 @@ class BehindProxies:
         return ProxyFix(self.without_path, **fixes)(environ, start_response)
 
     def without_path(self, environ, start_response):
-        """Take off the path that a proxy has named and left there, unless it may be one of ours."""
+        """Take off the path that a proxy has named and left there, unless it is one of ours."""
         root, path = environ["SCRIPT_NAME"].rstrip("/"), environ["PATH_INFO"]
         left = root and f"{path}/".startswith(f"{root}/")
-        if left and not any(f"{rule.rule}/".startswith(f"{root}/") for rule in self.rules()):
+        if left and not self.urls.bind("").test(path, environ["REQUEST_METHOD"]):
             environ["PATH_INFO"] = path.removeprefix(root)
         return self.app(environ, start_response)
 

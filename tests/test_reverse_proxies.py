@@ -304,6 +304,8 @@ def test_the_farthest_proxy_that_is_trusted_names_the_path(trusted, prefix):
         ("/chat/", "/chat/chats/3", "/chat/chats/3"),
         ("/chats", "/chats/3", "/chats/chats/3"),
         ("/chats", "/search", "/chats/search"),
+        ("/chats", "/chats/chats/3", "/chats/chats/3"),
+        ("/chats", "/chats/search", "/chats/search"),
     ],
 )
 def test_a_path_that_the_proxy_names_is_part_of_every_address(make_app, prefix, path, asked):
