@@ -88,7 +88,7 @@ def server_address(scheme, place):
         raise ValueError("REDIS_URL names several servers; it must be the address of one.")
     try:
         parts = urlsplit(url)
-        usable = parts.port != 0
+        usable = parts.port != 0 and not re.search(r"\s", parts.hostname or "")
     except ValueError:
         usable = False
     if not usable:

@@ -184,7 +184,8 @@ def postgres_url(place):
     try:
         # An @ of an option would end a password.
         url = make_url(f"postgresql+psycopg://{login}{rest.replace('@', '%40')}")
-        if url.port is None or url.port in range(1, 65536):
+        blank = re.search(r"\s", url.host or "")
+        if not blank and (url.port is None or url.port in range(1, 65536)):
             return for_libpq(url)
     except (ArgumentError, ValueError):
         pass

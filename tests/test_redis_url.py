@@ -86,6 +86,7 @@ BEGIN, SERVER, OPTION = "must begin with redis://", "a port is a number", "an op
         ("redis://:hidden@host:65536/0", SERVER),
         ("redis://:hidden@::1:6379/0", SERVER),
         ("redis://:hidden@[::1/0", SERVER),
+        ("redis://:hidden@local host/0", SERVER),
         ("redis://hidden#more@host/0", "%23"),
         ("redis://hidden/more@host/0", "the number of a database"),
         ("redis://host/first", "the number of a database"),

@@ -32,6 +32,7 @@ def settings(tmp_path):
         ("DATABASE_URL", "postgres://u:hidden@localhost:65536/chattable"),
         ("DATABASE_URL", "postgres://u:hidden@::1/chattable"),
         ("DATABASE_URL", "postgres://u:hidden@localhost/chattable?pgbouncr=true"),
+        ("DATABASE_URL", "postgres://u:hidden@local host/chattable"),
         ("DATABASE_URL", "postgres://u:hidden@one:5432,two:5432/chattable"),
         ("DATABASE_URL", "postgres://u:hidden@127.0.0.1:9/chattable?sslmode=hidden"),
         ("DATABASE_URL", "postgres://u:hidden@127.0.0.1:9/chattable?connect_timeout=hidden"),
