@@ -21,5 +21,5 @@ else:
         )
         with context.begin_transaction():
             context.run_migrations()
-        at = ", ".join(context.get_context().get_current_heads()) or "none"
+        at = ", ".join(context.get_context().get_current_heads()) or "base"
         click.echo(f"The database is at revision {at}.", err=True)
