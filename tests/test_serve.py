@@ -602,7 +602,7 @@ def library(wheel):
 LOAD_ALL = """
 import pkgutil, chattable
 for _, name, _ in pkgutil.walk_packages(chattable.__path__, "chattable."):
-    if name not in ("chattable.serve.launcher", "chattable.serve.running"):
+    if name.removeprefix("chattable.serve.") not in ("dotenv_file", "launcher", "running"):
         __import__(name)
 print(chattable.__path__[0])
 """
