@@ -40,7 +40,7 @@ def costs(model: str, usage: Usage) -> Costs:
     if own := own_prices(model, usage):
         return own
     into, out = list_prices(model, usage)
-    if usage.cost is None or (not usage.cost and (into, out) == LOCAL):
+    if usage.cost is None:
         return into, out
     priced = into is not None and into + out
     weights = (into, out) if priced else (usage.prompt, usage.completion or 0)
