@@ -35,14 +35,9 @@ from chattable.templating import digest
 from models import Chat, Message, db, opening_words
 from pages import accounts, choice, errors, health, looks, search, security, sidebar, words
 from pages.choice import available_models, default_model, meant, refuse, remember_model
+from pages.databases import refuse_closed_database, refuse_other_encodings
 from pages.errors import EXPIRED, REDIS_AWAY, problem
-from pages.settings import (
-    gather_settings,
-    read_settings,
-    refuse_closed_database,
-    refuse_other_encodings,
-    warn_of_keys,
-)
+from pages.settings import gather_settings, read_settings, warn_of_keys
 from pages.words import one_line
 
 HERE = Path(__file__).resolve().parent

@@ -11,19 +11,15 @@ from datetime import timedelta
 from hashlib import sha256
 from ipaddress import ip_network
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 from urllib.request import getproxies
 
 import click
 from dotenv import dotenv_values, find_dotenv
 from flask.helpers import get_load_dotenv
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chattable import serve
-from chattable.addresses import redis_address, split_login
-from chattable.connections import WrongEncoding
-from chattable.database import diagnosis, reason
+from chattable.addresses import redis_address
 from chattable.provider import (
     ProviderError,
     is_openai,
@@ -34,29 +30,10 @@ from chattable.provider import (
 from chattable.provider.address import OPENAI
 from chattable.serve.dotenv_file import checked
 from chattable.setup import LIMITS
-from models import db
+from pages.databases import database_url
+from pages.values import choice, refuse, share, whole_number
 
-AN_EXAMPLE = "An example: postgres://user:password@host/db"
-A_FILE = "An example: sqlite:////home/ada/chattable.db"
-WRONG_OPTION = "DATABASE_URL: an option after the ? is unknown or wrong."
-# Where the options after an SQLite file begin: its path may have a ? itself.
-OPTIONS = re.compile(r"(?=\?\w+=[^/]*$)")
-MOST = 10**9
 SHORT = 16  # characters of a secret
-# How other drivers (Prisma's, node's, JDBC's) pool and prepare behind a pooler.
-FOREIGN = {
-    *("pgbouncer", "connection_limit", "pool_timeout", "socket_timeout", "pool_mode", "supa"),
-    *("statement_cache_size", "prepareThreshold", "prepared_statements", "workaround"),
-}
-# libpq reads them late, and repeats what it cannot read.
-NUMBERS = {
-    *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"),
-    *("keepalives_count", "tcp_user_timeout", "prepare_threshold"),
-}
-# How libpq and psycopg refuse the value of an option.
-MISREAD = re.compile(r"invalid .*value|bad value for")
-# SQLSTATEs of a replica, and of a pooler that takes no transactions.
-UNFIT = "25006", "08P01"
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 PATH = re.compile(r"(/(?!\.\.?(/|$))[\w.~-]+)+", re.ASCII)  # browsers resolve . and ..
 
@@ -147,85 +124,6 @@ def mark_of(key):
     return sha256(f"cookies {key}".encode()).hexdigest()[:8]
 
 
-def database_url(settings, instance):
-    """Return the SQLAlchemy URL; platforms still say postgres:// for PostgreSQL."""
-    text = settings.get("DATABASE_URL")
-    if not text:
-        folder = serve.open_folder(instance)
-        return URL.create("sqlite", database=str(folder / "chattable.db"))
-    scheme, mark, place = text.partition("://")
-    backend = scheme.lower().partition("+")[0]
-    if not mark:
-        refuse(f"DATABASE_URL is not a database address. {AN_EXAMPLE}")
-    if backend == "sqlite":
-        return usable(sqlite_url(place, instance))
-    if backend in ("postgres", "postgresql"):
-        return usable(postgres_url(place))
-    refuse("DATABASE_URL must begin with postgres:// or sqlite:///, the databases supported.")
-
-
-def sqlite_url(place, instance):
-    """Return the URL of a file, whose name may have any sign; a relative one is in the instance."""
-    path, *options = OPTIONS.split(place, maxsplit=1)
-    if not path.startswith("/"):
-        refuse(f"DATABASE_URL: sqlite:// takes a third slash, and then the file's path. {A_FILE}")
-    path = os.path.expanduser(unquote(path[1:]))
-    if path in ("", ":memory:") or "mode=memory" in "".join(options):
-        refuse(f"DATABASE_URL must name a file: each process has a memory of its own. {A_FILE}")
-    if (instance / path).parent == instance:
-        serve.open_folder(instance)
-    return make_url("".join(["sqlite://", *options])).set(database=path)
-
-
-def postgres_url(place):
-    login, rest = split_login(place)
-    if re.match("[^/?#]*,", rest):
-        refuse("DATABASE_URL names several servers; it must be the address of one.")
-    try:
-        # An @ of an option would end a password.
-        url = make_url(f"postgresql+psycopg://{login}{rest.replace('@', '%40')}")
-        blank = re.search(r"\s", url.host or "")
-        if not blank and (url.port is None or url.port in range(1, 65536)):
-            return for_libpq(url)
-    except (ArgumentError, ValueError):
-        pass
-    refuse(
-        "DATABASE_URL must be like postgres://user:password@host:5432/db: a port is a number up to "
-        "65535, and an IPv6 address is in brackets."
-    )
-
-
-def for_libpq(url):
-    """Return an address of PostgreSQL as libpq takes it, without what other drivers have in it."""
-    from psycopg.pq import Conninfo
-
-    query = {name: value for name, value in url.query.items() if name not in FOREIGN}
-    if query.pop("schema", "public") != "public":
-        refuse(
-            "DATABASE_URL cannot name a schema: give its role one (ALTER ROLE … SET search_path)."
-        )
-    for name, value in query.items():
-        if name != "host" and not isinstance(value, str):
-            refuse("DATABASE_URL has an option twice.")
-    for name in NUMBERS & query.keys():
-        if not re.fullmatch("[0-9]{1,9}", query[name]):
-            refuse(f"DATABASE_URL: {name} must be a number, or be left out.")
-    known = {"prepare_threshold", *(each.keyword.decode() for each in Conninfo.get_defaults())}
-    for name in query.keys() - known:
-        refuse(f"DATABASE_URL: PostgreSQL knows no “{name}” in an address; for TLS it is sslmode.")
-    host = url.host and unquote(url.host)  # a socket's folder
-    return url.set(host=host, query=query)
-
-
-def usable(url):
-    """Return a URL if its driver knows the options: to wait would not help where it does not."""
-    try:
-        url.get_dialect()().create_connect_args(url)
-    except (ArgumentError, ValueError, TypeError):
-        refuse(WRONG_OPTION)
-    return url
-
-
 def redis_url(settings, instance):
     try:
         return redis_address(settings.get("REDIS_URL") or own_redis(instance), trusting=True)
@@ -312,18 +210,6 @@ def mount_path(settings):
     return path or "/"
 
 
-def choice(settings, name, allowed):
-    value = settings.get(name, allowed[0]).lower()
-    return value if value in allowed else refuse(f"{name} must be one of {', '.join(allowed)}.")
-
-
-def whole_number(settings, name, default):
-    value = str(settings.get(name) or default)
-    if re.fullmatch("[0-9]{1,10}", value) and 1 <= int(value) <= MOST:
-        return int(value)
-    refuse(f"{name} must be a whole number from 1 to {MOST}.")
-
-
 def context_windows(settings):
     try:
         return read_windows(str(settings.get("CONTEXT_WINDOW") or ""))
@@ -338,35 +224,6 @@ def prices(settings):
         refuse(str(sentence))
 
 
-def share(settings, name, default):
-    try:
-        value = float(settings.get(name) or default)
-    except ValueError:
-        value = -1
-    return value if 0 <= value <= 1 else refuse(f"{name} must be a share, from 0 to 1.")
-
-
-def refuse(sentence):
-    raise serve.CannotStart(sentence)
-
-
-def refuse_other_encodings(app):
-    """Exit if the database cannot hold every character; one that is away may come back."""
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            return  # always Unicode
-        try:
-            db.engine.connect().close()
-        except WrongEncoding as sentence:
-            refuse(str(sentence))
-        except SQLAlchemyError as error:
-            if MISREAD.search(str(reason(error))):
-                refuse(WRONG_OPTION)
-            app.logger.warning("the database is away: %s", error)
-        finally:
-            db.engine.dispose()
-
-
 def warn_of_keys(app):
     """Say what a key is too weak for; a provider other than OpenAI may need none."""
     if len(app.config["SECRET_KEY"]) < SHORT:
@@ -379,11 +236,3 @@ def warn_of_keys(app):
 def migrates():
     """Return whether this is `flask db …`, which needs neither Redis nor a provider."""
     return "db" in sys.argv[1:] and click.get_current_context(silent=True) is not None
-
-
-def refuse_closed_database(error):
-    """Exit with the reason why a database was not opened; raise what happened in an open one."""
-    if error.statement and diagnosis(error.orig)[0] not in UNFIT:
-        raise error
-    said = str(reason(error)).splitlines()[0]
-    refuse(f"DATABASE_URL: the database cannot be opened: {said}")
