@@ -9,7 +9,9 @@ from flask import current_app
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
+    BigInteger,
     DateTime,
+    ForeignKey,
     Index,
     String,
     UniqueConstraint,
@@ -25,7 +27,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from chattable import ChatMixin, Chattable, MessageMixin, live, markdown, provider
 from chattable.connections import beside
-from chattable.database import Moment, converted, now, persistent
+from chattable.database import Dollars, Moment, converted, now, persistent
 
 NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
@@ -64,8 +66,16 @@ class User(Chattable, UserMixin, Model):
     _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
     # What browsers know the account by. They outlive databases, whose first user is always 1.
     public_id: Mapped[str] = mapped_column(String(32), default=lambda: secrets.token_urlsafe(16))
+    # The first account is: invites, disables, sets budgets; reads nobody's chats.
+    admin: Mapped[bool] = mapped_column(default=False, server_default=false())
+    disabled: Mapped[bool] = mapped_column(default=False, server_default=false())
+    _seen_at: Mapped[datetime | None] = mapped_column("seen_at", DateTime(True))
+    # Picodollars a month; None for what BUDGET says.
+    _budget: Mapped[int | None] = mapped_column("budget", BigInteger)
 
     created_at = converted("_created_at", Moment())
+    seen_at = converted("_seen_at", Moment())
+    budget = converted("_budget", Dollars())
 
     def get_id(self) -> str:
         return self.public_id
@@ -131,6 +141,65 @@ class User(Chattable, UserMixin, Model):
 
 
 NAMED_USER = select(User).where(User.public_id == bindparam("public_id"))
+
+
+class Login(Model):
+    """A browser in which a person is logged in, until it is ended: its row is deleted then."""
+
+    __tablename__ = "logins"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    # What its cookie says beside the account.
+    token: Mapped[str] = mapped_column(String(43), unique=True, default=secrets.token_urlsafe)
+    agent: Mapped[str] = mapped_column(String(300), default="")
+    address: Mapped[str] = mapped_column(String(45), default="")
+    _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
+    _seen_at: Mapped[datetime] = mapped_column("seen_at", DateTime(True), default=now)
+
+    created_at = converted("_created_at", Moment())
+    seen_at = converted("_seen_at", Moment())
+
+
+class Invitation(Model):
+    """A link with which one person can sign up, once; to revoke it is to delete it."""
+
+    __tablename__ = "invitations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(String(43), unique=True, default=secrets.token_urlsafe)
+    # Whom it is for, in its maker's words.
+    note: Mapped[str] = mapped_column(String(200), default="")
+    _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
+    _expires_at: Mapped[datetime] = mapped_column("expires_at", DateTime(True))
+    _used_at: Mapped[datetime | None] = mapped_column("used_at", DateTime(True))
+    used_by_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+
+    created_at = converted("_created_at", Moment())
+    expires_at = converted("_expires_at", Moment())
+    used_at = converted("_used_at", Moment())
+
+
+class Identity(Model):
+    """What an OpenID Connect provider (its issuer) calls a person."""
+
+    __tablename__ = "identities"
+
+    issuer: Mapped[str] = mapped_column(String(255), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+
+
+class Spending(Model):
+    """What a person's replies cost in a month ("2026-11", UTC), also of chats that are deleted."""
+
+    __tablename__ = "spendings"
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    month: Mapped[str] = mapped_column(String(7), primary_key=True)
+    picodollars: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 def listing(column):

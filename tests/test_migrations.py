@@ -11,7 +11,10 @@ from models import Chat, Message, User, db
 from tests import stack
 
 INDEX = "messages_search"
-TABLES = {"users", "chats", "messages", "installs"}
+TABLES = {
+    *("users", "chats", "messages", "installs"),
+    *("logins", "invitations", "identities", "spendings"),
+}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
