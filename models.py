@@ -147,6 +147,8 @@ class Login(Model):
     """A browser in which a person is logged in, until it is ended: its row is deleted then."""
 
     __tablename__ = "logins"
+    # What ends one must not end the next.
+    __table_args__ = {"sqlite_autoincrement": True}
 
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)

@@ -41,6 +41,7 @@ def upgrade():
         sa.Column("address", sa.String(45), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_logins_user_id", "logins", ["user_id"])
     op.create_table(
