@@ -25,11 +25,11 @@ from chattable.live.keys import (
     turn_key,
 )
 from chattable.live.origin import same_origin
-from chattable.live.outbox import ANNOUNCE, announce, announce_on
+from chattable.live.outbox import ANNOUNCE, announce, announce_on, end_sockets
 from chattable.live.question import give_updates
 from chattable.live.relay import BACKLOG_BYTES, GONE, NOT_YOURS, SILENCE, Watcher
 from chattable.live.snapshots import Snapshot, latest_number, snapshot
-from chattable.live.socket import CATCHING_UP, PING, follow, relay_chat, rest, serve
+from chattable.live.socket import CATCHING_UP, PING, Refused, follow, relay_chat, rest, serve
 from chattable.live.start import init_app
 from chattable.live.turns import (
     LEASE,
@@ -59,6 +59,7 @@ __all__ = [
     "NOT_YOURS",
     "PING",
     "RENEW",
+    "Refused",
     "SILENCE",
     "Snapshot",
     "TURN",
@@ -70,6 +71,7 @@ __all__ = [
     "channel",
     "check_writing",
     "claim",
+    "end_sockets",
     "end_turn",
     "ending",
     "follow",

@@ -13,6 +13,8 @@ TAG = re.compile(r"<[^>]*>")
 KEPT = "hx-morph-skip-children"
 # Not for pages: it has their sockets look again what there is, as if the page had been away.
 ANEW = '{"anew":true}'
+# Nor is what begins like this: it closes sockets, see `end_sockets`.
+ENDED = '{"ended":'
 # Stands in a frame for where the app is mounted, which whoever makes it may not know: a character
 # that no text has, for no database takes it.
 ROOT = "\0"
@@ -83,6 +85,17 @@ def since_frame(revision):
 def listed_frame(number):
     """Return the frame that tells a page how many frames of its owner's it has seen."""
     return f'{{"listed":{number}}}'
+
+
+def ended_frame(key, but):
+    """Return the frame that closes the sockets of `key`, or without one all but those of `but`."""
+    return f"{ENDED}{json.dumps([key, but])}}}"
+
+
+def ends(frame, key):
+    """Return whether an `ended_frame` closes the sockets of `key`."""
+    ended, but = json.loads(frame)["ended"]
+    return key == ended if ended is not None else key is None or key != but
 
 
 def growth_frame(message, patches):

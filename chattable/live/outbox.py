@@ -12,6 +12,7 @@ from flask import current_app, g
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from chattable.live.connection import severity
+from chattable.live.frames import ended_frame
 from chattable.live.keys import LIFETIME, channel, install, lease_key, number_key, over_key
 from chattable.live.threads import Keeper
 from chattable.live.turns import LEASE
@@ -114,6 +115,14 @@ def announce(
 def announce_on(channel: str, frame: str) -> None:
     """Have a frame sent to every page that follows a channel, in order."""
     post(channel, frame)
+
+
+def end_sockets(channel: str, key: str | int | None = None, but: str | int | None = None) -> None:
+    """Close the sockets that follow a channel beside their chat, in every process, for good.
+
+    Those of one `key`, see `serve`; without one, all but those of `but`.
+    """
+    announce_on(channel, ended_frame(key, but))
 
 
 def post(channel, frame, forget=(), more=("",)):

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chattable.live.frames import listed_frame
+from chattable.live.frames import ENDED, ends, listed_frame
 from chattable.live.keys import install, own, quiet_channel
 from chattable.live.outbox import CATCH_UP
 
@@ -225,13 +225,17 @@ class Beside:
     Its frames may come twice, and tell their number: the page names it when it comes again.
     """
 
-    def __init__(self, watcher):
+    def __init__(self, watcher, key=None):
         self.watcher = watcher
+        self.key = key
         self.since = watcher.since
         self.missed = False
 
     def offer(self, seq, frame):
-        self.watcher.offer(math.inf, frame)
+        if not frame.startswith(ENDED):
+            self.watcher.offer(math.inf, frame)
+        elif ends(frame, self.key):
+            self.watcher.close(NOT_YOURS)
         self.watcher.offer(math.inf, listed_frame(seq))
 
     def close(self, code):

@@ -67,23 +67,27 @@ def serve(
     refuses: Callable[[], Code | None],
     catch_up: Callable[[], tuple[int, list[str]]],
     beside: Callable[[], str] | None = None,
+    key: Callable[[], str | int | None] = lambda: None,
 ) -> None:
     """Relay a chat to one socket until either side ends.
 
     `refuses()` returns None if this page may watch it, else a close code, `NOT_YOURS` or `GONE`,
     `catch_up()` returns (seq, frames): the page's present state and the number it stands at;
-    `beside()` the name of a channel that it follows, too, or instead: see `announce_on`.
+    `beside()` the name of a channel that it follows, too, or instead: see `announce_on`. `key()`
+    names by what this page is let in, a log-in for one: `end_sockets` closes it there. If that has
+    ended before the page followed the channel, `catch_up()` raises `Refused`.
     """
     code: Code = TRY_AGAIN
     try:
         with ExitStack() as stay:
-            watcher, seq, frames = let_in(socket, chat_id, refuses, catch_up, beside, stay)
-            for frame in frames:
-                show(socket, frame)
+            watcher, seq, frames = let_in(socket, chat_id, refuses, catch_up, beside, key, stay)
+            show_all(socket, watcher, frames)
             follow(socket, watcher, seq, catch_up)
             code = watcher.code or TRY_AGAIN
             if watcher.beside and watcher.beside.missed:
                 show(socket, listed_frame(0))
+    except Refused as refusal:
+        code = refusal.code
     except LocalProtocolError:
         log.debug("chat %s: the socket was closed from outside", chat_id)
     except (RedisError, SQLAlchemyError, OSError) as error:
@@ -97,7 +101,15 @@ def serve(
         say_farewell(socket, code)
 
 
-def let_in(socket, chat_id, refuses, catch_up, beside, stay):
+class Refused(Exception):
+    """Close the socket of a page that may not watch, or not any more, with a code."""
+
+    def __init__(self, code: Code = NOT_YOURS) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def let_in(socket, chat_id, refuses, catch_up, beside, key, stay):
     """Return the (watcher, seq, frames) of a page, nothing to watch if it has left or is refused.
 
     It goes on watching until `stay`, an `ExitStack`, ends.
@@ -116,7 +128,7 @@ def let_in(socket, chat_id, refuses, catch_up, beside, stay):
         if chat_id is not None:
             stay.enter_context(relay.watch(channel(chat_id), watcher))
         if beside:
-            watcher.beside = Beside(watcher)
+            watcher.beside = Beside(watcher, key())
             stay.enter_context(relay.watch(beside(), watcher.beside))
         leaving.tell(lambda: watcher.close(TRY_AGAIN))
         # Said at first unasked: the page is up to date then, and may ask from then on.
@@ -191,7 +203,7 @@ def follow(socket, watcher, seq, catch_up):
         if news and not news[1]:
             socket.sock.sendall(ALIVE)
         elif news and news[1] == ANEW:
-            seq = look_again(socket, catch_up)
+            seq = look_again(socket, watcher, catch_up)
         elif news and news[0] > seq:
             show(socket, news[1])
         elif not news and not watcher.code:
@@ -202,15 +214,21 @@ def follow(socket, watcher, seq, catch_up):
             rest(socket)
 
 
-def look_again(socket, catch_up):
+def look_again(socket, watcher, catch_up):
     """Send a page what it would be given if it came now; return the number where it stands."""
     with current_app.extensions["chattable_line"].place(socket.event) as entered:
         if not entered:
             return 0
         seq, frames = catch_up()
-    for frame in frames:
-        show(socket, frame)
+    show_all(socket, watcher, frames)
     return seq
+
+
+def show_all(socket, watcher, frames):
+    """Send frames, as long as the page may see them."""
+    for frame in frames:
+        if not watcher.code:
+            show(socket, frame)
 
 
 def rest(socket):
