@@ -2,17 +2,22 @@
 
 import functools
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from flask import abort
-from sqlalchemy import Integer, and_, bindparam, event, func, select, tuple_, type_coerce
+from redis.exceptions import RedisError
+from sqlalchemy import Integer, and_, bindparam, delete, event, func, select, tuple_, type_coerce
 from sqlalchemy.orm import Mapped, declared_attr, foreign, relationship, remote
 
 from chattable import live
-from chattable.database import Dollars, Moment, db
+from chattable.database import Dollars, Moment, commit, db, persistent
 from chattable.family import family_of
+
+# Chats that are deleted in one transaction.
+AT_ONCE = 100
 
 
 class Chattable:
@@ -89,6 +94,18 @@ class Chattable:
         rows = db.session.execute(asked, values)
         return {chat_id: total for chat_id, total in rows if total is not None}
 
+    def delete_chats(self) -> list[int]:
+        """Delete all my chats and end their replies, some at a time: others write in between.
+
+        Return their ids, for `forget_chats`.
+        """
+        family = family_of(type(self))
+        mine = my_chats(family.chat).with_only_columns(family.chat.id)
+        chat_ids = list(db.session.scalars(mine, self._me))
+        for start in range(0, len(chat_ids), AT_ONCE):
+            delete_some(family, chat_ids[start : start + AT_ONCE])
+        return chat_ids
+
     def chat(self, chat_id: int) -> Any | None:
         """Return one of my chats, or None: anybody else's does not exist."""
         mine = my_chat(family_of(type(self)).chat)
@@ -106,6 +123,23 @@ class Chattable:
     @property
     def _me(self):
         return {"kind": kind_of(type(self)), "owner_id": self.id}
+
+
+@persistent
+def delete_some(family, chat_ids):
+    chat, message = family.chat, family.message
+    said = message.chat_id.in_(chat_ids)
+    running = list(db.session.scalars(select(message.id).where(said, message.is_running())))
+    # Where the database minds no foreign keys, too.
+    db.session.execute(delete(message.__table__).where(said))
+    db.session.execute(delete(chat.__table__).where(chat.id.in_(chat_ids)))
+    commit()
+    for chat_id in chat_ids:
+        live.broadcast_deletion(chat_id)
+    # Without Redis their writers find out by themselves, when they save what is new.
+    with suppress(RedisError):
+        for message_id in running:
+            live.request_stop(message_id)
 
 
 def kind_of(cls):

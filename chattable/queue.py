@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -175,11 +175,17 @@ def take_back(job: Job, chat_id: int, token: str) -> None:
 
 def forget_chat(chat_id: int) -> None:
     """Take the words of a deleted chat out of Redis; its jobs are not run any more."""
+    forget_chats([chat_id])
+
+
+def forget_chats(chat_ids: Collection[int]) -> None:
+    """Do the same for many chats at once."""
+    begin = tuple(job_id(chat_id, "") for chat_id in chat_ids)
     try:
-        delete_jobs(id for id in known_job_ids() if id.startswith(job_id(chat_id, "")))
+        delete_jobs(id for id in known_job_ids() if id.startswith(begin))
     except RedisError as error:
         # Whoever runs them later finds no chat; those that ended are not kept for long.
-        log.warning("chat %s: jobs not deleted, Redis is away: %s", chat_id, error)
+        log.warning("chats %s: jobs not deleted, Redis is away: %s", chat_ids, error)
     shredder(app_ctx.app)
 
 
