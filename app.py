@@ -439,13 +439,15 @@ def updates(socket, chat_id):
         lambda: refuses(chat_id),
         lambda: catch_up(chat_id, since),
         lambda: current_user.chats_channel,
+        lambda: current_user.login.id,
     )
 
 
 @sock.route("/updates", endpoint="list_updates")
 def list_updates(socket):
     """Relay what becomes of a person's chats to a page of none of them."""
-    live.serve(socket, None, refuses, catch_up, lambda: current_user.chats_channel)
+    beside, key = lambda: current_user.chats_channel, lambda: current_user.login.id
+    live.serve(socket, None, refuses, catch_up, beside, key)
 
 
 def refuses(chat_id=None):
@@ -462,6 +464,8 @@ def refuses(chat_id=None):
 
 def catch_up(chat_id=None, since=0):
     try:
+        if not current_user.login.lives:
+            raise live.Refused
         seq, frames = db.session.get_one(Chat, chat_id).catch_up(since) if chat_id else (0, [])
         return seq, [*frames, *sidebar.catch_up()[0]]
     finally:

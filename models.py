@@ -3,7 +3,7 @@
 import secrets
 import textwrap
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from flask import current_app
 from flask_login import UserMixin
@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     bindparam,
+    delete,
     false,
     select,
     text,
@@ -27,7 +28,8 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from chattable import ChatMixin, Chattable, MessageMixin, live, markdown, provider
 from chattable.connections import beside
-from chattable.database import Dollars, Moment, converted, now, persistent
+from chattable.database import Dollars, Moment, converted, id_of, now, persistent
+from chattable.queue import forget_chats
 
 NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
@@ -77,13 +79,20 @@ class User(Chattable, UserMixin, Model):
     seen_at = converted("_seen_at", Moment())
     budget = converted("_budget", Dollars())
 
+    # The log-in by which whoever asks is here.
+    login = cast(Any, None)
+
     def get_id(self) -> str:
         return self.public_id
 
     @classmethod
-    def known_as(cls, public_id: str) -> Self | None:
-        """Return the user whom a session names, or None."""
-        return db.session.scalar(NAMED_USER, {"public_id": public_id})
+    def logged_in(cls, public_id: str, token: str) -> Self | None:
+        """Return the user whom a session names, if its log-in lives and they are not disabled."""
+        named = {"public_id": public_id, "token": token}
+        for user, login in db.session.execute(LOGGED_IN, named):
+            user.login = login
+            return user
+        return None
 
     @classmethod
     def sign_up(cls, name: str, email: str, password: str) -> Self | None:
@@ -103,8 +112,73 @@ class User(Chattable, UserMixin, Model):
         """Return the user with this e-mail address and password, or None."""
         user = db.session.scalar(select(cls).where(cls.email == email))
         # Compare in any case: the time it takes must not tell whether the address is known.
-        matches = beside(check_password_hash, user.password_hash if user else NOBODY, password)
+        hashed = (user and user.password_hash) or NOBODY
+        matches = beside(check_password_hash, hashed, password)
         return user if user and matches else None
+
+    # Where I am logged in.
+
+    @persistent
+    def begin_login(self, password_hash: str, agent: str, address: str) -> "Login | None":
+        """Log me in, unless I am disabled or have another password than the one that was checked.
+
+        Log-ins that were not used for as long as a session lasts are removed.
+        """
+        me = User.id == id_of(self), User.password_hash == password_hash, ~User.disabled
+        # Whoever changes me at this moment waits, or is waited for: then it ends this one, too.
+        same: Any = db.session.execute(update(User).where(*me).values(_seen_at=now()))
+        login = Login(user_id=id_of(self), agent=agent[:300], address=address[:45])
+        if same.rowcount:
+            db.session.add(login)
+        lifetime = current_app.config["PERMANENT_SESSION_LIFETIME"]
+        db.session.execute(delete(Login).where(Login.seen_at < now() - lifetime))
+        db.session.commit()
+        return login if same.rowcount else None
+
+    @persistent
+    def end_logins(self, but: "Login | None" = None, **changes: Any) -> None:
+        """Sign me out everywhere, `but` where one log-in is; `changes` of columns go along."""
+        if changes:
+            db.session.execute(update(User).where(User.id == id_of(self)).values(changes))
+        mine, kept = Login.user_id == id_of(self), id_of(but) if but else None
+        db.session.execute(delete(Login).where(mine, Login.id.is_distinct_from(kept)))
+        db.session.commit()
+        live.end_sockets(self.chats_channel, but=kept)
+
+    @persistent
+    def end_login(self, login_id: int) -> bool:
+        """End one log-in of mine; return whether it was there."""
+        mine = Login.user_id == id_of(self), Login.id == login_id
+        ended: Any = db.session.execute(delete(Login).where(*mine))
+        db.session.commit()
+        live.end_sockets(self.chats_channel, login_id)
+        return bool(ended.rowcount)
+
+    def set_password(self, password: str) -> None:
+        """Take another password; whoever is logged in as me has to do so anew."""
+        self.end_logins(password_hash=beside(generate_password_hash, password))
+
+    def disable(self) -> None:
+        """Let me in no more, and sign me out."""
+        self.end_logins(disabled=True)
+
+    def enable(self) -> None:
+        self.disabled = False
+        db.session.commit()
+
+    def delete(self) -> None:
+        """Delete me with all that is mine, wherever it is."""
+        self.end_logins()
+        chat_ids = self.delete_chats()
+        self._leave()
+        # What was begun before the log-ins ended, and came late.
+        forget_chats(chat_ids + self.delete_chats())
+
+    @persistent
+    def _leave(self):
+        db.session.execute(delete(User).where(User.id == id_of(self)))
+        db.session.commit()
+        live.end_sockets(self.chats_channel)
 
     @property
     def initials(self) -> str:
@@ -140,9 +214,6 @@ class User(Chattable, UserMixin, Model):
         live.announce_on(self.chats_channel, live.render("sidebar/_gone.html", chat_id=chat_id))
 
 
-NAMED_USER = select(User).where(User.public_id == bindparam("public_id"))
-
-
 class Login(Model):
     """A browser in which a person is logged in, until it is ended: its row is deleted then."""
 
@@ -161,6 +232,19 @@ class Login(Model):
 
     created_at = converted("_created_at", Moment())
     seen_at = converted("_seen_at", Moment())
+
+    @property
+    def lives(self) -> bool:
+        """Whether I have not been ended since I was read."""
+        return db.session.scalar(select(Login.id).where(Login.id == id_of(self))) is not None
+
+
+LOGGED_IN = (
+    select(User, Login)
+    .join(Login, Login.user_id == User.id)
+    .where(User.public_id == bindparam("public_id"), Login.token == bindparam("token"))
+    .where(~User.disabled)
+)
 
 
 class Invitation(Model):

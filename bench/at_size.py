@@ -14,12 +14,12 @@ import uuid
 from datetime import timedelta
 from statistics import median, quantiles
 
-from flask_login import FlaskLoginClient
 from sqlalchemy import insert, text
 
 from app import create_app
 from chattable.database import now
 from models import Chat, Message, User, db
+from tests.entered import entered
 
 CHATS, LONG, MESSAGES = 5_000, 10_000, 500_000
 ROUNDS = 40
@@ -108,7 +108,7 @@ def main(url=None):
         db.create_all()
         user = fill()
         for name, ask in routes().items():
-            ada = FlaskLoginClient(app, app.response_class, user=user)
+            ada = entered(app, user)
             *times, size = measure(ask, ada)
             print(f"| {name} |", *(f"{ms:.1f} |" for ms in times), f"{size / 1000:.1f} kB |")
     folder.cleanup()

@@ -12,7 +12,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from flask_login import FlaskLoginClient
 from sqlalchemy import insert
 
 from app import create_app
@@ -21,6 +20,7 @@ from bench.text import WORDS
 from chattable import indexing
 from chattable.database import now
 from models import Chat, Message, User, db
+from tests.entered import entered
 from tests.services import Postgres
 
 CHARACTERS = (
@@ -121,7 +121,7 @@ def main(kind="sqlite", messages="100000"):
             db.create_all()
             seconds, user = fill(random.Random(7), int(messages))
             print(f"{kind}: {messages} messages are indexed in {seconds:.1f} s")
-            client = FlaskLoginClient(app, app.response_class, user=user)
+            client = entered(app, user)
             ask(client, "warm up")
         everything = []
         for name, query in QUERIES.items():

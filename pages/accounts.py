@@ -5,7 +5,17 @@ import uuid
 import click
 import email_validator
 from email_validator import EmailNotValidError, validate_email
-from flask import Blueprint, current_app, redirect, render_template, request, session, url_for
+from flask import (
+    Blueprint,
+    abort,
+    current_app,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, current_user, login_user, logout_user
@@ -20,6 +30,7 @@ PASSWORD_LENGTH = 8
 INVITATION_DAYS = 7
 # Whoever reloads the page is asked to log in, and comes back to it.
 SIGNED_OUT = Markup('You are signed out. <a href="">Log in again</a>; your text is kept.')
+DISABLED = "This account cannot log in now. Ask whoever runs this server."
 # Endpoints that need no login; the socket asks for itself, in its own language.
 OPEN = {
     "static",
@@ -43,10 +54,15 @@ def init_app(app):
     """Have an app ask who is there before it shows anything."""
     login_manager.init_app(app)
     login_manager.unauthorized_handler(ask_to_log_in)
-    login_manager.user_loader(User.known_as)
+    login_manager.user_loader(whoever_is_here)
     limiter.init_app(app)
     app.register_blueprint(routes)
     app.before_request(require_login)
+
+
+def whoever_is_here(public_id):
+    token = session.get("login")
+    return User.logged_in(public_id, token) if token else None
 
 
 def require_login():
@@ -156,13 +172,25 @@ def log_in():
 
 
 def enter(user):
+    """Log a user in here, instead of whoever was; answer 403 if the account is disabled.
+
+    Forms that were shown before are not accepted any more.
+    """
+    leave()
+    agent, address = one_line(request.user_agent.string), request.remote_addr or ""
+    login = user.begin_login(user.password_hash, agent, address)
+    if not login:
+        abort(make_response(problem(DISABLED, 403)))
     login_user(user)
-    forget_forms()
+    user.login, session["login"] = login, login.token
 
 
-def forget_forms():
-    """Accept no form any more that was shown before: who is logged in has changed."""
-    session.pop("csrf_token", None)
+def leave():
+    """End the log-in by which this browser is here, if it is, and forget its session."""
+    if current_user.is_authenticated:
+        current_user.end_login(current_user.login.id)
+    logout_user()
+    session.clear()
 
 
 def show_log_in(form, errors):
@@ -183,8 +211,7 @@ def asked_for():
 
 @routes.post("/logout")
 def log_out():
-    logout_user()
-    forget_forms()
+    leave()
     return redirect(url_for("accounts.log_in"))
 
 

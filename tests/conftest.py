@@ -5,10 +5,10 @@ import signal
 from contextlib import closing
 
 import pytest
-from flask_login import FlaskLoginClient
 from jinja2 import FileSystemBytecodeCache
 from rq import SimpleWorker
 
+from tests.entered import entered
 from tests.patience import patient
 from tests.provider import Provider
 from tests.services import Missing, Postgres, Redis
@@ -192,7 +192,7 @@ def let_in(app):
             user = User(name=name, email=email, password_hash="none")
             db.session.add(user)
             db.session.commit()
-            return FlaskLoginClient(app, app.response_class, user=user)
+            return entered(app, user)
 
     return enter
 

@@ -7,7 +7,6 @@ from contextlib import suppress
 
 import pytest
 from flask import Flask
-from flask_login import FlaskLoginClient
 from flask_sqlalchemy import SQLAlchemy
 
 import chattable
@@ -19,6 +18,7 @@ from models import User, db
 from pages.choice import DEFAULT_MODELS
 from tests import wire
 from tests.asking import KEY, MODEL, Asker
+from tests.entered import entered
 from tests.page import parse
 
 
@@ -430,7 +430,7 @@ def enter(app):
         user = User(name="Ada", email="ada@example.com", password_hash="none")
         db.session.add(user)
         db.session.commit()
-        return FlaskLoginClient(app, app.response_class, user=user)
+        return entered(app, user)
 
 
 NONE_LISTED = "The provider has listed no models. Set MODELS"

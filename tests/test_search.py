@@ -4,12 +4,12 @@ import re
 
 import pytest
 from bs4 import BeautifulSoup
-from flask_login import FlaskLoginClient
 from playwright.sync_api import expect
 from sqlalchemy import text
 
 from chattable import connections, search
 from models import Chat, Message, User, db
+from tests.entered import entered
 from tests.services import wait_until
 from tests.test_browser import Person, somewhere_else
 
@@ -30,7 +30,7 @@ class Searcher:
         db.session.add(self.user)
         db.session.commit()
         self.chat = self.begin()
-        self.client = FlaskLoginClient(app, app.response_class, user=self.user)
+        self.client = entered(app, self.user)
 
     def begin(self, title="New chat"):
         chat = self.user.begin_chat()

@@ -4,7 +4,6 @@ from copy import deepcopy as copy
 
 import pytest
 from flask import current_app
-from flask_login import FlaskLoginClient
 from sqlalchemy import insert
 
 from chattable import live
@@ -13,6 +12,7 @@ from chattable.live.outbox import see_off
 from chattable.provider.overflow import named_limit
 from models import Message, User, db
 from tests import wire
+from tests.entered import entered
 from tests.page import Page, parse
 from tests.patience import patient
 
@@ -318,7 +318,7 @@ def test_the_wire_is_asked_without_usage_and_less(wide, provider):
 def get(chat, path="", **query):
     """Return what Ada is shown at an address of a chat."""
     user, app = chat.chattable, current_app._get_current_object()
-    person = FlaskLoginClient(app, app.response_class, user=user)
+    person = entered(app, user)
     headers = {"HX-Request": "true"} if query else {}
     html = person.get(f"/chats/{chat.id}{path}", query_string=query, headers=headers).text
     db.session.add_all([chat, user])
