@@ -33,7 +33,7 @@ from chattable.answers import stop_answer
 from chattable.branches import LATEST
 from chattable.templating import digest
 from models import Chat, Message, db, opening_words
-from pages import accounts, choice, errors, health, looks, search, security, sidebar, words
+from pages import account, accounts, choice, errors, health, looks, search, security, sidebar, words
 from pages.choice import available_models, default_model, meant, refuse, remember_model
 from pages.databases import refuse_closed_database, refuse_other_encodings
 from pages.errors import EXPIRED, REDIS_AWAY, problem
@@ -71,8 +71,8 @@ def create_app(config: dict | None = None) -> Flask:
     db.init_app(app)
     connections.tune(app)
     init_app(app, db)
-    parts = security, accounts, errors, words, choice, health, looks, sidebar, search, compress
-    for part in parts:
+    parts = security, accounts, account, errors, words, choice, health, looks, sidebar, search
+    for part in (*parts, compress):
         part.init_app(app)
     app.register_blueprint(routes)
     sock.init_app(app)

@@ -2,6 +2,7 @@
 
 import secrets
 import textwrap
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -23,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from chattable import ChatMixin, Chattable, MessageMixin, live, markdown, provider
@@ -154,6 +155,12 @@ class User(Chattable, UserMixin, Model):
         live.end_sockets(self.chats_channel, login_id)
         return bool(ended.rowcount)
 
+    @property
+    def logins(self) -> "Sequence[Login]":
+        """Where I am logged in, the last used first."""
+        mine = select(Login).where(Login.user_id == self.id)
+        return db.session.scalars(mine.order_by(Login.seen_at.desc(), Login.id.desc())).all()
+
     def set_password(self, password: str) -> None:
         """Take another password; whoever is logged in as me has to do so anew."""
         self.end_logins(password_hash=beside(generate_password_hash, password))
@@ -165,6 +172,28 @@ class User(Chattable, UserMixin, Model):
     def enable(self) -> None:
         self.disabled = False
         db.session.commit()
+
+    def change(self, **values: Any) -> bool:
+        """Set columns of mine; return False if the (normalised) e-mail address is another's."""
+        try:
+            db.session.execute(update(User).where(User.id == id_of(self)).values(values))
+            db.session.commit()
+        except IntegrityError:
+            db.session.rollback()
+            return False
+        return True
+
+    @persistent
+    def resign(self) -> bool:
+        """Be no administrator any more; return False if others need me, for I am the last one."""
+        other = aliased(User)
+        others = select(other.id).where(other.id != id_of(self))
+        # Whoever resigns at this moment waits, or is waited for.
+        db.session.scalars(select(User.id).where(User.admin).with_for_update()).all()
+        another = others.where(other.admin, ~other.disabled).exists()
+        db.session.execute(update(User).where(User.id == id_of(self), another).values(admin=False))
+        db.session.commit()
+        return not (self.admin and db.session.scalar(select(others.exists())))
 
     def delete(self) -> None:
         """Delete me with all that is mine, wherever it is."""

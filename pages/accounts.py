@@ -26,6 +26,7 @@ from models import User
 from pages.errors import problem
 from pages.words import one_line
 
+NAME_LENGTH = 80
 PASSWORD_LENGTH = 8
 INVITATION_DAYS = 7
 # Whoever reloads the page is asked to log in, and comes back to it.
@@ -117,16 +118,21 @@ def invitations():
 def check_sign_up(form):
     """Return (cleaned form, errors by field)."""
     name, errors = one_line(form.get("name", "")), {}
-    if not 1 <= len(name) <= 80:
-        errors["name"] = "Enter your name, with at most 80 characters."
+    if not 1 <= len(name) <= NAME_LENGTH:
+        errors["name"] = f"Enter your name, with at most {NAME_LENGTH} characters."
     email = normal_email(form.get("email", ""))
     if not email:
         errors["email"] = "Enter an e-mail address like ada@example.org."
-    if len(form.get("password", "")) < PASSWORD_LENGTH:
-        errors["password"] = f"Use at least {PASSWORD_LENGTH} characters."
-    elif len(form["password"]) > 1000:
-        errors["password"] = "Use at most 1,000 characters."
+    if error := what_no_password_is(form.get("password", "")):
+        errors["password"] = error
     return {"name": name, "email": email or form.get("email", "")}, errors
+
+
+def what_no_password_is(password):
+    """Return what is wrong with a new password, or None."""
+    if len(password) < PASSWORD_LENGTH:
+        return f"Use at least {PASSWORD_LENGTH} characters."
+    return "Use at most 1,000 characters." if len(password) > 1000 else None
 
 
 def normal_email(address):
