@@ -1,9 +1,10 @@
 """A person, their chats and what is said in them: this app's own on `chattable`, and its SQL."""
 
+import logging
 import secrets
 import textwrap
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from flask import current_app
@@ -23,13 +24,22 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from chattable import ChatMixin, Chattable, MessageMixin, live, markdown, provider
 from chattable.connections import beside
-from chattable.database import Dollars, Moment, converted, id_of, now, persistent
+from chattable.database import (
+    Dollars,
+    Moment,
+    converted,
+    id_of,
+    now,
+    persistent,
+    reason,
+    roll_back,
+)
 from chattable.queue import forget_chats
 
 NEW_CHAT = "New chat"
@@ -38,6 +48,9 @@ TITLE_LENGTH = 60
 OPENING = 1_000
 # Tokens. What is sent along is of no interest while it is less; and to know more takes 17 MB.
 FEW = 2_000
+SEEN_EVERY = timedelta(minutes=5)
+
+log = logging.getLogger(__name__)
 
 
 class Base(DeclarativeBase):
@@ -261,6 +274,21 @@ class Login(Model):
 
     created_at = converted("_created_at", Moment())
     seen_at = converted("_seen_at", Moment())
+
+    def note_use(self, address: str) -> None:
+        """Note, every few minutes at most, that I am used; it matters too little to fail a page."""
+        late = now() - SEEN_EVERY
+        if self.seen_at > late:
+            return
+        seen = {"_seen_at": now(), "address": address[:45]}
+        try:
+            mine = Login.id == id_of(self), Login.seen_at < late
+            db.session.execute(update(Login).where(*mine).values(seen))
+            db.session.execute(update(User).where(User.id == self.user_id).values(_seen_at=now()))
+            db.session.commit()
+        except SQLAlchemyError as error:
+            log.info("login %s: its use is not noted: %s", id_of(self), reason(error))
+            roll_back()
 
     @property
     def lives(self) -> bool:

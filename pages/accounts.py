@@ -67,8 +67,11 @@ def whoever_is_here(public_id):
 
 
 def require_login():
-    if request.endpoint not in OPEN and not current_user.is_authenticated:
+    if request.endpoint in OPEN:
+        return None
+    if not current_user.is_authenticated:
         return ask_to_log_in()
+    current_user.login.note_use(request.remote_addr or "")
 
 
 def ask_to_log_in():
