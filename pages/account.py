@@ -122,9 +122,10 @@ def change_password():
     password = request.form.get("new_password", "")
     if error := what_no_password_is(password):
         return show_page({}, {"new_password": error}), 422
-    remembered = session.permanent
-    current_user.set_password(password)
-    enter(current_user)
+    # Not the proxy: it stands for nobody in between.
+    user, remembered = current_user._get_current_object(), session.permanent
+    user.set_password(password)
+    enter(user)
     session.permanent = remembered
     return done("Your password is changed, and you are logged out everywhere else.")
 

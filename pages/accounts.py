@@ -185,11 +185,11 @@ def enter(user):
 
     Forms that were shown before are not accepted any more.
     """
-    leave()
     agent, address = one_line(request.user_agent.string), request.remote_addr or ""
     login = user.begin_login(user.password_hash, agent, address)
     if not login:
         abort(make_response(problem(DISABLED, 403)))
+    leave()
     login_user(user)
     user.login, session["login"] = login, login.token
 

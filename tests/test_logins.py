@@ -1,0 +1,428 @@
+"""Sessions that end: each log-in is a row, and with it go its cookie and its sockets."""
+
+import sqlite3
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event
+from werkzeug.security import generate_password_hash
+
+from chattable import live
+from chattable.database import now
+from chattable.queue import known_job_ids
+from models import Chat, Login, Message, User, db
+from pages.account import browser_of
+from tests.entered import entered
+from tests.page import parse
+from tests.test_accounts import ADA, error_beside, is_logged_in, log_in
+
+PASSWORD = ADA["password"]
+OTHER = "another horse battery"
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+
+
+def cookie_of(client):
+    return client.get_cookie(client.application.config["SESSION_COOKIE_NAME"]).value
+
+
+def replay(app, cookie):
+    """Return a visitor who has somebody's cookie."""
+    thief = app.test_client()
+    thief.set_cookie(app.config["SESSION_COOKIE_NAME"], cookie)
+    return thief
+
+
+def another_browser(app, **fields):
+    visitor = app.test_client()
+    assert log_in(visitor, **fields).status_code == 302
+    return visitor
+
+
+def change_password(client, old=PASSWORD, new=OTHER):
+    return client.post("/account/password", data={"old_password": old, "new_password": new})
+
+
+def leave(client, password=PASSWORD):
+    return client.post("/account/delete", data={"leaving_password": password})
+
+
+class Somebody:
+    """A person with an account, of whom each test client is a browser."""
+
+    def __init__(self, app, name, email, **columns):
+        self.app = app
+        with app.app_context():
+            user = User(name=name, email=email, **columns)
+            db.session.add(user)
+            db.session.commit()
+            self.id, self.public_id = user.id, user.public_id
+
+    def does(self, work):
+        """Return what `work(user)` does; requests need a context that knows nobody yet."""
+        with self.app.app_context():
+            return work(db.session.get(User, self.id))
+
+    def browser(self):
+        return self.does(lambda user: entered(self.app, user))
+
+    @property
+    def logins(self):
+        return self.does(lambda user: user.logins)
+
+
+@pytest.fixture(scope="session")
+def hashed():
+    return generate_password_hash(PASSWORD, "scrypt:2:8:1")  # cheap to compare
+
+
+@pytest.fixture
+def ada(app, hashed):
+    return Somebody(app, "Ada Lovelace", "ada@example.com", password_hash=hashed)
+
+
+@pytest.fixture
+def bob(app):
+    return Somebody(app, "Bob", "bob@example.com", password_hash="none")
+
+
+# cookies
+
+
+def test_a_cookie_that_is_replayed_after_the_log_out_opens_nothing(app, sign_up):
+    ada = sign_up()
+    cookie = cookie_of(ada)
+    assert is_logged_in(replay(app, cookie))
+    ada.post("/logout")
+    assert not is_logged_in(replay(app, cookie))
+    assert replay(app, cookie).get("/updates?listed=0").location.startswith("/login")
+
+
+def test_logging_out_here_leaves_the_other_browser_logged_in(app, sign_up):
+    ada = sign_up()
+    phone = another_browser(app)
+    ada.post("/logout")
+    assert is_logged_in(phone)
+
+
+def test_a_cookie_from_before_log_ins_were_kept_logs_in_once_anew(app, sign_up):
+    ada = sign_up()
+    with ada.session_transaction() as session:
+        del session["login"]
+    assert not is_logged_in(ada)
+    assert log_in(ada).status_code == 302
+    assert is_logged_in(ada)
+
+
+def test_a_cookie_does_not_open_another_account_with_its_log_in(app, sign_up):
+    ada, bob = sign_up(), sign_up("Bob", "bob@example.com")
+    with ada.session_transaction() as session:
+        token = session["login"]
+    with bob.session_transaction() as session:
+        session["login"] = token
+    assert not is_logged_in(bob)
+    assert is_logged_in(ada)
+
+
+def test_logging_in_ends_the_session_that_was_there(app, sign_up):
+    ada = sign_up()
+    with ada.session_transaction() as session:
+        session["csrf_token"] = "known to somebody"
+        session["planted"] = "before"
+    cookie = cookie_of(ada)
+    log_in(ada)
+    assert not is_logged_in(replay(app, cookie))
+    with ada.session_transaction() as session:
+        assert session.get("csrf_token") != "known to somebody"
+        assert "planted" not in session
+
+
+def test_a_log_in_knows_its_browser_and_its_address(make_app):
+    app = make_app(TRUSTED_PROXIES="1")
+    visitor = app.test_client()
+    headers = {"User-Agent": FIREFOX + "x" * 400, "X-Forwarded-For": "203.0.113.9"}
+    visitor.post("/signup", data=ADA, headers=headers)
+    with app.app_context():
+        login = db.session.scalars(db.select(Login)).one()
+        assert (login.agent, login.address) == ((FIREFOX + "x" * 400)[:300], "203.0.113.9")
+
+
+def test_a_page_asks_for_user_and_log_in_at_once(app, let_in):
+    ada, asked = let_in(), []
+    with app.app_context():
+        event.listen(db.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    ada.get("/account")
+    assert len([each for each in asked if "users" in each]) == 1
+
+
+# who may still log in
+
+
+def test_a_disabled_account_is_signed_out_and_stays_out(app, ada):
+    laptop = ada.browser()
+    ada.does(User.disable)
+    assert not is_logged_in(laptop)
+    answer = log_in(app.test_client())
+    assert answer.status_code == 403
+    assert "cannot log in" in parse(answer.text).main.get_text()
+    ada.does(User.enable)
+    assert not is_logged_in(laptop)
+    assert log_in(app.test_client()).status_code == 302
+
+
+def test_a_log_in_that_was_under_way_does_not_outlive_its_password(ada):
+    checked = ada.does(lambda user: user.password_hash)
+    ada.does(lambda user: user.set_password(OTHER))
+    assert ada.does(lambda user: user.begin_login(checked, "", "")) is None
+    assert ada.logins == []
+
+
+def test_a_log_in_that_was_not_used_for_a_year_is_removed(app, ada):
+    old = ada.browser()
+    lifetime = app.config["PERMANENT_SESSION_LIFETIME"]
+    ada.does(lambda user: use(user.logins[0], lifetime + timedelta(seconds=1)))
+    ada.browser()
+    assert len(ada.logins) == 1
+    assert not is_logged_in(old)
+
+
+# what is noted of their use
+
+
+def use(login, ago):
+    """Have a log-in be used for the last time so long ago."""
+    login.seen_at = db.session.get(User, login.user_id).seen_at = now() - ago
+    db.session.commit()
+
+
+@pytest.mark.parametrize(("minutes", "noted"), [(4, False), (6, True)])
+def test_its_use_is_noted_every_five_minutes(app, ada, minutes, noted):
+    browser = ada.browser()
+    ada.does(lambda user: use(user.logins[0], timedelta(minutes=minutes)))
+    assert is_logged_in(browser)
+    assert (now() - ada.logins[0].seen_at < timedelta(minutes=1)) == noted
+    assert (ada.does(lambda user: now() - user.seen_at) < timedelta(minutes=1)) == noted
+
+
+def test_a_page_opens_though_nobody_can_note_it(app, ada, sqlite_url):
+    browser = ada.browser()
+    ada.does(lambda user: use(user.logins[0], timedelta(hours=1)))
+    blocker = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
+    blocker.execute("BEGIN IMMEDIATE")
+    try:
+        assert is_logged_in(browser)
+    finally:
+        blocker.close()
+
+
+# the page of the account
+
+
+def test_the_sidebar_leads_to_the_account(let_in):
+    page = parse(let_in().get("/chats").text)
+    assert page.select_one(".sidebar__name")["href"] == "/account"
+
+
+def test_the_name_can_be_changed(let_in):
+    ada = let_in()
+    assert ada.post("/account", data={"name": " Ada  King "}).status_code == 303
+    assert parse(ada.get("/account").text).select_one(".sidebar__name").get_text() == "Ada King"
+    answer = ada.post("/account", data={"name": "x" * 81})
+    assert answer.status_code == 422
+    assert "at most 80" in error_beside(answer, "name")
+    assert parse(answer.text).find(id="name")["value"] == "x" * 81
+
+
+def test_the_address_can_be_changed_by_who_knows_the_password(app, ada):
+    browser = ada.browser()
+    form = {"email": "Countess@Example.com", "password": "wrong"}
+    answer = browser.post("/account/email", data=form)
+    assert answer.status_code == 422
+    assert "not your password" in error_beside(answer, "password")
+    assert parse(answer.text).find(id="email")["value"] == "Countess@Example.com"
+    assert browser.post("/account/email", data=form | {"password": PASSWORD}).status_code == 303
+    assert log_in(app.test_client(), "countess@example.com").status_code == 302
+    assert log_in(app.test_client(), "ada@example.com").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("email", "said"), [("bob@EXAMPLE.com", "another account"), ("nobody", "e-mail address")]
+)
+def test_the_address_cannot_become_anothers_or_none(app, ada, bob, email, said):
+    answer = ada.browser().post("/account/email", data={"email": email, "password": PASSWORD})
+    assert answer.status_code == 422
+    assert said in error_beside(answer, "email")
+    assert log_in(app.test_client()).status_code == 302
+
+
+def test_another_password_ends_every_session_but_this_one(app, ada):
+    laptop, phone = ada.browser(), ada.browser()
+    stolen = cookie_of(laptop)
+    assert change_password(laptop).status_code == 303
+    assert "logged out everywhere else" in laptop.get("/account").text
+    assert not is_logged_in(phone)
+    assert not is_logged_in(replay(app, stolen))
+    assert log_in(app.test_client()).status_code == 422
+    assert log_in(app.test_client(), password=OTHER).status_code == 302
+
+
+def test_a_password_is_not_changed_without_the_old_one_or_to_a_short_one(app, ada):
+    browser = ada.browser()
+    assert "not your" in error_beside(change_password(browser, old="wrong"), "old_password")
+    assert "at least 8" in error_beside(change_password(browser, new="short"), "new_password")
+    assert log_in(app.test_client()).status_code == 302
+
+
+def test_who_is_remembered_stays_so_with_another_password(app, ada):
+    browser = another_browser(app, remember="1")
+    change_password(browser)
+    assert browser.get_cookie(app.config["SESSION_COOKIE_NAME"]).expires
+
+
+def test_wrong_passwords_are_tried_ten_times_a_minute(app, ada):
+    browser = ada.browser()
+    tried = [change_password(browser, old=f"wrong {number}").status_code for number in range(9)]
+    tried.append(leave(browser, "wrong").status_code)
+    assert set(tried) == {422}
+    assert change_password(browser).status_code == 429
+    assert leave(browser).status_code == 429
+    assert log_in(app.test_client()).status_code == 302
+
+
+def test_sessions_are_listed_and_can_be_ended_one_by_one(app, ada):
+    laptop = ada.browser()
+    phone = app.test_client()
+    phone.post("/login", data=ADA, headers={"User-Agent": FIREFOX})
+    rows = parse(laptop.get("/account").text).select(".logins__one")
+    assert ["this one" in row.get_text() for row in rows].count(True) == 1
+    (row,) = [row for row in rows if "Firefox on Linux" in row.get_text()]
+    assert laptop.post(row.form["action"]).status_code == 303
+    assert not is_logged_in(phone)
+    assert is_logged_in(laptop)
+    assert laptop.post(row.form["action"]).status_code == 404
+
+
+def test_nobody_ends_anothers_session(ada, bob):
+    browser, stranger = ada.browser(), bob.browser()
+    assert stranger.post(f"/account/logins/{ada.logins[0].id}/end").status_code == 404
+    stranger.post("/account/logins/end")
+    assert is_logged_in(browser)
+
+
+def test_one_can_log_out_everywhere_else(app, ada):
+    laptop, phone = ada.browser(), ada.browser()
+    laptop.post("/account/logins/end")
+    assert is_logged_in(laptop)
+    assert not is_logged_in(phone)
+
+
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        (FIREFOX, "Firefox on Linux"),
+        ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140 Safari/537.36 Edg/140",
+         "Edge on Windows"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18 Safari/604.1",
+         "Safari on iPhone"),
+        ("curl/8.5.0", "curl/8.5.0"),
+        ("", "An unknown browser"),
+        ("<script>" * 100, ("<script>" * 100)[:60]),
+    ],
+)  # fmt: skip
+def test_a_browser_is_put_into_words(agent, words):
+    assert browser_of(agent) == words
+
+
+def test_who_has_no_password_is_told_so_and_leaves_by_the_address(app, ada):
+    ada.does(lambda user: user.change(password_hash=""))
+    browser = ada.browser()
+    page = parse(browser.get("/account").text)
+    assert not page.select("[type=password]")
+    assert change_password(browser, old="").status_code == 422
+    assert log_in(app.test_client(), password="").status_code == 422
+    form = {"leaving_email": "bob@example.com", "leaving_password": ""}
+    assert browser.post("/account/delete", data=form).status_code == 422
+    form["leaving_email"] = "ADA@example.com"
+    assert browser.post("/account/delete", data=form).status_code == 200
+
+
+# leaving
+
+
+def tell(user, *contents):
+    """Give somebody a chat with these messages; return its id."""
+    chat = user.begin_chat()
+    db.session.commit()
+    for content in contents:
+        chat.say("user", content)
+    return chat.id
+
+
+def count(app, *tables):
+    with app.app_context():
+        counting = db.select(db.func.count())
+        return [db.session.scalar(counting.select_from(table)) for table in tables]
+
+
+def test_an_account_goes_with_all_that_is_its_own(app, ada, bob):
+    bobs = bob.does(lambda user: tell(user, "apple"))
+    for _ in range(3):
+        ada.does(lambda user: tell(user, "apple", "pear"))
+    laptop, phone, stranger = ada.browser(), ada.browser(), bob.browser()
+    answer = leave(laptop)
+    page = parse(answer.text)
+    assert "account is deleted" in page.main.get_text()
+    assert page.select_one("[data-gone]")["data-gone"] == f"chattable:{ada.public_id}:"
+    assert not any(map(is_logged_in, (laptop, phone)))
+    assert log_in(app.test_client()).status_code == 422
+    assert count(app, User, Login, Chat, Message) == [1, 1, 1, 1]
+    assert stranger.get(f"/chats/{bobs}").status_code == 200
+    with app.app_context():
+        found = "SELECT rowid FROM messages_search WHERE messages_search MATCH 'apple'"
+        # Bob's message, and his chat's title.
+        assert len(db.session.execute(db.text(found)).all()) == 2
+
+
+def test_an_account_stays_while_its_password_is_wrong(app, ada):
+    browser = ada.browser()
+    ada.does(lambda user: tell(user, "apple"))
+    assert "not your password" in error_beside(leave(browser, "wrong"), "leaving_password")
+    assert is_logged_in(browser)
+    assert count(app, Message) == [1]
+
+
+def test_what_waits_for_a_worker_is_forgotten_with_its_account(app, ada, run_jobs):
+    browser = ada.browser()
+    browser.post("/chats", data={"content": "a secret"})
+    with app.app_context():
+        assert len(known_job_ids()) == 1
+    leave(browser)
+    with app.app_context():
+        assert known_job_ids() == set()
+        assert [*live.redis().scan_iter("rq:job:*")] == []
+    run_jobs()
+    assert count(app, Chat, Message) == [0, 0]
+
+
+def test_the_last_administrator_stays_while_others_are_here(ada, bob):
+    ada.does(lambda user: user.change(admin=True))
+    browser = ada.browser()
+    answer = leave(browser)
+    assert answer.status_code == 409
+    assert "Name another" in parse(answer.text).select_one("[role=alert]").get_text()
+    bob.does(lambda user: user.change(admin=True, disabled=True))
+    assert leave(browser).status_code == 409
+    bob.does(User.enable)
+    assert leave(browser).status_code == 200
+
+
+def test_an_administrator_who_is_alone_may_leave(ada):
+    ada.does(lambda user: user.change(admin=True))
+    assert leave(ada.browser()).status_code == 200
+
+
+def test_many_chats_go_a_part_at_a_time(app, ada, monkeypatch):
+    monkeypatch.setattr("chattable.owner.AT_ONCE", 2)
+    for _ in range(5):
+        ada.does(lambda user: tell(user, "apple"))
+    assert len(ada.does(User.delete_chats)) == 5
+    assert count(app, Chat, Message) == [0, 0]
