@@ -1,12 +1,17 @@
 """Sessions that end: each log-in is a row, and with it go its cookie and its sockets."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 
+import psycopg
 import pytest
+from flask_login import current_user, login_user
 from sqlalchemy import event
 from werkzeug.security import generate_password_hash
 
+from app import catch_up, refuses
 from chattable import live
 from chattable.database import now
 from chattable.queue import known_job_ids
@@ -14,7 +19,12 @@ from models import Chat, Login, Message, User, db
 from pages.account import browser_of
 from tests.entered import entered
 from tests.page import parse
+from tests.patience import patient
+from tests.services import wait_until
+from tests.session import Session, Socket
+from tests.stack import PREFIX
 from tests.test_accounts import ADA, error_beside, is_logged_in, log_in
+from tests.test_streaming import connected
 
 PASSWORD = ADA["password"]
 OTHER = "another horse battery"
@@ -72,7 +82,7 @@ class Somebody:
 
 @pytest.fixture(scope="session")
 def hashed():
-    return generate_password_hash(PASSWORD, "scrypt:2:8:1")  # cheap to compare
+    return generate_password_hash(PASSWORD, "pbkdf2:sha256:1")  # cheap to compare
 
 
 @pytest.fixture
@@ -426,3 +436,157 @@ def test_many_chats_go_a_part_at_a_time(app, ada, monkeypatch):
         ada.does(lambda user: tell(user, "apple"))
     assert len(ada.does(User.delete_chats)) == 5
     assert count(app, Chat, Message) == [0, 0]
+
+
+# sockets
+
+
+@pytest.fixture(scope="module")
+def other_web(shared_stack):
+    """A second web process of the stack."""
+    web = shared_stack.start_web()
+    yield web
+    shared_stack.kill_web(index=shared_stack.webs.index(web))
+
+
+def at(web, person):
+    """Return the same browser as it is at another web process."""
+    there = Session(web.url)
+    there.cookies, there.csrf = dict(person.cookies), person.csrf
+    return there
+
+
+def watch(person, chat_id=None):
+    """Open a socket of a page, of a chat or of none; return once it follows what happens."""
+    if chat_id:
+        socket = person.socket(chat_id)
+    else:
+        socket = Socket(person.host, "/updates?listed=0", person.cookie)
+    with socket.changed:
+        assert socket.changed.wait_for(lambda: socket.decoder.beats, patient(10))
+    return socket
+
+
+PASSWORDS = {"old_password": PASSWORD, "new_password": OTHER}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "ends"),
+    [
+        ("/logout", {}, ["laptop"]),
+        ("/account/logins/end", {}, ["phone"]),
+        ("/account/password", PASSWORDS, ["laptop", "phone"]),
+        ("/account/delete", {"leaving_password": PASSWORD}, ["laptop", "phone"]),
+    ],
+)
+def test_with_a_session_its_sockets_end_in_every_process(
+    stack, provider, other_web, path, fields, ends
+):
+    laptop = stack.signup()
+    phone = stack.session().login(laptop.email)
+    chat, sockets = laptop.new_chat(), {}
+    for name, person in (("laptop", laptop), ("phone", phone)):
+        elsewhere = at(other_web, person)
+        sockets[name] = [watch(person, chat), watch(elsewhere, chat), watch(elsewhere)]
+    ending = [socket for name in ends for socket in sockets[name]]
+    staying = [socket for name in sockets if name not in ends for socket in sockets[name][:2]]
+    reply = provider.says("one ", hold=True).says("two ")
+    laptop.say(chat, "count")
+    for socket in sockets["laptop"][:2] + sockets["phone"][:2]:
+        socket.wait_for("one")
+    assert laptop.post(path, **fields).status in (200, 302, 303)
+    assert [socket.wait_for_close(2) for socket in ending] == [1008] * len(ending)
+    seen = [len(socket.frames) for socket in ending]
+    reply.release()
+    for socket in staying:
+        socket.wait_for("two")
+    assert [len(socket.frames) for socket in ending] == seen
+    assert not any("two" in frame for socket in ending for frame in socket.frames)
+
+
+def test_a_socket_that_was_being_let_in_while_its_session_ended_is_closed(app, ada):
+    """It has asked who it is, and follows what happens only then."""
+    ada.browser()
+    login = ada.logins[0]
+    with app.test_request_context("/updates"):
+        login_user(ada.does(lambda user: user))
+        current_user.login = login
+        assert refuses() is None
+        assert catch_up() == (0, [])
+        ada.does(lambda user: user.end_login(login.id))
+        with pytest.raises(live.Refused):
+            catch_up()
+
+
+def test_a_socket_that_is_refused_when_it_is_caught_up_is_closed_for_good(app):
+    def catch_up():
+        raise live.Refused
+
+    page, server = connected()
+    with app.test_request_context():
+        live.serve(server, 1, lambda: None, catch_up)
+    with closing(page):
+        assert b"\x88\x02" + (1008).to_bytes(2, "big") in page.recv(1000)
+
+
+def test_one_can_log_out_while_redis_is_away(make_app, hashed):
+    app = make_app(REDIS_URL="redis://127.0.0.1:9/0")
+    ada = Somebody(app, "Ada Lovelace", "ada@example.com", password_hash=hashed)
+    browser = ada.browser()
+    assert browser.post("/logout").status_code == 302
+    assert ada.logins == []
+
+
+def test_a_reply_does_not_outlive_its_account(stack, provider):
+    ada, bob = stack.signup(), stack.signup("Bob")
+    chat, reply = ada.new_chat(), provider.says("one ", hold=True).says("two ")
+    with closing(watch(ada, chat)) as socket:
+        ada.say(chat, "a secret")
+        socket.wait_for("one")
+        assert ada.post("/account/delete", leaving_password=PASSWORD).status == 200
+    provider.wait_for_disconnect()
+    reply.release()
+    provider.says("well")
+    other = bob.new_chat()
+    with closing(watch(bob, other)) as socket:
+        bob.say(other, "How are you?")
+        socket.wait_for("well")
+    database = stack.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(database)) as connection:
+        for table, column in (("chats", "id"), ("messages", "chat_id")):
+            left = f"SELECT count(*) FROM {table} WHERE {column} = ?"
+            assert connection.execute(left, [chat]).fetchone() == (0,)
+    with stack.redis.client() as client:
+        assert not any(client.exists(f"{PREFIX}:chat:{chat}:{part}") for part in ("text", "key"))
+    assert "Traceback" not in stack.log("worker")
+
+
+# what PostgreSQL has its own way
+
+
+def test_it_all_holds_on_postgres(make_app, postgres_url, hashed):
+    app = make_app(DATABASE_URL=postgres_url)
+    columns = {"password_hash": hashed, "admin": True}
+    ada = Somebody(app, "Ada Lovelace", "ada@example.com", **columns)
+    bob = Somebody(app, "Bob", "bob@example.com", **columns)
+    ada.does(lambda user: tell(user, "apple"))
+    laptop, phone = ada.browser(), ada.browser()
+    laptop.post("/account/logins/end")
+    assert [is_logged_in(each) for each in (laptop, phone)] == [True, False]
+    assert not ada.does(lambda user: user.change(email="bob@example.com"))
+    assert leave(laptop).status_code == 200
+    assert count(app, User, Login, Chat, Message) == [1, 0, 0, 0]
+    assert bob.does(lambda user: user.admin)
+
+
+def test_a_log_in_waits_for_a_password_that_is_being_changed(make_app, postgres_url, hashed):
+    app = make_app(DATABASE_URL=postgres_url)
+    ada = Somebody(app, "Ada Lovelace", "ada@example.com", password_hash=hashed)
+    with ThreadPoolExecutor() as pool, psycopg.connect(postgres_url) as changing:
+        changing.execute("UPDATE users SET password_hash = 'another'")
+        begun = pool.submit(ada.does, lambda user: user.begin_login(hashed, "", ""))
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        wait_until(lambda: changing.execute(waits).fetchone() != (0,), 5, "the log-in to wait")
+        changing.commit()
+        assert begun.result(patient(5)) is None
+    assert ada.logins == []
