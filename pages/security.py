@@ -6,7 +6,7 @@ from flask_login import current_user
 from flask_wtf.csrf import CSRFProtect
 from markupsafe import Markup
 
-from pages import proxies
+from pages import hosts, proxies
 from pages.accounts import ask_to_log_in
 from pages.errors import problem
 
@@ -28,6 +28,7 @@ csrf = CSRFProtect()
 def init_app(app):
     """Guard an app's forms, cookies and answers."""
     proxies.init_app(app)
+    hosts.init_app(app)
     app.session_interface = SecureWhenEncrypted()
     app.before_request(refuse_former_readers)
     csrf.init_app(app)

@@ -31,6 +31,7 @@ from chattable.provider.address import OPENAI
 from chattable.serve.dotenv_file import checked
 from chattable.setup import LIMITS
 from pages.databases import database_url
+from pages.hosts import allowed_hosts
 from pages.values import choice, refuse, share, whole_number
 
 SHORT = 16  # characters of a secret
@@ -90,6 +91,7 @@ def read_settings(settings, instance):
         "TITLE_MODEL": settings.get("TITLE_MODEL", "").strip() or None,
         "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
         "TRUSTED_PROXIES": trusted_proxies(settings),
+        "ALLOWED_HOSTS": allowed_hosts(settings),
         "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         "CONTEXT_WINDOW": context_windows(settings),
