@@ -1,6 +1,6 @@
 """What every form and every answer carries, so that no other site can act or look in."""
 
-from flask import request, session, url_for
+from flask import request, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask_login import current_user
 from flask_wtf.csrf import CSRFProtect
@@ -10,9 +10,19 @@ from pages import hosts, proxies
 from pages.accounts import ask_to_log_in
 from pages.errors import problem
 
+# What a page may not do, whoever has got into it; Copy writes to the clipboard.
+FORBIDDEN = (
+    *("accelerometer", "browsing-topics", "camera", "clipboard-read", "display-capture"),
+    *("geolocation", "gyroscope", "hid", "idle-detection", "local-fonts", "magnetometer"),
+    *("microphone", "midi", "payment", "publickey-credentials-get", "screen-wake-lock"),
+    *("serial", "usb"),
+)
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'; object-src 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": ", ".join(f"{name}=()" for name in FORBIDDEN),
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
@@ -58,6 +68,5 @@ def add_security_headers(response):
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     # Files say themselves how long they may be kept.
-    if "_user_id" in session:
-        response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("Cache-Control", "no-store")
     return response

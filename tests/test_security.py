@@ -86,6 +86,19 @@ def test_every_answer_has_a_strict_content_security_policy(every_page, client):
         assert "unsafe" not in policy
         assert not re.search(r"\*|https?:|data:", policy)
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert "microphone=(), " in answer.headers["Permissions-Policy"]
+
+
+def test_no_cache_keeps_a_page_and_only_files_are_anybodys(every_page, client):
+    for answer in every_page:
+        assert answer.headers["Cache-Control"] == "no-store"
+    files = client.application.static_url_path
+    assert client.get(f"{files}/nothing.js").headers["Cache-Control"] == "no-store"
+    answer = client.get(f"{files}/app.css")
+    assert answer.cache_control.public
+    assert "Set-Cookie" not in answer.headers
 
 
 def test_no_page_has_inline_script_or_style_or_loads_from_elsewhere(every_page):
