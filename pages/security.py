@@ -27,6 +27,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+# A year. Neighbours below our name are not ours to speak for.
+ENCRYPTED_ONLY = "max-age=31536000"
+
 NOT_YOURS = Markup(
     "Somebody else has logged in here since this page was opened. "
     'Your text is kept; <a href="{}">log in as yourself</a> to send it.'
@@ -55,7 +58,14 @@ def refuse_former_readers():
 
 
 class SecureWhenEncrypted(SecureCookieSessionInterface):
-    """Mark the session cookie Secure exactly where the browser came over TLS, and ours alone."""
+    """Mark the session cookie Secure exactly where the browser came over TLS, and ours alone.
+
+    There, its name has browsers take it from nobody else: no neighbour, nobody without TLS.
+    """
+
+    def get_cookie_name(self, app):
+        prefix = "__Secure-" if request.script_root else "__Host-"
+        return f"{prefix if request.is_secure else ''}{super().get_cookie_name(app)}"
 
     def get_cookie_secure(self, app):
         return request.is_secure
@@ -67,6 +77,9 @@ class SecureWhenEncrypted(SecureCookieSessionInterface):
 def add_security_headers(response):
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    # Under a path, others have the host, too.
+    if request.is_secure and not request.script_root:
+        response.headers.setdefault("Strict-Transport-Security", ENCRYPTED_ONLY)
     # Files say themselves how long they may be kept.
     response.headers.setdefault("Cache-Control", "no-store")
     return response

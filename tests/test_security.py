@@ -1,11 +1,19 @@
 """No other site can act in a person's name, or look in: forms, headers, markup."""
 
 import re
+import shutil
+from contextlib import closing
+from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import expect
 
+from tests.front import Front
+from tests.gate import Gate, make_certificate
 from tests.page import parse
+from tests.patience import patient
 from tests.test_accounts import ADA, rules, values
+from tests.test_browser import Person
 
 # cross-site requests
 
@@ -156,3 +164,73 @@ def test_forms_are_too_old_once_who_is_logged_in_has_changed(make_app):
     for token in tokens[:-1]:
         assert person.post("/chats", data={"csrf_token": token}).status_code == 400
     assert person.post("/chats", data={"csrf_token": tokens[-1]}).status_code == 303
+
+
+# over TLS
+
+
+@pytest.mark.parametrize(
+    ("scheme", "root", "begins", "lasts"),
+    [
+        ("https", "", "__Host-chattable_", "max-age=31536000"),
+        ("https", "/chat", "__Secure-chattable_", None),  # others have the host, too
+        ("http", "", "chattable_", None),
+    ],
+)
+def test_a_browser_that_came_over_tls_stays_there(client, scheme, root, begins, lasts):
+    over = {"SCRIPT_NAME": root}
+    answer = client.get("/login", base_url=f"{scheme}://chat.example", environ_overrides=over)
+    cookie = answer.headers["Set-Cookie"]
+    assert cookie.startswith(begins)
+    assert f"; Path={root or '/'}" in cookie and "Domain" not in cookie
+    assert ("; Secure" in cookie) == (scheme == "https")
+    assert answer.headers.get("Strict-Transport-Security") == lasts
+
+
+def test_a_session_from_a_connection_without_tls_is_none_over_tls(app, sign_up):
+    ada = sign_up()
+    name = app.config["SESSION_COOKIE_NAME"]
+    planted = {"Cookie": f"{name}={ada.get_cookie(name).value}"}
+    visitor = app.test_client(use_cookies=False)
+    assert visitor.get("/chats", headers=planted).status_code == 200
+    assert visitor.get("/chats", headers=planted, base_url="https://chat.example").location
+
+
+def test_who_came_over_tls_logs_in_and_out_there(app, sign_up):
+    sign_up()
+    visitor, there = app.test_client(), {"base_url": "https://localhost"}
+    visitor.post("/login", data=ADA, **there)
+    assert visitor.get("/chats", **there).status_code == 200
+    assert visitor.get("/chats").status_code == 302
+    visitor.post("/logout", **there)
+    assert visitor.get("/chats", **there).status_code == 302
+
+
+def test_a_browser_over_tls_lives_with_all_of_it(browser, stack, provider, tmp_path):
+    if not shutil.which("openssl"):
+        pytest.skip("nothing makes a certificate here: no openssl")
+    web = stack.start_web(TRUSTED_PROXIES="127.0.0.1")
+    said = {"x-forwarded-proto": "https"}
+    certificate = make_certificate(tmp_path, "localhost")
+    with (
+        closing(Front(urlsplit(web.url).port, headers=said)) as front,
+        Gate(front.port, certificate) as tls,
+    ):
+        url = f"https://localhost:{tls.port}"
+        with closing(browser.new_context(base_url=url, ignore_https_errors=True)) as context:
+            context.set_default_timeout(1000 * patient(10))
+            context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+            ada = Person(context.new_page())
+            chat_and_copy(ada.sign_up(), provider)
+            [session] = [each for each in context.cookies() if each["httpOnly"]]
+            assert session["name"].startswith("__Host-") and session["secure"]
+            assert ada.errors == []
+
+
+def chat_and_copy(ada, provider):
+    provider.says("Copied words")
+    ada.begin("Hello")
+    ada.wait_for("complete")
+    expect(ada.page.locator("#connection")).to_be_hidden()
+    ada.press("Copy")
+    expect(ada.page.get_by_text("Copied", exact=True)).to_be_visible()
