@@ -6,7 +6,7 @@ from flask_login import current_user
 from flask_wtf.csrf import CSRFProtect
 from markupsafe import Markup
 
-from pages import hosts, proxies
+from pages import bounds, hosts, proxies
 from pages.accounts import ask_to_log_in
 from pages.errors import problem
 
@@ -42,6 +42,7 @@ def init_app(app):
     """Guard an app's forms, cookies and answers."""
     proxies.init_app(app)
     hosts.init_app(app)
+    bounds.init_app(app)
     app.session_interface = SecureWhenEncrypted()
     app.before_request(refuse_former_readers)
     csrf.init_app(app)
