@@ -1,11 +1,9 @@
 """A person, their chats and what is said in them: this app's own on `chattable`, and its SQL."""
 
-import logging
 import secrets
 import textwrap
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, cast
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
 
 from flask import current_app
 from flask_login import UserMixin
@@ -18,29 +16,19 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     bindparam,
-    delete,
     false,
     select,
     text,
     update,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from chattable import ChatMixin, Chattable, MessageMixin, live, markdown, provider
 from chattable.connections import beside
-from chattable.database import (
-    Dollars,
-    Moment,
-    converted,
-    id_of,
-    now,
-    persistent,
-    reason,
-    roll_back,
-)
-from chattable.queue import forget_chats
+from chattable.database import Dollars, Moment, converted, now, persistent
+from pages.logins import Account
 
 NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
@@ -48,9 +36,6 @@ TITLE_LENGTH = 60
 OPENING = 1_000
 # Tokens. What is sent along is of no interest while it is less; and to know more takes 17 MB.
 FEW = 2_000
-SEEN_EVERY = timedelta(minutes=5)
-
-log = logging.getLogger(__name__)
 
 
 class Base(DeclarativeBase):
@@ -65,7 +50,7 @@ else:
     Model = db.Model
 
 
-class User(Chattable, UserMixin, Model):
+class User(Account, Chattable, UserMixin, Model):
     """A person with an account. Their pages live on the two hooks."""
 
     __tablename__ = "users"
@@ -92,9 +77,6 @@ class User(Chattable, UserMixin, Model):
     created_at = converted("_created_at", Moment())
     seen_at = converted("_seen_at", Moment())
     budget = converted("_budget", Dollars())
-
-    # The log-in by which whoever asks is here.
-    login = cast(Any, None)
 
     def get_id(self) -> str:
         return self.public_id
@@ -129,98 +111,6 @@ class User(Chattable, UserMixin, Model):
         hashed = (user and user.password_hash) or NOBODY
         matches = beside(check_password_hash, hashed, password)
         return user if user and matches else None
-
-    # Where I am logged in.
-
-    @persistent
-    def begin_login(self, password_hash: str, agent: str, address: str) -> "Login | None":
-        """Log me in, unless I am disabled or have another password than the one that was checked.
-
-        Log-ins that were not used for as long as a session lasts are removed.
-        """
-        me = User.id == id_of(self), User.password_hash == password_hash, ~User.disabled
-        # Whoever changes me at this moment waits, or is waited for: then it ends this one, too.
-        same: Any = db.session.execute(update(User).where(*me).values(_seen_at=now()))
-        login = Login(user_id=id_of(self), agent=agent[:300], address=address[:45])
-        if same.rowcount:
-            db.session.add(login)
-        lifetime = current_app.config["PERMANENT_SESSION_LIFETIME"]
-        db.session.execute(delete(Login).where(Login.seen_at < now() - lifetime))
-        db.session.commit()
-        return login if same.rowcount else None
-
-    @persistent
-    def end_logins(self, but: "Login | None" = None, **changes: Any) -> None:
-        """Sign me out everywhere, `but` where one log-in is; `changes` of columns go along."""
-        if changes:
-            db.session.execute(update(User).where(User.id == id_of(self)).values(changes))
-        mine, kept = Login.user_id == id_of(self), id_of(but) if but else None
-        db.session.execute(delete(Login).where(mine, Login.id.is_distinct_from(kept)))
-        db.session.commit()
-        live.end_sockets(self.chats_channel, but=kept)
-
-    @persistent
-    def end_login(self, login_id: int) -> bool:
-        """End one log-in of mine; return whether it was there."""
-        mine = Login.user_id == id_of(self), Login.id == login_id
-        ended: Any = db.session.execute(delete(Login).where(*mine))
-        db.session.commit()
-        live.end_sockets(self.chats_channel, login_id)
-        return bool(ended.rowcount)
-
-    @property
-    def logins(self) -> "Sequence[Login]":
-        """Where I am logged in, the last used first."""
-        mine = select(Login).where(Login.user_id == self.id)
-        return db.session.scalars(mine.order_by(Login.seen_at.desc(), Login.id.desc())).all()
-
-    def set_password(self, password: str) -> None:
-        """Take another password; whoever is logged in as me has to do so anew."""
-        self.end_logins(password_hash=beside(generate_password_hash, password))
-
-    def disable(self) -> None:
-        """Let me in no more, and sign me out."""
-        self.end_logins(disabled=True)
-
-    def enable(self) -> None:
-        self.disabled = False
-        db.session.commit()
-
-    def change(self, **values: Any) -> bool:
-        """Set columns of mine; return False if the (normalised) e-mail address is another's."""
-        try:
-            db.session.execute(update(User).where(User.id == id_of(self)).values(values))
-            db.session.commit()
-        except IntegrityError:
-            db.session.rollback()
-            return False
-        return True
-
-    @persistent
-    def resign(self) -> bool:
-        """Be no administrator any more; return False if others need me, for I am the last one."""
-        other = aliased(User)
-        others = select(other.id).where(other.id != id_of(self))
-        # Whoever resigns at this moment waits, or is waited for.
-        db.session.scalars(select(User.id).where(User.admin).with_for_update()).all()
-        another = others.where(other.admin, ~other.disabled).exists()
-        db.session.execute(update(User).where(User.id == id_of(self), another).values(admin=False))
-        db.session.commit()
-        return not (self.admin and db.session.scalar(select(others.exists())))
-
-    def delete(self) -> None:
-        """Delete me with all that is mine, wherever it is."""
-        self.end_logins()
-        chat_ids = self.delete_chats()
-        self._leave()
-        # What was begun before the log-ins ended, and came late.
-        forget_chats(chat_ids + self.delete_chats())
-
-    @persistent
-    def _leave(self):
-        db.session.execute(delete(User).where(User.id == id_of(self)))
-        db.session.commit()
-        live.end_sockets(self.chats_channel)
 
     @property
     def initials(self) -> str:
@@ -275,27 +165,8 @@ class Login(Model):
     created_at = converted("_created_at", Moment())
     seen_at = converted("_seen_at", Moment())
 
-    def note_use(self, address: str) -> None:
-        """Note, every few minutes at most, that I am used; it matters too little to fail a page."""
-        late = now() - SEEN_EVERY
-        if self.seen_at > late:
-            return
-        seen = {"_seen_at": now(), "address": address[:45]}
-        try:
-            mine = Login.id == id_of(self), Login.seen_at < late
-            db.session.execute(update(Login).where(*mine).values(seen))
-            db.session.execute(update(User).where(User.id == self.user_id).values(_seen_at=now()))
-            db.session.commit()
-        except SQLAlchemyError as error:
-            log.info("login %s: its use is not noted: %s", id_of(self), reason(error))
-            roll_back()
 
-    @property
-    def lives(self) -> bool:
-        """Whether I have not been ended since I was read."""
-        return db.session.scalar(select(Login.id).where(Login.id == id_of(self))) is not None
-
-
+User.Login = Login
 LOGGED_IN = (
     select(User, Login)
     .join(Login, Login.user_id == User.id)

@@ -71,7 +71,7 @@ def require_login():
         return None
     if not current_user.is_authenticated:
         return ask_to_log_in()
-    current_user.login.note_use(request.remote_addr or "")
+    current_user.note_use(request.remote_addr or "")
 
 
 def ask_to_log_in():
