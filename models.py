@@ -216,6 +216,31 @@ class Spending(Model):
     picodollars: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
+class Setting(Model):
+    """What an administrator has chosen, or the app has seen, where the environment says nothing."""
+
+    __tablename__ = "settings"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[str] = mapped_column(String(255))
+
+    @classmethod
+    def kept(cls) -> dict[str, str]:
+        return {row.name: row.value for row in db.session.execute(select(cls.name, cls.value))}
+
+    @classmethod
+    def keep(cls, name: str, value: str) -> None:
+        """Set what has a name, to be committed."""
+        insert = "INSERT INTO settings (name, value) VALUES (:name, :value)"
+        change = "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        db.session.execute(text(f"{insert} {change}"), {"name": name, "value": value})
+
+    @classmethod
+    def take_turn(cls) -> None:
+        """Let nobody else past this line until this transaction ends; in SQLite nobody writes."""
+        cls.keep("turn", "")
+
+
 def listing(column):
     """Return the index of the few chats that have a column set, by recency."""
     # The column itself is there for SQLite, which would take the index of all chats else.

@@ -13,7 +13,7 @@ from tests import stack
 INDEX = "messages_search"
 TABLES = {
     *("users", "chats", "messages", "installs"),
-    *("logins", "invitations", "identities", "spendings"),
+    *("logins", "invitations", "identities", "spendings", "settings"),
 }
 
 

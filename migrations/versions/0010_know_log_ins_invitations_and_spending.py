@@ -71,13 +71,18 @@ def upgrade():
         sa.Column("month", sa.String(7), primary_key=True),
         sa.Column("picodollars", sa.BigInteger, nullable=False),
     )
+    op.create_table(
+        "settings",
+        sa.Column("name", sa.String(40), primary_key=True),
+        sa.Column("value", sa.String(255), nullable=False),
+    )
     op.execute(NAME_THE_ADMINISTRATOR)
     month = op.get_bind().scalar(sa.select(sa.func.current_timestamp()))
     op.execute(COUNT_THIS_MONTH.format(month=str(month)[:7]))
 
 
 def downgrade():
-    for table in ("spendings", "identities", "invitations", "logins"):
+    for table in ("settings", "spendings", "identities", "invitations", "logins"):
         op.drop_table(table)
     for column in ("budget", "seen_at", "disabled", "admin"):
         op.drop_column("users", column)
