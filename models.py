@@ -91,10 +91,11 @@ class User(Account, Chattable, UserMixin, Model):
         return None
 
     @classmethod
+    @persistent
     def sign_up(cls, name: str, email: str, password: str) -> Self | None:
-        """Create a user, or return None if the (normalised) e-mail address is taken."""
+        """Create a user, the first an administrator; None if the (normalised) e-mail is taken."""
         hashed = beside(generate_password_hash, password)
-        user = cls(name=name, email=email, password_hash=hashed)
+        user = cls(name=name, email=email, password_hash=hashed, admin=cls.nobody_yet())
         db.session.add(user)
         try:
             db.session.commit()
@@ -102,6 +103,15 @@ class User(Account, Chattable, UserMixin, Model):
             db.session.rollback()
             return None
         return user
+
+    @classmethod
+    def nobody_yet(cls) -> bool:
+        """Return whether there is no user: nobody else becomes one before this transaction ends."""
+        anybody = select(cls.id).limit(1)
+        if db.session.scalar(anybody):
+            return False
+        Setting.take_turn()
+        return not db.session.scalar(anybody)
 
     @classmethod
     def authenticate(cls, email: str, password: str) -> Self | None:
