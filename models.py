@@ -92,16 +92,33 @@ class User(Account, Chattable, UserMixin, Model):
 
     @classmethod
     @persistent
-    def sign_up(cls, name: str, email: str, password: str) -> Self | None:
-        """Create a user, the first an administrator; None if the (normalised) e-mail is taken."""
-        hashed = beside(generate_password_hash, password)
-        user = cls(name=name, email=email, password_hash=hashed, admin=cls.nobody_yet())
+    def sign_up(
+        cls,
+        name: str,
+        email: str,
+        password: str | None,
+        invitation: "Invitation | None" = None,
+        uninvited: str = "everybody",
+    ) -> Self | None:
+        """Create a user, the first an administrator; None if the (normalised) e-mail is taken.
+
+        `uninvited` says who needs no invitation: "everybody", "the first" or "nobody". Raises
+        `Uninvited` for whoever else has none that is good. No password lets nobody in.
+        """
+        hashed = beside(generate_password_hash, password) if password else ""
+        first = cls.nobody_yet()
+        user = cls(name=name, email=email, password_hash=hashed, admin=first)
         db.session.add(user)
         try:
-            db.session.commit()
+            db.session.flush()
         except IntegrityError:
             db.session.rollback()
             return None
+        free = uninvited == "everybody" or (first and uninvited == "the first")
+        if not (invitation and invitation.use(user)) and not free:
+            db.session.rollback()
+            raise Uninvited
+        db.session.commit()
         return user
 
     @classmethod
@@ -202,6 +219,21 @@ class Invitation(Model):
     created_at = converted("_created_at", Moment())
     expires_at = converted("_expires_at", Moment())
     used_at = converted("_used_at", Moment())
+
+    def use(self, user: User) -> bool:
+        """Note who signs up with me, to be committed; return False if I am not good any more."""
+        if self.id is None:  # it was only signed, as all were before they were kept
+            db.session.add(self)
+            db.session.flush()
+        mine = Invitation.token == self.token, Invitation.used_at.is_(None)
+        good = update(Invitation).where(*mine, Invitation.expires_at > now())
+        change = good.values(_used_at=now(), used_by_id=user.id)
+        used: Any = db.session.execute(change, execution_options={"synchronize_session": False})
+        return used.rowcount == 1
+
+
+class Uninvited(Exception):
+    """Say that nobody signs up without an invitation that is good, and there was none."""
 
 
 class Identity(Model):

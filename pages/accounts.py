@@ -1,14 +1,10 @@
 """Accounts: signing up, by invitation where it is so, logging in and out, who may see what."""
 
-import uuid
-
-import click
 import email_validator
 from email_validator import EmailNotValidError, validate_email
 from flask import (
     Blueprint,
     abort,
-    current_app,
     make_response,
     redirect,
     render_template,
@@ -19,16 +15,16 @@ from flask import (
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, current_user, login_user, logout_user
-from itsdangerous import BadSignature, URLSafeTimedSerializer
 from markupsafe import Markup
 
-from models import User
+from models import Uninvited, User
+from pages import invitations, policy
 from pages.errors import problem
 from pages.words import one_line
 
 NAME_LENGTH = 80
 PASSWORD_LENGTH = 8
-INVITATION_DAYS = 7
+LOGGED_IN = "You are logged in already. Log out first to make another account by this invitation."
 # Whoever reloads the page is asked to log in, and comes back to it.
 SIGNED_OUT = Markup('You are signed out. <a href="">Log in again</a>; your text is kept.')
 DISABLED = "This account cannot log in now. Ask whoever runs this server."
@@ -46,7 +42,7 @@ OPEN = {
 # It refuses them in any case, unless its list, which is for apps to change, is empty.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
-routes = Blueprint("accounts", __name__, cli_group=None)
+routes = Blueprint("accounts", __name__)
 login_manager = LoginManager()
 limiter = Limiter(get_remote_address)
 
@@ -58,6 +54,7 @@ def init_app(app):
     login_manager.user_loader(whoever_is_here)
     limiter.init_app(app)
     app.register_blueprint(routes)
+    invitations.init_app(app)
     app.before_request(require_login)
 
 
@@ -83,19 +80,34 @@ def ask_to_log_in():
 
 @routes.route("/signup", methods=["GET", "POST"])
 def sign_up():
-    invitation = request.args.get("invitation", "")
-    if not may_sign_up(invitation):
-        return problem("Signing up is by invitation here. Ask whoever runs this server.", 403)
+    word = request.args.get("invitation", "")
+    if word and current_user.is_authenticated:
+        return problem(LOGGED_IN, 409)
+    why_not, admission = invitations.admission(word)
+    if why_not:
+        return refuse_sign_up(why_not)
     if request.method == "GET":
         return show_sign_up({}, {})
     form, errors = check_sign_up(request.form)
-    if not errors:
-        user = User.sign_up(form["name"], form["email"], request.form["password"])
-        if user:
-            enter(user)
-            return redirect(first_page())
-        errors = {"email": "There is an account with this e-mail address already. Log in instead."}
-    return show_sign_up(form, errors), 422
+    if errors:
+        return show_sign_up(form, errors), 422
+    try:
+        user = User.sign_up(form["name"], form["email"], request.form["password"], **admission)
+    except Uninvited:  # somebody else was faster
+        return refuse_sign_up(invitations.admission(word)[0])
+    if not user:
+        taken = "There is an account with this e-mail address already. Log in instead."
+        return show_sign_up(form, {"email": taken}), 422
+    enter(user)
+    return redirect(first_page())
+
+
+def refuse_sign_up(sentence):
+    """Say why somebody may not sign up; what they have filled in meanwhile stays."""
+    if request.method == "GET":
+        return problem(sentence, 403)
+    form = {name: request.form.get(name, "") for name in ("name", "email")}
+    return show_sign_up(form, {"form": sentence}), 403
 
 
 def first_page():
@@ -103,19 +115,6 @@ def first_page():
     target = safe_next()
     empty = url_for("chats.home"), url_for("chats.list_chats")
     return url_for("chats.new_chat") if target in empty else target
-
-
-def may_sign_up(invitation):
-    if current_app.config["SIGNUP"] == "invite":
-        try:
-            invitations().loads(invitation, max_age=INVITATION_DAYS * 86400)
-        except BadSignature:
-            return False
-    return current_app.config["SIGNUP"] != "closed"
-
-
-def invitations():
-    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt="invitation")
 
 
 def check_sign_up(form):
@@ -192,6 +191,7 @@ def enter(user):
     leave()
     login_user(user)
     user.login, session["login"] = login, login.token
+    policy.note_public_name()
 
 
 def leave():
@@ -203,7 +203,8 @@ def leave():
 
 
 def show_log_in(form, errors):
-    return render_template("accounts/login.html", form=form, errors=errors, next=asked_for())
+    context = {"form": form, "errors": errors, "next": asked_for()}
+    return render_template("accounts/login.html", **context, rule=policy.rule_if_known())
 
 
 def safe_next():
@@ -222,12 +223,3 @@ def asked_for():
 def log_out():
     leave()
     return redirect(url_for("accounts.log_in"))
-
-
-@routes.cli.command("invite")
-def invite():
-    """Print a link with which one can sign up while SIGNUP is "invite"."""
-    token = invitations().dumps(str(uuid.uuid4()))
-    with current_app.test_request_context():  # it knows the path where we are mounted
-        link = url_for("accounts.sign_up", invitation=token)
-    click.echo(f"{link}   (add your address; valid {INVITATION_DAYS} days)")

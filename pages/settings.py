@@ -32,7 +32,8 @@ from chattable.serve.dotenv_file import checked
 from chattable.setup import LIMITS
 from pages.databases import database_url
 from pages.hosts import allowed_hosts
-from pages.values import choice, refuse, share, whole_number
+from pages.policy import signup_settings
+from pages.values import refuse, share, whole_number
 
 SHORT = 16  # characters of a secret
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
@@ -92,7 +93,7 @@ def read_settings(settings, instance):
         "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
         "TRUSTED_PROXIES": trusted_proxies(settings),
         "ALLOWED_HOSTS": allowed_hosts(settings),
-        "SIGNUP": choice(settings, "SIGNUP", ("open", "invite", "closed")),
+        **signup_settings(settings),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         "CONTEXT_WINDOW": context_windows(settings),
         "PRICES": prices(settings),

@@ -1,0 +1,131 @@
+"""Invitations: links with which one person can sign up, once, until a day."""
+
+import base64
+import hmac
+import secrets
+from datetime import UTC, timedelta
+from typing import Any
+
+import click
+from flask import Blueprint, current_app, url_for
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from sqlalchemy import delete, select
+
+from chattable.database import now
+from chattable.provider.address import is_near
+from models import Invitation, User, db
+from pages import policy
+from pages.policy import CLOSED, INVITE, UNINVITED, host_of, rule
+from pages.settings import migrates
+from pages.words import one_line
+
+DAYS, MOST_DAYS = 7, 30
+NOTE_LENGTH = 200
+BY_INVITATION = "Signing up is by invitation here. Ask whoever runs this server for one."
+NOBODY = "No new accounts are made here. Ask whoever runs this server."
+
+routes = Blueprint("invitations", __name__, cli_group=None)
+
+
+def init_app(app):
+    """Let an app invite people, and its start say whether one needs that."""
+    app.register_blueprint(routes)
+    if not migrates():
+        policy.say_who_may_sign_up(app)
+
+
+def invite(note="", days=DAYS):
+    """Make an invitation and return the word in its link, whose hash alone is kept."""
+    word = secrets.token_urlsafe()
+    expires_at = now() + timedelta(days=days)
+    db.session.add(Invitation(token=digest(word), note=note, expires_at=expires_at))
+    db.session.commit()
+    return word
+
+
+def revoke(invitation_id):
+    """Forget an invitation, unless somebody has used it; return whether it was there."""
+    unused = Invitation.id == invitation_id, Invitation.used_at.is_(None)
+    done: Any = db.session.execute(delete(Invitation).where(*unused))
+    db.session.commit()
+    return bool(done.rowcount)
+
+
+def list_invitations(limit, before):
+    """Return [(invitation, who has used it or None)] of those below an id, the newest first."""
+    listed = select(Invitation, User).outerjoin(User, User.id == Invitation.used_by_id)
+    listed = listed.where(Invitation.id < before).order_by(Invitation.id.desc()).limit(limit)
+    return db.session.execute(listed).all()
+
+
+def admission(word):
+    """Return (why somebody with this word, or "", may not sign up, what `User.sign_up` takes)."""
+    now_is, invitation = rule(), find_invitation(word) if word else None
+    if now_is == CLOSED:
+        why_not = NOBODY
+    elif now_is == INVITE:
+        why_not = fault(invitation) if word else BY_INVITATION
+    else:
+        why_not = ""
+    return why_not, {"invitation": invitation, "uninvited": UNINVITED[now_is]}
+
+
+def find_invitation(word):
+    """Return the invitation whose link has a word, or None."""
+    known = select(Invitation).where(Invitation.token == digest(word))
+    return db.session.scalar(known) or signed_invitation(word)
+
+
+def signed_invitation(word):
+    """Return one of before they were kept: each was good for a week, so this can go in 2027."""
+    signer = URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt="invitation")
+    week = timedelta(days=DAYS)
+    try:
+        _, made_at = signer.loads(word, week // timedelta(seconds=1), return_timestamp=True)
+    except BadSignature:
+        return None
+    made_at = made_at.astimezone(UTC)
+    return Invitation(token=digest(word), created_at=made_at, expires_at=made_at + week)
+
+
+def digest(word):
+    """Return what is kept of a word: 43 characters, of which without our key nobody makes any."""
+    key = current_app.config["SECRET_KEY"].encode()
+    hashed = hmac.digest(key, b"invitation " + word.encode(), "sha256")
+    return base64.urlsafe_b64encode(hashed).decode().rstrip("=")
+
+
+def fault(invitation):
+    """Return in a sentence why nobody signs up with an invitation, or with None; "" if one can."""
+    if invitation is None:
+        return "This invitation is not known here; it may have been revoked. Ask for another one."
+    if invitation.used_at:
+        return "This invitation has been used. Log in if it was you, or ask for another one."
+    if invitation.expires_at <= now():
+        return "This invitation has expired. Ask for another one."
+    return ""
+
+
+@routes.cli.command("invite")
+@click.option("--note", default="", help="Whom it is for.")
+@click.option("--days", type=click.IntRange(1, MOST_DAYS), default=DAYS, show_default=True)
+def print_invitation(note, days):
+    """Print a link with which one person can sign up, once."""
+    word = invite(one_line(note)[:NOTE_LENGTH], days)
+    server = own_address()
+    with current_app.test_request_context():  # it knows the path where we are mounted
+        link = server + url_for("accounts.sign_up", invitation=word)
+        closed = rule() == CLOSED
+    add = "" if server else "add your address; "
+    click.echo(f"{link}   ({add}for one person, valid {days} day{'s' * (days > 1)})")
+    if closed:
+        click.echo("Nobody can use it for now: signing up is closed here.", err=True)
+
+
+def own_address():
+    """Return the address of this server, if ALLOWED_HOSTS says which it is, else ""."""
+    names = current_app.config.get("ALLOWED_HOSTS") or []
+    name = next((name for name in names if not name.startswith("*")), None)
+    if not name:
+        return ""
+    return f"{'http' if is_near(host_of(name)) else 'https'}://{name}"
