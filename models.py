@@ -143,6 +143,16 @@ class User(Account, Chattable, UserMixin, Model):
     def initials(self) -> str:
         return initials(self.name)
 
+    @persistent
+    def disable(self) -> None:
+        self.disabled = True
+        db.session.commit()
+
+    @persistent
+    def enable(self) -> None:
+        self.disabled = False
+        db.session.commit()
+
     def on_message_create(self, message: "Message") -> None:
         live.broadcast_message(message)
         chat = message.chat
