@@ -33,7 +33,19 @@ from chattable.answers import stop_answer
 from chattable.branches import LATEST
 from chattable.templating import digest
 from models import Chat, Message, db, opening_words
-from pages import account, accounts, choice, errors, health, looks, search, security, sidebar, words
+from pages import (
+    account,
+    accounts,
+    admin,
+    choice,
+    errors,
+    health,
+    looks,
+    search,
+    security,
+    sidebar,
+    words,
+)
 from pages.choice import available_models, default_model, meant, refuse, remember_model
 from pages.databases import refuse_closed_database, refuse_other_encodings
 from pages.errors import EXPIRED, REDIS_AWAY, problem
@@ -72,7 +84,7 @@ def create_app(config: dict | None = None) -> Flask:
     connections.tune(app)
     init_app(app, db)
     parts = security, accounts, account, errors, words, choice, health, looks, sidebar, search
-    for part in (*parts, compress):
+    for part in (*parts, admin, compress):
         part.init_app(app)
     app.register_blueprint(routes)
     sock.init_app(app)

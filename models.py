@@ -153,6 +153,12 @@ class User(Account, Chattable, UserMixin, Model):
         self.disabled = False
         db.session.commit()
 
+    def is_last_admin(self) -> bool:
+        """Return whether no other administrator can log in, until this transaction ends."""
+        Setting.take_turn()
+        admins = select(User.id).where(User.admin, ~User.disabled).with_for_update()
+        return list(db.session.scalars(admins)) == [self.id]
+
     def on_message_create(self, message: "Message") -> None:
         live.broadcast_message(message)
         chat = message.chat

@@ -18,6 +18,7 @@ def init_app(app):
     app.jinja_env.globals["dom_id"] = dom_id
     app.jinja_env.globals["now"] = now
     app.jinja_env.filters["time_in_words"] = time_in_words
+    app.jinja_env.filters["date_in_words"] = date_in_words
     app.jinja_env.filters["about"] = about
 
 
@@ -30,6 +31,10 @@ def dom_id(thing, part=None):
 def time_in_words(moment):
     age = now() - moment
     return "just now" if age.total_seconds() < 60 else humanize.naturaltime(age)
+
+
+def date_in_words(moment):
+    return f"{moment.day} {moment:%B %Y}"
 
 
 def about(number):

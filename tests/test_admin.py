@@ -1,20 +1,24 @@
 """The administrator, invitations, and who may sign up."""
 
+import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
+from importlib.machinery import ModuleSpec
 from threading import Barrier
 
 import pytest
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
+from sqlalchemy import event
 from werkzeug.security import generate_password_hash
 
 import models
 from chattable.database import now
-from models import Invitation, Setting, Uninvited, User, db
+from models import Invitation, Setting, Spending, Uninvited, User, db
 from pages import invitations
 from tests.page import parse
-from tests.test_accounts import ADA, is_logged_in, values
+from tests.test_accounts import ADA, error_beside, is_logged_in, values
 
 BOB = {"name": "Bob Ross", "email": "bob@example.com", "password": "correct horse battery"}
 PUBLIC = "https://chat.example.org"
@@ -25,6 +29,20 @@ def quick_hashing(monkeypatch):
     """Hash passwords as quickly as there are many of them here."""
     hash_quickly = partial(generate_password_hash, method="pbkdf2:sha256:1")
     monkeypatch.setattr(models, "generate_password_hash", hash_quickly)
+
+
+@pytest.fixture
+def boss(app, let_in):
+    """The browser of Ada, who is the administrator."""
+    ada = let_in()
+    change(app, "ada@example.com", admin=True)
+    return ada
+
+
+@pytest.fixture
+def bob(boss, let_in):
+    """The browser of Bob, who is not."""
+    return let_in("Bob Ross", "bob@example.com")
 
 
 def person(email="bob@example.com"):
@@ -40,6 +58,10 @@ def change(app, email, **attributes):
 
 def words(answer, selector="main"):
     return " ".join(parse(answer.text).select_one(selector).get_text().split())
+
+
+def names(answer):
+    return [link.get_text() for link in parse(answer.text).select("main .listing__link")]
 
 
 def admins(app):
@@ -95,6 +117,212 @@ def test_of_two_first_accounts_at_once_one_is_the_administrators(either, monkeyp
     assert sorted(made, key=str) == ([True, True] if uninvited == "everybody" else [None, True])
 
 
+def test_an_administrator_is_made_where_there_is_none(app, bob):
+    change(app, "ada@example.com", admin=False)
+    made = app.test_cli_runner().invoke(args=["make-admin", " BOB@example.com"])
+    assert made.output == "bob@example.com is an administrator now.\n"
+    assert admins(app) == ["Bob Ross"]
+    assert bob.get("/admin").status_code == 200
+
+
+def test_an_administrator_who_is_nobody_is_not_made(app):
+    made = app.test_cli_runner().invoke(args=["make-admin", "eve@example.com"])
+    assert made.exit_code == 1
+    assert made.output == "Error: There is no account with the e-mail address eve@example.com.\n"
+
+
+# Who may come in.
+
+
+def test_for_everybody_else_there_is_no_administration(app, bob):
+    rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("admin.")]
+    assert len(rules) > 6
+    for rule in rules:
+        path = rule.rule.replace("<int:user_id>", "1").replace("<int:invitation_id>", "1")
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            form = {"admin": "1", "budget": "5", "rule": "closed", "days": "7"}
+            assert bob.open(path, method=method, data=form).status_code == 404, rule
+            stranger = app.test_client().open(path, method=method, data=form)
+            assert stranger.location.startswith("/login"), rule
+    assert admins(app) == ["Ada Lovelace"]
+
+
+def test_the_sidebar_leads_administrators_there(boss, bob):
+    assert parse(boss.get("/chats").text).select_one("aside a[href='/admin']")
+    assert not parse(bob.get("/chats").text).select_one("aside a[href='/admin']")
+
+
+# People.
+
+
+def test_people_are_listed_with_what_they_take_and_nothing_they_said(app, boss, bob):
+    bob.post("/chats", data={"content": "a secret", "model": "gpt-4o"})
+    bob.post("/chats")
+    with app.app_context():
+        user = person()
+        user.chats[0].rename("a secret title")
+        user.seen_at, user.budget = now() - timedelta(hours=3), 20
+        for month, dollars in ((f"{now():%Y-%m}", 1.5), ("2020-01", 70)):
+            spent = {"user_id": user.id, "month": month, "picodollars": int(dollars * 10**12)}
+            db.session.add(Spending(**spent))
+        db.session.commit()
+    page = boss.get("/admin")
+    assert names(page) == ["Bob Ross", "Ada Lovelace"]
+    for part in ("bob@example.com", "3 hours ago", "2 chats", "$1.5000 this month of $20.00"):
+        assert part in words(page)
+    assert f"since {now().day} {now():%B %Y}" in words(page)
+    for path in ("/admin", "/admin/people/2"):
+        assert "secret" not in boss.get(path).text
+
+
+def test_ten_thousand_people_are_a_few_queries_and_pages_of_fifty(app, boss):
+    with app.app_context():
+        many = [
+            {"name": f"Person {n}", "email": f"{n}@example.com", "password_hash": ""}
+            for n in range(10_000)
+        ]
+        db.session.execute(db.insert(User), many)
+        db.session.commit()
+        asked = []
+        event.listen(db.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    page = boss.get("/admin")
+    assert len(asked) <= 5
+    assert names(page) == [f"Person {n}" for n in range(9999, 9949, -1)]
+    more = parse(page.text).find("a", string="More people")["href"]
+    assert names(boss.get(more))[0] == "Person 9949"
+    assert names(boss.get("/admin?q=4711@example")) == ["Person 4711"]
+    assert names(boss.get("/admin?before=2")) == ["Ada Lovelace"]
+    found = boss.get("/admin?q=person+77")
+    assert len(names(found)) == 50
+    more = parse(found.text).find("a", string="More people")["href"]
+    assert names(boss.get(more))[0] == "Person 7749"
+
+
+@pytest.mark.parametrize("query", ["ross", "BOB@", " Bob  Ross ", "b"])
+def test_people_are_found_by_a_part_of_their_name_or_address(boss, bob, query):
+    assert names(boss.get("/admin", query_string={"q": query})) == ["Bob Ross"]
+
+
+@pytest.mark.parametrize("query", ["%", "_", "\\", "' OR 1=1 --", "\0", "x" * 5000])
+def test_a_query_is_nothing_but_words(boss, query):
+    answer = boss.get("/admin", query_string={"q": query})
+    assert answer.status_code == 200
+    assert len(names(answer)) == (query == "\0")  # which is no word
+
+
+def test_people_are_found_in_any_script(either, let_in):
+    with either.app_context():
+        User.sign_up("Ada", "ada@example.com", "correct horse")
+        for name in ("Émile Zola", "ЛЕВ ТОЛСТОЙ", "李小龍"):
+            db.session.add(User(name=name, email=f"{name[:2]}@example.com", password_hash=""))
+        db.session.commit()
+        from pages.people import list_people
+
+        found = [list_people(9, 99, each)[0].User.name for each in ("émile", "лев", "小龍")]
+    assert found == ["Émile Zola", "ЛЕВ ТОЛСТОЙ", "李小龍"]
+
+
+@pytest.mark.parametrize("before", ["x", "-1", "9" * 30, "٣", ""])
+def test_a_place_that_is_none_is_the_beginning(boss, before):
+    assert names(boss.get("/admin", query_string={"before": before})) == ["Ada Lovelace"]
+    assert boss.get("/admin/signup", query_string={"before": before}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("typed", "dollars"), [("12.5", 12.5), (" $20 ", 20), ("0", 0), ("", None), ("0.01", 0.01)]
+)
+def test_an_administrator_sets_a_persons_budget(app, boss, bob, typed, dollars):
+    change(app, "bob@example.com", budget=7)
+    assert boss.post("/admin/people/2", data={"budget": typed}).status_code == 303
+    with app.app_context():
+        budget = person().budget
+        assert budget is None if dollars is None else float(budget) == dollars
+
+
+@pytest.mark.parametrize(
+    "typed", ["-1", "12,50", "1e3", "NaN", "inf", "٣", "1234567", "0.001", "much"]
+)
+def test_what_is_no_budget_is_said_and_kept_as_it_was_typed(app, boss, bob, typed):
+    change(app, "bob@example.com", budget=7)
+    answer = boss.post("/admin/people/2", data={"budget": typed})
+    assert answer.status_code == 422
+    assert "12.50" in error_beside(answer, "budget")
+    assert values(answer)["budget"] == typed
+    with app.app_context():
+        assert person().budget == 7
+
+
+def test_somebody_is_disabled_and_enabled_again(app, boss, bob):
+    for value in ("1", "0"):
+        assert boss.post("/admin/people/2", data={"disabled": value}).status_code == 303
+        with app.app_context():
+            assert person().disabled == (value == "1")
+        assert ("disabled" in words(boss.get("/admin"))) == (value == "1")
+
+
+def test_an_administrator_makes_and_unmakes_others(app, boss, bob):
+    boss.post("/admin/people/2", data={"admin": "1"})
+    assert bob.get("/admin").status_code == 200
+    boss.post("/admin/people/2", data={"admin": "0"})
+    assert bob.get("/admin").status_code == 404
+
+
+@pytest.mark.parametrize("form", [{"admin": "0"}, {"disabled": "1"}])
+def test_nobody_takes_the_role_from_themselves(app, boss, bob, form):
+    change(app, "bob@example.com", admin=True)
+    answer = boss.post("/admin/people/1", data=form)
+    assert answer.status_code == 409
+    assert "Another administrator" in words(answer, "[role=alert]")
+    assert boss.get("/admin").status_code == 200
+    assert not parse(boss.get("/admin/people/1").text).select("[name=admin], [name=disabled]")
+
+
+@pytest.mark.parametrize("form", [{"admin": "0"}, {"disabled": "1"}])
+def test_an_administrator_is_left_when_two_end_each_other_at_once(
+    either, let_in_at, monkeypatch, form
+):
+    both, take_turn = Barrier(2), Setting.take_turn
+
+    def meet():
+        both.wait(10)  # each is an administrator still
+        take_turn()
+
+    browsers = [let_in_at(either, each, admin=True) for each in (ADA, BOB)]
+    monkeypatch.setattr(Setting, "take_turn", meet)
+    with ThreadPoolExecutor(2) as pool:
+        ended = [
+            pool.submit(browser.post, f"/admin/people/{other}", data=form)
+            for browser, other in zip(browsers, (2, 1), strict=True)
+        ]
+        answers = [each.result() for each in ended]
+    assert sorted(answer.status_code for answer in answers) == [303, 409]
+    assert "no administrator left" in "".join(answer.text for answer in answers)
+
+
+@pytest.fixture
+def let_in_at():
+    """Log a new person in to an app: `let_in_at(app, form, admin=True)`."""
+
+    def enter(app, form, **attributes):
+        client = app.test_client()
+        assert client.post("/signup", data=form).status_code == 302
+        change(app, form["email"], **attributes)
+        return client
+
+    return enter
+
+
+def test_a_link_for_a_new_password_is_shown_once(monkeypatch, boss, bob):
+    reset = types.ModuleType("pages.reset")
+    reset.__spec__ = ModuleSpec("pages.reset", None)
+    reset.reset_link = lambda user: f"https://chat.example.org/reset/of-{user.id}"
+    monkeypatch.setitem(sys.modules, "pages.reset", reset)
+    button = parse(boss.get("/admin/people/2").text).select_one("[action$='/reset']")
+    assert boss.post(button["action"]).location == "/admin/people/2"
+    shown = [words(boss.get("/admin/people/2")) for _ in range(2)]
+    assert ["https://chat.example.org/reset/of-2" in page for page in shown] == [True, False]
+
+
 # Invitations.
 
 
@@ -122,9 +350,72 @@ def latest(app, **attributes):
         return invitation
 
 
+def test_an_invitation_is_made_shown_once_and_lets_one_person_in(app, boss):
+    app.config.update(SIGNUP="invite", SIGNUP_IS_SET=True)
+    form = {"note": " Bob  from accounting ", "days": "3"}
+    assert boss.post("/admin/invitations", data=form).location == "/admin/signup"
+    page = boss.get("/admin/signup")
+    link = parse(page.text).select_one(".handed pre").get_text()
+    assert link.startswith("http://localhost/signup?invitation=")
+    assert names(page) == ["Bob from accounting"]
+    until = now() + timedelta(days=3)
+    assert f"valid until {until.day} {until:%B %Y}" in words(page)
+    again = boss.get("/admin/signup").text
+    assert link.partition("=")[2] not in again
+    assert app.test_client().post(link, data=BOB).location == "/chats/new"
+    assert "used by Bob Ross" in words(boss.get("/admin/signup"))
+    eve = BOB | {"name": "Eve", "email": "eve@example.com"}
+    answer = app.test_client().post(link, data=eve)
+    assert answer.status_code == 403
+    assert "has been used" in words(answer, "[role=alert]")
+    assert values(answer)["email"] == "eve@example.com"
+    assert values(answer)["password"] == ""
+
+
 def test_the_database_does_not_know_the_links(invited):
     word = invited.link().partition("=")[2]
     assert latest(invited).token not in ("", word)
+
+
+@pytest.mark.parametrize("days", ["", "0", "-1", "31", "x", "٣", "1.5", "9" * 50])
+def test_an_invitation_is_valid_for_one_to_thirty_days(app, boss, days):
+    answer = boss.post("/admin/invitations", data={"note": "Bob", "days": days})
+    assert answer.status_code == 422
+    assert "from 1 to 30" in error_beside(answer, "days")
+    assert (values(answer)["note"], values(answer)["days"]) == ("Bob", days)
+    with app.app_context():
+        assert not db.session.query(Invitation).count()
+
+
+def test_a_note_too_long_is_said_and_kept(boss):
+    answer = boss.post("/admin/invitations", data={"note": "x" * 201, "days": "30"})
+    assert answer.status_code == 422
+    assert "200 characters" in error_beside(answer, "note")
+    assert (values(answer)["note"], values(answer)["days"]) == ("x" * 201, "30")
+
+
+def test_an_invitation_is_revoked(app, boss):
+    app.config.update(SIGNUP="invite", SIGNUP_IS_SET=True)
+    boss.post("/admin/invitations", data={"days": "7"})
+    page = parse(boss.get("/admin/signup").text)
+    assert boss.post(page.select_one("[action$='/delete']")["action"]).status_code == 303
+    link = page.select_one(".handed pre").get_text()
+    answer = app.test_client().get(link)
+    assert answer.status_code == 403
+    assert "revoked" in words(answer)
+    assert boss.post("/admin/invitations/1/delete").status_code == 404
+
+
+def test_a_used_invitation_stays_on_the_list(app, boss, invited):
+    invited.test_client().post(invited.link(), data=BOB)
+    change(invited, "bob@example.com", admin=True)
+    with invited.app_context():
+        assert not invitations.revoke(1)
+        db.session.delete(person())
+        db.session.commit()
+        ((invitation, user),) = invitations.list_invitations(9, 9)
+        assert invitation.used_at
+        assert user is None
 
 
 @pytest.mark.parametrize(
@@ -238,6 +529,25 @@ def test_an_invitation_of_before_they_were_kept_is_good_once(invited):
 def test_an_invitation_of_before_they_were_kept_ends_after_its_week(invited):
     link = f"/signup?invitation={signed(invited, days=8)}"
     assert invited.test_client().get(link).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("hosts", "begin"),
+    [
+        (None, "/signup?"),
+        (["*.example.org"], "/signup?"),
+        (["*.example.org", "chat.example.org"], "https://chat.example.org/signup?"),
+        (["localhost"], "http://localhost/signup?"),
+    ],
+)
+def test_the_command_line_prints_an_invitation(app, boss, hosts, begin):
+    app.config["ALLOWED_HOSTS"] = hosts
+    printed = app.test_cli_runner().invoke(args=["invite", "--note", "Bob", "--days", "1"]).output
+    assert printed.startswith(begin)
+    assert "valid 1 day)" in printed
+    link = printed.split()[0].removeprefix(begin.partition("/signup")[0])
+    assert names(boss.get("/admin/signup")) == ["Bob"]
+    assert app.test_client().get(link).status_code == 200
 
 
 def test_the_command_line_says_when_nobody_can_use_it(make_app):
@@ -354,6 +664,32 @@ def test_what_signup_says_holds_wherever_it_runs(make_app, caplog, rule):
         word = invitations.invite()
     eve = ADA | {"email": "eve@example.com"}
     assert may_sign_up(app, eve, query_string={"invitation": word}) == (rule != "closed")
+
+
+def test_an_administrator_chooses_who_may_sign_up(app, boss):
+    assert "Not chosen yet" in words(boss.get("/admin/signup"))
+    for rule, may in (("closed", False), ("invite", False), ("open", True)):
+        assert boss.post("/admin/signup", data={"rule": rule}).status_code == 303
+        checked = parse(boss.get("/admin/signup").text).select_one("[name=rule][checked]")
+        assert checked["value"] == rule
+        assert may_sign_up(app, BOB, base_url=PUBLIC) == may
+    assert "Not chosen yet" not in words(boss.get("/admin/signup"))
+
+
+def test_what_signup_says_is_not_to_be_chosen(app, boss):
+    app.config.update(SIGNUP="invite", SIGNUP_IS_SET=True)
+    page = parse(boss.get("/admin/signup").text)
+    assert page.select_one("fieldset[disabled] [checked]")["value"] == "invite"
+    answer = boss.post("/admin/signup", data={"rule": "open"})
+    assert answer.status_code == 409
+    assert "SIGNUP decides" in words(answer, "[role=alert]")
+    with app.app_context():
+        assert not Setting.kept()
+
+
+@pytest.mark.parametrize("rule", ["", "first", "OPEN", None])
+def test_what_is_no_choice_is_refused(boss, rule):
+    assert boss.post("/admin/signup", data={"rule": rule} if rule else {}).status_code == 422
 
 
 @pytest.mark.parametrize(

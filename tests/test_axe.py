@@ -4,7 +4,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from models import Chat, Message, db
+from models import Chat, Message, User, db
 from tests.patience import patient
 from tests.test_browser import RICH, Person, somewhere_else
 from tests.test_looks import PASTED, USED, WIDE, tell
@@ -120,6 +120,27 @@ def test_axe_has_nothing_against_versions_and_an_edit(stack, open_tab, theme):
     assert faults(ada) == [], "with an edit"
     with somewhere_else(stack):
         Message.interrupt(running.id)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_has_nothing_against_the_administrators_pages(stack, open_tab, theme):
+    session = stack.signup()
+    with somewhere_else(stack):
+        ada = db.session.scalars(db.select(User).filter_by(email=session.email)).one()
+        ada.admin, person = True, f"/admin/people/{ada.id}"
+        db.session.commit()
+    boss = open_tab(theme, session)
+    for path in ("/admin", "/admin?q=nobody+has+this", person, "/admin/signup"):
+        boss.page.goto(path)
+        assert faults(boss) == [], path
+    boss.press("Invite")
+    boss.press("Copy")
+    expect(boss.page.get_by_role("button", name="Copied")).to_be_visible()
+    assert faults(boss) == [], "with a link to hand over"
+    boss.page.goto(person)
+    boss.page.get_by_label("Budget").fill("much")
+    boss.press("Save")
+    assert faults(boss) == [], "with a budget that is none"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
