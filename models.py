@@ -143,16 +143,6 @@ class User(Account, Chattable, UserMixin, Model):
     def initials(self) -> str:
         return initials(self.name)
 
-    @persistent
-    def disable(self) -> None:
-        self.disabled = True
-        db.session.commit()
-
-    @persistent
-    def enable(self) -> None:
-        self.disabled = False
-        db.session.commit()
-
     def is_last_admin(self) -> bool:
         """Return whether no other administrator can log in, until this transaction ends."""
         Setting.take_turn()
