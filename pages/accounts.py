@@ -12,13 +12,11 @@ from flask import (
     session,
     url_for,
 )
-from flask_limiter import Limiter
-from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, current_user, login_user, logout_user
 from markupsafe import Markup
 
 from models import Uninvited, User
-from pages import invitations, policy
+from pages import invitations, limits, policy
 from pages.errors import problem
 from pages.words import one_line
 
@@ -44,7 +42,6 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 routes = Blueprint("accounts", __name__)
 login_manager = LoginManager()
-limiter = Limiter(get_remote_address)
 
 
 def init_app(app):
@@ -52,7 +49,6 @@ def init_app(app):
     login_manager.init_app(app)
     login_manager.unauthorized_handler(ask_to_log_in)
     login_manager.user_loader(whoever_is_here)
-    limiter.init_app(app)
     app.register_blueprint(routes)
     invitations.init_app(app)
     app.before_request(require_login)
@@ -91,6 +87,7 @@ def sign_up():
     form, errors = check_sign_up(request.form)
     if errors:
         return show_sign_up(form, errors), 422
+    limits.sign_up()
     try:
         user = User.sign_up(form["name"], form["email"], request.form["password"], **admission)
     except Uninvited:  # somebody else was faster
@@ -155,25 +152,18 @@ def show_sign_up(form, errors):
     return render_template("accounts/signup.html", form=form, errors=errors, next=asked_for())
 
 
-def log_in_attempt():
-    # Behind a proxy everybody may have one address: strangers must not lock each other out.
-    return f"{request.remote_addr} {request.form.get('email', '').strip().lower()}"
-
-
-def failed(answer):
-    return answer.status_code == 422
-
-
 @routes.route("/login", methods=["GET", "POST"])
-@limiter.limit("10/minute", key_func=log_in_attempt, methods=["POST"], deduct_when=failed)
 def log_in():
     if request.method == "GET":
         return show_log_in({}, {})
     email, password = request.form.get("email", ""), request.form.get("password", "")
-    user = User.authenticate(normal_email(email) or "", password)
+    account = normal_email(email) or ""
+    attempt = limits.try_password(account)
+    user = User.authenticate(account, password)
     if user is None:
         wrong = {"form": "That e-mail address and password do not go together."}
         return show_log_in({"email": email}, wrong), 422
+    limits.forgive(attempt)
     enter(user)
     session.permanent = "remember" in request.form
     return redirect(safe_next())
@@ -191,6 +181,7 @@ def enter(user):
     leave()
     login_user(user)
     user.login, session["login"] = login, login.token
+    limits.know_browser(user.email)
     policy.note_public_name()
 
 

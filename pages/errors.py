@@ -5,7 +5,7 @@ from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, TooManyRequests
 
 from chattable import live
 from chattable.database import lacks_a_table
@@ -19,7 +19,6 @@ SENTENCES = {
     410: "This chat was deleted.",
     405: "This address does not work that way.",
     413: "That is too much at once. Shorten it and try again.",
-    429: "Too many attempts. Wait a minute, then try again.",
 }
 
 
@@ -27,6 +26,7 @@ def init_app(app):
     """Have an app say what went wrong in sentences."""
     app.register_error_handler(CSRFError, lambda _: problem(EXPIRED, 400))
     app.register_error_handler(HTTPException, show_error)
+    app.register_error_handler(TooManyRequests, lambda error: problem(error.description, 429))
     app.register_error_handler(SQLAlchemyError, database_away)
     app.register_error_handler(RedisError, lambda _: problem(REDIS_AWAY, 503))
 

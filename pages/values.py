@@ -19,6 +19,11 @@ def whole_number(settings, name, default):
     refuse(f"{name} must be a whole number from 1 to {MOST}.")
 
 
+def limits_hold(settings):
+    """Return whether anything is limited: for load tests, `RATELIMIT_ENABLED=0` lifts it."""
+    return settings.get("RATELIMIT_ENABLED", "1") not in ("0", False)
+
+
 def share(settings, name, default):
     try:
         value = float(settings.get(name) or default)

@@ -68,6 +68,7 @@ class Stack:
             "SECRET_KEY": "a secret for tests only",
             "INSTANCE_PATH": str(self.folder),
             "WEB_CONCURRENCY": "1",
+            "RATELIMIT_ENABLED": "0",
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -570,7 +570,7 @@ def test_the_wheel_holds_all_of_the_library(wheel):
     assert vendor == {"htmx.min.js", "hx-ws.min.js", "hx-upsert.min.js"}
 
 
-APP_ONLY = {"email-validator", "flask-compress", "flask-limiter", "flask-login", "flask-migrate"}
+APP_ONLY = {"email-validator", "flask-compress", "flask-login", "flask-migrate"}
 APP_ONLY |= {"flask-wtf", "gunicorn", "humanize", "psycopg", "python-dotenv"}
 
 
