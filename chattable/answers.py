@@ -123,7 +123,8 @@ def stop_answer(chat: ChatMixin) -> None:
             case _, content, model, client_id, *after if client_id == token:
                 ended: dict[str, Any] = {"status": "stopped", "finished_at": now()}
                 chat.exchange(content, client_id, model, *after, **ended)
-        take_back(job, id_of(chat), token)
+        if take_back(job, id_of(chat), token):
+            chat.hooks.on_settled(id_of(chat))
     # Perhaps a worker was faster.
     if reply := chat.running_reply:
         live.request_stop(id_of(reply))

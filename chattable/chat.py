@@ -227,10 +227,10 @@ class ChatMixin(Reading):
         raises nothing: the message ends as "failed" and says why in `error`.
         """
         self._save_waiting()
-        told = self.told(model, after)
+        completion = self._asking(model, self.told(model, after))
         # Before the provider is asked, and bills: another reply may be running.
         message = self.begin_reply(model, after)
-        with provider.Completion(model, told) as completion:
+        with completion:
             message.receive(completion)
         return message
 
@@ -244,7 +244,11 @@ class ChatMixin(Reading):
         """
         if self._ask(in_the_way(self._message), client_id=client_id):
             return None
-        return provider.Completion(model, self.told(model, after, content))
+        return self._asking(model, self.told(model, after, content))
+
+    def _asking(self, model, told):
+        """Return the `Completion` of what a model is told, refused if my owner says so."""
+        return provider.Completion(model, told, self.hooks.on_ask(self, model, told))
 
     @persistent
     def book(self, model: str, usage: provider.Usage) -> None:
@@ -255,6 +259,9 @@ class ChatMixin(Reading):
         lost.usage_estimated = usage.estimated
         lost.input_cost, lost.output_cost = provider.costs(model, usage)
         lost.revision = self.next_revision()
+        self.hooks.on_spent((lost.input_cost or 0) + (lost.output_cost or 0))
+        if lost.revision is None:  # I am gone, what was paid is not
+            return commit()
         db.session.add(lost)
         commit()
         set_committed_value(lost, "chat", self)
@@ -424,7 +431,7 @@ class ChatMixin(Reading):
     @persistent
     def delete(self) -> None:
         """Delete me with all that was said; end the reply that is being written."""
-        chat_id, reply = id_of(self), self.running_reply
+        chat_id, owner, reply = id_of(self), self.hooks, self.running_reply
         reply_id = reply and reply.id
         db.session.delete(self)
         commit()
@@ -433,6 +440,8 @@ class ChatMixin(Reading):
             # Without Redis its writer finds out by itself, when it saves what is new.
             with suppress(RedisError):
                 live.request_stop(reply_id)
+        else:
+            owner.on_settled(chat_id)
 
 
 def spoken_by(role, content, client_id):

@@ -56,6 +56,19 @@ class Chattable:
     def on_message_update(self, message: Any) -> None:
         """Called with each piece that a message has grown by, and once it has ended."""
 
+    def on_ask(self, chat: Any, model: str, told: Any) -> str | None:
+        """Called before a model is asked for a reply in one of my chats, with what it is told.
+
+        A sentence refuses it: the reply fails with that, and nobody is asked.
+        """
+        return None
+
+    def on_spent(self, dollars: Decimal) -> None:
+        """Called with what a request has cost, in the transaction that keeps it, to add to that."""
+
+    def on_settled(self, chat_id: int) -> None:
+        """Called once what the reply in one of my chats has cost is kept, or that there is none."""
+
     @property
     def chats_channel(self) -> str:
         """The channel of Redis on which my pages follow what becomes of my chats."""

@@ -46,17 +46,21 @@ def queue_name():
     return f"{live.prefix()}:{QUEUE}"
 
 
-def enqueue_turn(chat: ChatMixin, token: str, job: Callable, *args: Any) -> bool:
+def enqueue_turn(
+    chat: ChatMixin, token: str, job: Callable, *args: Any, before: Callable = lambda: None
+) -> bool:
     """Enqueue `job(chat.id, *args)` as the chat's next turn; return False if it is taken.
 
     What was sent before with this token (a str) is done once. Raises `RedisError` when there is no
-    Redis to take it.
+    Redis to take it, and whatever `before()` raises, which is called once the turn is ours.
     """
     turn = take_turn(chat.id, token)
     if not turn:
         return False
     enqueued = False
     try:
+        if turn == "taken":
+            before()
         enqueued = enqueue(job, chat, token, *args)
     finally:
         # If it was sent twice at once, the turn belongs to the job that the other one enqueued.
@@ -166,11 +170,13 @@ def next_job(chat_id: int) -> tuple[str, Job | None]:
     return holder, job
 
 
-def take_back(job: Job, chat_id: int, token: str) -> None:
-    """Take a job out of the queue, and its turn; leave one alone that a worker has."""
-    if queue().remove(job):
-        job.delete()
-        live.end_turn(chat_id, token)
+def take_back(job: Job, chat_id: int, token: str) -> bool:
+    """Take a job out of the queue, and its turn; leave one alone, False, that a worker has."""
+    if not queue().remove(job):
+        return False
+    job.delete()
+    live.end_turn(chat_id, token)
+    return True
 
 
 def forget_chat(chat_id: int) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from chattable import live, provider
 from chattable.database import (
+    Dollars,
     commit,
     db,
     id_of,
@@ -215,6 +216,7 @@ class Writing:
         if ended:
             self.owner.on_message_update(self.message)
             release()
+        self.owner.on_settled(id_of(self.chat))
         return ended
 
     def _end(self, **values):
@@ -222,12 +224,16 @@ class Writing:
         values["revision"] = self.chat.next_revision(**unsent)
         if values["revision"] is None:
             roll_back()
+            # What was paid for a chat that is gone was paid.
+            self.owner.on_spent(paid(values))
+            commit()
             return self._note_end({}, gone=True)
         bound = {f"new_{name}": value for name, value in values.items()}
         end = ending(inspect(self.message).mapper, *values)
         result: Any = db.session.execute(end, {**bound, "message_id": self.id})
         ended = result.rowcount
         if ended:
+            self.owner.on_spent(paid(values))
             self.message.moves_window = bool(unsent)
             for name, value in unsent.items():
                 set_committed_value(self.chat, name, value)
@@ -261,6 +267,12 @@ class Writing:
         ended = db.session.scalar(select(message.id).where(*mine))
         commit()
         return ended
+
+
+def paid(values):
+    """Return what the end of a reply says that it has cost, in dollars."""
+    costs = values["input_picodollars"], values["output_picodollars"]
+    return Dollars().process_result_value(sum(filter(None, costs)), None)
 
 
 @functools.cache

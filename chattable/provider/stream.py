@@ -92,10 +92,13 @@ class Completion:
     `IDLE` seconds. Afterwards `usage`, `finish_reason` and `reasoning` tell the rest. Raises
     `ProviderError` when the provider fails, after the last text; `stop()` ends it from another
     thread. A provider that was told more than the model reads is asked once more, with less, and
-    one that does not take a part of the request without that.
+    one that does not take a part of the request without that. With a `refusal`, a sentence, nobody
+    is asked, and it fails with that.
     """
 
-    def __init__(self, model: str, messages: list[dict[str, str]] | Told):
+    def __init__(
+        self, model: str, messages: list[dict[str, str]] | Told, refusal: str | None = None
+    ):
         self.model = model
         self.told = messages if isinstance(messages, Told) else Told.of(messages)
         self.usage = Usage()
@@ -108,7 +111,7 @@ class Completion:
         self._chunks: deque[bytes] = deque()
         self._wake = threading.Event()
         self._error: Exception | None = None
-        self._failure: ProviderError | None = None
+        self._failure = ProviderError(refusal) if refusal else None
         self._farewell: threading.Timer | None = None
         self._ended = self._done = self._spoke = self._usage_is_stale = self._shortened = False
         self._windows = refused()
@@ -122,8 +125,9 @@ class Completion:
 
     def __enter__(self) -> Self:
         self._heard_at = time.monotonic()
-        # The request leaves now, while the caller prepares for the answer.
-        threading.Thread(target=self._read, name="provider", daemon=True).start()
+        if not self._failure:
+            # The request leaves now, while the caller prepares for the answer.
+            threading.Thread(target=self._read, name="provider", daemon=True).start()
         return self
 
     def __exit__(self, *_):
