@@ -3,6 +3,7 @@
 import os
 import re
 import uuid
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,7 +24,6 @@ from flask.globals import app_ctx
 from flask_compress import Compress
 from flask_login import current_user
 from flask_sock import Sock
-from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from werkzeug.routing import IntegerConverter
 
@@ -40,6 +40,7 @@ from pages import (
     choice,
     errors,
     health,
+    limits,
     looks,
     search,
     security,
@@ -48,7 +49,7 @@ from pages import (
 )
 from pages.choice import available_models, default_model, meant, refuse, remember_model
 from pages.databases import refuse_closed_database, refuse_other_encodings
-from pages.errors import EXPIRED, REDIS_AWAY, problem
+from pages.errors import EXPIRED, NOT_TAKEN, problem, why
 from pages.settings import gather_settings, read_settings, warn_of_keys
 from pages.words import one_line
 
@@ -148,9 +149,9 @@ def create_chat():
     chat = create_empty_chat()
     try:
         send_to_worker(chat, draft)
-    except RedisError:
+    except NOT_TAKEN as error:
         chat.delete()
-        return refuse_draft("chats/new.html", REDIS_AWAY, 503)
+        return refuse_draft("chats/new.html", *why(error))
     if request.headers.get("HX-Request"):
         return "", 200, {"HX-Redirect": chat_path(chat)}
     return redirect(chat_path(chat), 303)
@@ -289,8 +290,8 @@ def create_message():
     try:
         if not send_to_worker(chat, draft):
             return refuse_draft("chats/show.html", BUSY, 409, chat)
-    except RedisError:
-        return refuse_draft("chats/show.html", REDIS_AWAY, 503, chat)
+    except NOT_TAKEN as error:
+        return refuse_draft("chats/show.html", *why(error), chat)
     return done(chat)
 
 
@@ -330,12 +331,13 @@ def refuse_draft(template, sentence, status, chat=None):
 
 
 def send_to_worker(chat, draft, after=None):
-    """Enqueue a draft; return False if a reply is running. Raises `RedisError`."""
+    """Enqueue a draft; return False if a reply is running. Raises what is `NOT_TAKEN`."""
     remember_model(draft["model"])
     # Where its writer looks now: another tab may turn to another branch before it is saved.
     after = after if after is not None else chat.leaf_id or LATEST
     said = draft["content"], draft["model"], draft["client_id"], after
-    taken = queue.enqueue_turn(chat, draft["client_id"], jobs.create_message_and_stream, *said)
+    task, spend = jobs.create_message_and_stream, partial(limits.spend, chat, draft)
+    taken = queue.enqueue_turn(chat, draft["client_id"], task, *said, before=spend)
     if taken and not request.headers.get("HX-Request"):
         session["sent"] = chat.id, draft["client_id"], opening_words(draft["content"])
     return taken
@@ -367,8 +369,9 @@ def retry_message(message_id):
         return refuse("That model is not available any more. Pick another one.", 422)
     # What is asked for twice at once is the same version.
     versions = max(len(message.versions), 1)
-    token = jobs.retry_token(message.id, versions)
-    if not queue.enqueue_turn(message.chat, token, jobs.retry_reply, message.id, model, versions):
+    chat, token = message.chat, jobs.retry_token(message.id, versions)
+    asked, spend = (message.id, model, versions), partial(limits.spend, chat, {"model": model})
+    if not queue.enqueue_turn(chat, token, jobs.retry_reply, *asked, before=spend):
         return problem(BUSY, 409)
     return done(message.chat, asked=message.id)
 
@@ -402,8 +405,8 @@ def edit_message(message_id):
     try:
         if not send_to_worker(message.chat, draft, after=message.follows):
             return refuse_edit(message, BUSY, 409)
-    except RedisError:
-        return refuse_edit(message, REDIS_AWAY, 503)
+    except NOT_TAKEN as error:
+        return refuse_edit(message, *why(error))
     return done(message.chat)
 
 

@@ -78,7 +78,7 @@ def improve_title(chat_id: int) -> None:
     model = current_app.config["TITLE_MODEL"]
     try:
         opening = model and persistent(Chat.opening)(chat_id)
-        if opening:
+        if opening and opening[0].chattable.may_spend():
             ask_for_title(model, *opening)
     except Exception as error:  # whatever it is: a job that fails would be done again
         log.warning("chat %s: no better title: %s", chat_id, reason(error))

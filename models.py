@@ -3,6 +3,7 @@
 import secrets
 import textwrap
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
 from flask import current_app
@@ -26,8 +27,17 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from chattable import ChatMixin, Chattable, MessageMixin, live, markdown, provider
+from chattable.budget import Refusal, month, reserve, settle
 from chattable.connections import beside
-from chattable.database import Dollars, Moment, converted, now, persistent
+from chattable.database import (
+    Dollars,
+    Moment,
+    converted,
+    id_of,
+    now,
+    persistent,
+    picodollars,
+)
 from pages.logins import Account
 
 NEW_CHAT = "New chat"
@@ -167,6 +177,38 @@ class User(Account, Chattable, UserMixin, Model):
             if (message.prompt_token_usage or 0) >= FEW or message.chat.unsent_to:
                 message.chat.broadcast_next(message.model)
 
+    # What my replies cost, see `chattable.budget`.
+
+    @property
+    def allowance(self) -> Decimal | None:
+        """What my replies may cost a month, in dollars; None if nobody has said."""
+        return current_app.config["BUDGET"] if self.budget is None else self.budget
+
+    def spent_this_month(self) -> Decimal:
+        """Return what they have cost this month, in dollars, also in chats that are deleted."""
+        mine = Spending.user_id == id_of(self), Spending.month == month()
+        return db.session.scalar(select(Spending.dollars).where(*mine)) or Decimal(0)
+
+    def on_ask(self, chat: "Chat", model: str, told: provider.Told) -> str | None:
+        refusal = self.reserve(chat.id, model, provider.estimate_tokens(told.size))
+        return refusal.sentence if refusal else None
+
+    def reserve(self, chat_id: int, model: str, tokens: int) -> Refusal | None:
+        """Set aside what a reply to so many tokens may cost; return why not, if it is too much."""
+        return reserve(self, chat_id, model, tokens)
+
+    def may_spend(self) -> bool:
+        """Return whether I have not reached my allowance."""
+        return self.allowance is None or self.spent_this_month() < self.allowance
+
+    def on_spent(self, dollars: Decimal) -> None:
+        if dollars:
+            mine = {"id": id_of(self), "month": month()}
+            db.session.execute(SPEND, {**mine, "picodollars": picodollars(dollars)})
+
+    def on_settled(self, chat_id: int) -> None:
+        settle(self, chat_id)
+
     # What the sidebar of every page of mine shows.
 
     def show_moved(self, chat: "Chat") -> None:
@@ -262,6 +304,17 @@ class Spending(Model):
     )
     month: Mapped[str] = mapped_column(String(7), primary_key=True)
     picodollars: Mapped[int] = mapped_column(BigInteger, default=0)
+
+    dollars = converted("picodollars", Dollars())
+
+
+# Who has gone meanwhile spends no more. (SQLite needs the WHERE to tell ON from a join's.)
+SPEND = text("""
+    INSERT INTO spendings (user_id, month, picodollars)
+    SELECT id, :month, :picodollars FROM users WHERE id = :id
+    ON CONFLICT (user_id, month) DO UPDATE
+    SET picodollars = spendings.picodollars + excluded.picodollars
+""")
 
 
 class Setting(Model):

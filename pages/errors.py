@@ -13,6 +13,8 @@ from models import db
 
 REDIS_AWAY = "The server cannot take messages right now. Your text is kept; try again in a moment."
 EXPIRED = "This page is too old. Reload it and try again; your text is kept."
+# Why a message may not be taken: see `why`.
+NOT_TAKEN = TooManyRequests, RedisError
 SENTENCES = {
     403: "This is not allowed.",
     404: "This is no longer here, or it is not yours.",
@@ -29,6 +31,13 @@ def init_app(app):
     app.register_error_handler(TooManyRequests, lambda error: problem(error.description, 429))
     app.register_error_handler(SQLAlchemyError, database_away)
     app.register_error_handler(RedisError, lambda _: problem(REDIS_AWAY, 503))
+
+
+def why(error: TooManyRequests | RedisError) -> tuple[str, int]:
+    """Return (sentence, status) for what is in `NOT_TAKEN`."""
+    if isinstance(error, TooManyRequests):
+        return str(error.description), 429
+    return REDIS_AWAY, 503
 
 
 def show_error(error):

@@ -16,11 +16,13 @@ from typing import Any
 
 import humanize
 from flask import after_this_request, current_app, request
+from flask_login import current_user
 from itsdangerous import BadSignature, URLSafeSerializer
 from redis.exceptions import RedisError
 from werkzeug.exceptions import TooManyRequests
 
-from chattable import live
+from chattable import live, provider
+from chattable.connections import beside
 from pages.cookies import cookie_name
 
 # Seconds.
@@ -132,6 +134,17 @@ def sign_up():
 def ask_reset(email):
     """Count a letter that is asked for, there being such an account or not; or raise 429."""
     demand(TOO_MANY_LETTERS, {f"reset:{mark(email)}": RESETS_OF_ONE, **of_network("reset", RESETS)})
+
+
+def spend(chat, draft):
+    """Set aside what a reply may cost a person; raise 429 if it is more than they may spend."""
+    if current_user.allowance is None:
+        return
+    beside(provider.know_models)
+    model = draft["model"]
+    tokens = chat.carries(model)[0] + provider.estimate_tokens(draft.get("content", ""))
+    if refusal := current_user.reserve(chat.id, model, tokens):
+        refuse(f"{refusal.sentence} Your text is kept.", refusal.seconds)
 
 
 # Who comes.

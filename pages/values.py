@@ -1,6 +1,7 @@
 """How a setting is read: one of a few words, a number, a share; and refused, in a sentence."""
 
 import re
+from decimal import Decimal
 
 from chattable import serve
 
@@ -12,16 +13,24 @@ def choice(settings, name, allowed):
     return value if value in allowed else refuse(f"{name} must be one of {', '.join(allowed)}.")
 
 
-def whole_number(settings, name, default):
-    value = str(settings.get(name) or default)
-    if re.fullmatch("[0-9]{1,10}", value) and 1 <= int(value) <= MOST:
+def whole_number(settings, name, default, least=1):
+    value = str(settings.get(name, default))
+    if re.fullmatch("[0-9]{1,10}", value) and least <= int(value) <= MOST:
         return int(value)
-    refuse(f"{name} must be a whole number from 1 to {MOST}.")
+    refuse(f"{name} must be a whole number from {least} to {MOST}.")
 
 
 def limits_hold(settings):
     """Return whether anything is limited: for load tests, `RATELIMIT_ENABLED=0` lifts it."""
     return settings.get("RATELIMIT_ENABLED", "1") not in ("0", False)
+
+
+def dollars(settings, name):
+    """Return a sum of dollars (Decimal), None if none is set."""
+    value = str(settings.get(name, "")).strip().removeprefix("$")
+    if value and not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,12})?", value):
+        refuse(f"{name} must be dollars, as in 5 or 2.50.")
+    return Decimal(value) if value else None
 
 
 def share(settings, name, default):

@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 import humanize
 from flask import request
 
+from chattable.budget import day, in_dollars, renewal
 from chattable.database import now
 
 FEW = 12  # models that a list shows without groups
@@ -17,6 +18,9 @@ def init_app(app):
     app.context_processor(lambda: {"url_for": partial(made, request.script_root)})
     app.jinja_env.globals["dom_id"] = dom_id
     app.jinja_env.globals["now"] = now
+    app.jinja_env.globals["renewal"] = renewal
+    app.jinja_env.filters["day"] = day
+    app.jinja_env.filters["in_dollars"] = in_dollars
     app.jinja_env.filters["time_in_words"] = time_in_words
     app.jinja_env.filters["date_in_words"] = date_in_words
     app.jinja_env.filters["about"] = about
