@@ -332,6 +332,7 @@ def refuse_draft(template, sentence, status, chat=None):
 
 def send_to_worker(chat, draft, after=None):
     """Enqueue a draft; return False if a reply is running. Raises what is `NOT_TAKEN`."""
+    limits.send()
     remember_model(draft["model"])
     # Where its writer looks now: another tab may turn to another branch before it is saved.
     after = after if after is not None else chat.leaf_id or LATEST
@@ -370,6 +371,7 @@ def retry_message(message_id):
     # What is asked for twice at once is the same version.
     versions = max(len(message.versions), 1)
     chat, token = message.chat, jobs.retry_token(message.id, versions)
+    limits.send()
     asked, spend = (message.id, model, versions), partial(limits.spend, chat, {"model": model})
     if not queue.enqueue_turn(chat, token, jobs.retry_reply, *asked, before=spend):
         return problem(BUSY, 409)

@@ -41,6 +41,7 @@ RESETS_OF_ONE = (3, HOUR)
 TOO_MANY = "Too many attempts. Wait {}, then try again."
 TOO_MANY_ACCOUNTS = "Too many accounts were made from your network. Wait {}, then try again."
 TOO_MANY_LETTERS = "Too many letters were asked for. Wait {}, then try again."
+TOO_MANY_SENDS = "You may send {} messages a minute. Your text is kept; wait {{}}, then send it."
 # Counters that this process keeps while Redis is away.
 MOST_HERE = 10_000
 
@@ -134,6 +135,12 @@ def sign_up():
 def ask_reset(email):
     """Count a letter that is asked for, there being such an account or not; or raise 429."""
     demand(TOO_MANY_LETTERS, {f"reset:{mark(email)}": RESETS_OF_ONE, **of_network("reset", RESETS)})
+
+
+def send():
+    """Count what a person sends, edits or asks for again; raise 429 if it is too much."""
+    if most := current_app.config["SENDS_PER_MINUTE"]:
+        demand(TOO_MANY_SENDS.format(f"{most:,}"), {f"sends:{current_user.id}": (most, MINUTE)})
 
 
 def spend(chat, draft):

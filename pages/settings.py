@@ -33,7 +33,7 @@ from chattable.setup import LIMITS
 from pages.databases import database_url
 from pages.hosts import allowed_hosts
 from pages.policy import signup_settings
-from pages.values import dollars, limits_hold, refuse, share, whole_number
+from pages.values import dollars, limit, limits_hold, refuse, share, whole_number
 
 SHORT = 16  # characters of a secret
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
@@ -85,6 +85,7 @@ def read_settings(settings, instance):
         "REDIS_URL": redis_url(settings, instance),
         "REDIS_PREFIX": redis_prefix(settings),
         "RATELIMIT_ENABLED": limits_hold(settings),
+        "SENDS_PER_MINUTE": limit(settings, "SENDS_PER_MINUTE", 30),
         "BUDGET": dollars(settings, "BUDGET"),
         "OPENAI_API_KEY": provider_key(settings),
         "OPENAI_BASE_URL": provider_url(settings),

@@ -25,6 +25,11 @@ def limits_hold(settings):
     return settings.get("RATELIMIT_ENABLED", "1") not in ("0", False)
 
 
+def limit(settings, name, default):
+    """Return how many of a thing a person may have; 0 for any number."""
+    return whole_number(settings, name, default, least=0) if limits_hold(settings) else 0
+
+
 def dollars(settings, name):
     """Return a sum of dollars (Decimal), None if none is set."""
     value = str(settings.get(name, "")).strip().removeprefix("$")

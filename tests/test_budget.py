@@ -25,7 +25,7 @@ COST, EXPECTED = Decimal("1.5"), 2
 
 @pytest.fixture
 def app(make_app):
-    return make_app(PRICES=PRICES, MODELS=MODELS, BUDGET="10")
+    return make_app(PRICES=PRICES, MODELS=MODELS, BUDGET="10", SENDS_PER_MINUTE="0")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def reserved(me, redis_server):
 def test_fifty_at_once_in_two_processes_overrun_a_budget_by_the_last_estimate(
     app, make_app, me, ada
 ):
-    other = make_app(PRICES=PRICES, MODELS=MODELS, BUDGET="10")
+    other = make_app(PRICES=PRICES, MODELS=MODELS, BUDGET="10", SENDS_PER_MINUTE="0")
     chats = [new_chat(ada) for _ in range(50)]
 
     tabs = [FlaskLoginClient(each, each.response_class, user=me) for each in (app, other) * 25]

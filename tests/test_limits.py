@@ -1,11 +1,14 @@
-"""How often one may do a thing: guess a password, sign up; who is not kept out by strangers."""
+"""How often one may do a thing: guess a password, sign up, send; and who is not kept out."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from werkzeug.exceptions import TooManyRequests
 
+from chattable.serve import CannotStart
+from models import Chat, db
 from pages import limits
+from tests.page import parse
 
 PASSWORD = "correct horse battery"
 ADA = "ada@example.com"
@@ -197,3 +200,68 @@ def test_a_load_test_lifts_all_limits(make_app):
     app = make_app(RATELIMIT_ENABLED="0")
     assert guesses(app, 100) == 100
     assert all(passes(app, "198.51.0.1", limits.sign_up) for _ in range(20))
+
+
+# sending
+
+
+def send(person, chat_id, htmx=True, **form):
+    form = {"chat_id": chat_id, "content": "A long story", "model": "gpt-4o-mini"} | form
+    return person.post("/messages", data=form, headers={"HX-Request": "true"} if htmx else {})
+
+
+def test_a_person_sends_as_much_a_minute_as_is_set_over_all_chats(app, let_in):
+    app.config["SENDS_PER_MINUTE"] = 3
+    ada = let_in()
+    chats = [int(ada.post("/chats").location.rsplit("/", 1)[1]) for _ in range(4)]
+    answers = [send(ada, chat_id) for chat_id in chats]
+    assert [answer.status_code for answer in answers] == [204] * 3 + [429]
+    said = parse(answers[-1].text).select_one("[data-problem]").get_text()
+    assert "3 messages a minute" in said and "Your text is kept" in said
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    page = parse(send(ada, chats[3], htmx=False).text)
+    assert page.select_one("#content").get_text() == "A long story"
+    assert "3 messages" in page.select_one("#composer-error").get_text()
+    eve = let_in("Eve", "eve@example.com")
+    assert send(eve, int(eve.post("/chats").location.rsplit("/", 1)[1])).status_code == 204
+
+
+def test_versions_and_first_messages_are_sent_too(app, let_in):
+    app.config["SENDS_PER_MINUTE"] = 1
+    ada = let_in()
+    chat_id = int(ada.post("/chats").location.rsplit("/", 1)[1])
+    with app.app_context():
+        chat = db.session.get(Chat, chat_id)
+        said = chat.say("user", "Hello").id
+        reply = chat.run("gpt-4o-mini").id
+    assert send(ada, chat_id).status_code == 204
+    draft = {"content": "Another", "model": "gpt-4o-mini"}
+    for path in (f"/messages/{said}/edit", f"/messages/{reply}/retry", "/chats"):
+        answer = ada.post(path, data=draft)
+        assert answer.status_code == 429 and "Retry-After" in answer.headers
+    assert "Another" in ada.post("/chats", data=draft).text
+    with app.app_context():
+        assert len(db.session.scalars(db.select(Chat)).all()) == 1
+
+
+def test_a_message_with_a_mistake_is_not_sent(app, let_in):
+    app.config["SENDS_PER_MINUTE"] = 1
+    ada = let_in()
+    chat_id = int(ada.post("/chats").location.rsplit("/", 1)[1])
+    assert send(ada, chat_id, content="").status_code == 422
+    assert send(ada, chat_id).status_code == 204
+
+
+@pytest.mark.parametrize("lifted", [{"SENDS_PER_MINUTE": 0}, {"RATELIMIT_ENABLED": "0"}])
+def test_zero_lifts_a_limit(make_app, lifted):
+    assert make_app(**lifted).config["SENDS_PER_MINUTE"] == 0
+
+
+def test_a_limit_is_thirty_unless_it_is_set(app):
+    assert app.config["SENDS_PER_MINUTE"] == 30
+
+
+@pytest.mark.parametrize("wrong", ["-1", "many", "1.5", "99999999999"])
+def test_a_limit_that_is_no_number_stops_the_start(make_app, wrong):
+    with pytest.raises(CannotStart, match="SENDS_PER_MINUTE must be a whole number from 0"):
+        make_app(SENDS_PER_MINUTE=wrong)
