@@ -337,8 +337,9 @@ def send_to_worker(chat, draft, after=None):
     # Where its writer looks now: another tab may turn to another branch before it is saved.
     after = after if after is not None else chat.leaf_id or LATEST
     said = draft["content"], draft["model"], draft["client_id"], after
-    task, spend = jobs.create_message_and_stream, partial(limits.spend, chat, draft)
-    taken = queue.enqueue_turn(chat, draft["client_id"], task, *said, before=spend)
+    begin = partial(chat.exchange, said[0], said[2], said[1], after)
+    task, before = jobs.create_message_and_stream, partial(limits.prepare, chat, draft, begin)
+    taken = queue.enqueue_turn(chat, draft["client_id"], task, *said, before=before)
     if taken and not request.headers.get("HX-Request"):
         session["sent"] = chat.id, draft["client_id"], opening_words(draft["content"])
     return taken
@@ -355,7 +356,7 @@ def show_message(message_id):
 def stop_message(message_id):
     message = current_user.message_or_404(message_id)
     if message.running:
-        live.request_stop(message.id)
+        stop_answer(message.chat)
     return "", 204
 
 
@@ -372,8 +373,9 @@ def retry_message(message_id):
     versions = max(len(message.versions), 1)
     chat, token = message.chat, jobs.retry_token(message.id, versions)
     limits.send()
-    asked, spend = (message.id, model, versions), partial(limits.spend, chat, {"model": model})
-    if not queue.enqueue_turn(chat, token, jobs.retry_reply, *asked, before=spend):
+    asked, begin = (message.id, model, versions), partial(chat.begin_version, message, model)
+    before = partial(limits.prepare, chat, {"model": model}, begin)
+    if not queue.enqueue_turn(chat, token, jobs.retry_reply, *asked, before=before):
         return problem(BUSY, 409)
     return done(message.chat, asked=message.id)
 

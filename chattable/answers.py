@@ -6,12 +6,13 @@ For jobs: an app enqueues `say_and_answer`, or writes a job of its own with the 
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from flask import g
 from rq import get_current_job
 
-from chattable import live, provider
+from chattable import live, places, provider
 from chattable.chat import ChatMixin, ReplyInProgress
 from chattable.database import db, id_of, now, persistent
 from chattable.family import family
@@ -100,6 +101,10 @@ def answer_once(chat: ChatMixin, model: str, to: int, beyond: int = 0) -> None:
         reply(chat, model, to, beyond)
     elif not answer.running:
         chat.hooks.on_message_update(answer)
+    elif live.take_up(id_of(answer)):
+        # It was shown while it waited for a place.
+        with chat.asking(model, chat.told(model, to)) as completion:
+            answer.receive(completion)
 
 
 def reply(chat, model, to, beyond):
@@ -123,8 +128,19 @@ def stop_answer(chat: ChatMixin) -> None:
             case _, content, model, client_id, *after if client_id == token:
                 ended: dict[str, Any] = {"status": "stopped", "finished_at": now()}
                 chat.exchange(content, client_id, model, *after, **ended)
-        if take_back(job, id_of(chat), token):
-            chat.hooks.on_settled(id_of(chat))
+    taken = job and take_back(job, id_of(chat), token)
+    if taken:
+        chat.hooks.on_settled(id_of(chat))
     # Perhaps a worker was faster.
     if reply := chat.running_reply:
-        live.request_stop(id_of(reply))
+        reply.call_off() if taken else live.request_stop(id_of(reply))
+
+
+def show_waiting(chat: ChatMixin, begin: Callable[[], Any]) -> None:
+    """Show a reply if it will have to wait for a place.
+
+    `begin()` saves it, and returns the messages that were saved, it being the last. To be called
+    before its job is enqueued: whoever does that takes it up.
+    """
+    if places.full(chat) and (messages := begin()):
+        live.keep_waiting(id_of(messages[-1]))

@@ -227,7 +227,7 @@ class ChatMixin(Reading):
         raises nothing: the message ends as "failed" and says why in `error`.
         """
         self._save_waiting()
-        completion = self._asking(model, self.told(model, after))
+        completion = self.asking(model, self.told(model, after))
         # Before the provider is asked, and bills: another reply may be running.
         message = self.begin_reply(model, after)
         with completion:
@@ -244,9 +244,9 @@ class ChatMixin(Reading):
         """
         if self._ask(in_the_way(self._message), client_id=client_id):
             return None
-        return self._asking(model, self.told(model, after, content))
+        return self.asking(model, self.told(model, after, content))
 
-    def _asking(self, model, told):
+    def asking(self, model, told):
         """Return the `Completion` of what a model is told, refused if my owner says so."""
         return provider.Completion(model, told, self.hooks.on_ask(self, model, told))
 
@@ -282,6 +282,10 @@ class ChatMixin(Reading):
             give_up(begun[0])
             raise
         return begun[0]
+
+    def begin_version(self, reply: MessageMixin, model: str) -> list[Any]:
+        """Save another version of a reply, for its writer, and return it in a list."""
+        return [self.begin_reply(model, self.parent_of(reply))]
 
     def _add(self, *new, after):
         """Save new messages and tell the hook; return them, or None if a unique index says no."""

@@ -7,8 +7,9 @@ import time
 from contextlib import suppress
 
 from redis.exceptions import RedisError
+from sqlalchemy import select
 
-from chattable import live, provider
+from chattable import live, provider, queue
 from chattable.database import db, reason, roll_back, transient
 from chattable.family import family
 from chattable.writing import ORPHANED
@@ -58,13 +59,27 @@ def interrupt_orphans(missing):
     """
     running = family().message.running_ids()
     db.session.commit()
-    alive, moment = live.leased(running), time.monotonic()
+    alive, moment = live_ones(live.leases(running)), time.monotonic()
     missing = {id: missing.get(id, moment) for id in running if id not in alive}
     for message_id, since in missing.items():
         if moment - since >= ORPHANED:
             log.warning("message %s: its writer is gone", message_id)
             end_orphan(message_id)
     return missing
+
+
+def live_ones(leases):
+    """Return the ids of replies that somebody writes, or that wait for a job which is there."""
+    waiting = [id for id, lease in leases.items() if lease == live.WAITING]
+    if not waiting:
+        return set(leases)
+    # Their lease is long, and outlives a job that somebody has deleted.
+    message = family().message
+    theirs = select(message.id, message.chat_id).where(message.id.in_(waiting))
+    chats = {row.id: row.chat_id for row in db.session.execute(theirs)}
+    db.session.commit()
+    kept = queue.keep_turns(chats.values())
+    return {id for id in leases if id not in chats or chats[id] in kept}
 
 
 def end_orphan(message_id):

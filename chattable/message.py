@@ -220,6 +220,10 @@ class MessageMixin:
         """End if my writer was killed, which takes seconds to see; not if it lives."""
         Writing(self).make_way()
 
+    def call_off(self) -> None:
+        """End as stopped: nobody has begun to write me, and nobody will."""
+        Writing(self).call_off()
+
     @classmethod
     def interrupt(cls, message_id: int) -> None:
         """Declare a reply dead whose writer is gone; what it had saved is kept."""

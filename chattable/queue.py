@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from flask import current_app
@@ -18,14 +19,20 @@ from rq import Queue, Retry
 from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 
-from chattable import live
+from chattable import live, places
 from chattable.chat import ChatMixin
 from chattable.family import family
 from chattable.shredder import shredder
 
 QUEUE = "replies"
 BROKEN_OFF = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
-TO_BE_DONE = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
+TO_BE_DONE = (
+    JobStatus.QUEUED,
+    JobStatus.STARTED,
+    JobStatus.SCHEDULED,
+    JobStatus.DEFERRED,
+    JobStatus.RATE_LIMITED,
+)
 # Seconds.
 KEPT_WHEN_DONE = 60
 KEPT_WHEN_FAILED = 300
@@ -86,16 +93,24 @@ def enqueue(job: Callable, chat: ChatMixin, token: str, *args: Any) -> bool:
         # The default description would show what people write to whoever looks at the queue.
         "description": f"{job.__name__} in chat {chat.id}",
     }
-    try:
-        # The pipeline gets RQ's list of queues alone: a worker has the job before that is sent.
-        with live.redis().pipeline() as later:
-            queue().enqueue(job, chat.id, *args, unique=True, pipeline=later, **options)
-            later.execute()
-    except DuplicateJobError:
-        if not broken_off(options["job_id"]):
-            return False
-        queue().enqueue(job, chat.id, *args, **options)
+    limit = places.limit_of(chat)
+    once = put_once if limit is None else partial(places.put_once, limit=limit)
+    if once(queue(), job, chat.id, *args, **options):
+        return True
+    if not broken_off(options["job_id"]):
+        return False
+    queue().enqueue(job, chat.id, *args, rate_limit=limit, **options)
     return True
+
+
+def put_once(queue, job, *args, **options):
+    """Enqueue a job; return False if there is one of this id."""
+    # The pipeline gets RQ's list of queues alone: a worker has the job before that is sent.
+    with suppress(DuplicateJobError), live.redis().pipeline() as later:
+        queue.enqueue(job, *args, unique=True, pipeline=later, **options)
+        later.execute()
+        return True
+    return False
 
 
 def job_id(chat_id, token):
@@ -170,9 +185,19 @@ def next_job(chat_id: int) -> tuple[str, Job | None]:
     return holder, job
 
 
+def keep_turns(chat_ids: Collection[int]) -> set[int]:
+    """Return those of some chats that have a job; they keep their turn however long it waits."""
+    ids = known_job_ids()
+    kept = {each for each in chat_ids if any(id.startswith(job_id(each, "")) for id in ids)}
+    for chat_id in kept:
+        live.keep_turn(chat_id)
+    return kept
+
+
 def take_back(job: Job, chat_id: int, token: str) -> bool:
     """Take a job out of the queue, and its turn; leave one alone, False, that a worker has."""
-    if not queue().remove(job):
+    # In this order, for it may be given a place between the two.
+    if not (places.take_back(job) or queue().remove(job)):
         return False
     job.delete()
     live.end_turn(chat_id, token)
@@ -201,7 +226,7 @@ def known_job_ids():
     waiting = [ours, ours.intermediate_queue]
     ended = [ours.finished_job_registry, ours.failed_job_registry, ours.canceled_job_registry]
     running = [ours.started_job_registry, ours.scheduled_job_registry]
-    ids = {id for each in waiting for id in each.get_job_ids()}
+    ids = {*places.waiting(), *(id for each in waiting for id in each.get_job_ids())}
     return ids.union(*(each.get_job_ids(cleanup=False) for each in ended + running))
 
 

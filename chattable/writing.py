@@ -113,6 +113,10 @@ class Writing:
         if self.fail(provider.estimate_usage(asked_for, content + thoughts), content):
             live.end_turn(chat_id)
 
+    def call_off(self):
+        end = {"_finished_at": now(), "status": "stopped", "error": None}
+        return persistent(self.settle)(provider.Usage(), content="", **end)
+
     def fail(self, usage, content):
         end = {"_finished_at": now(), "status": "failed", "error": INTERRUPTED}
         return persistent(self.settle)(usage, content=content, **end)

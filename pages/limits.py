@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from werkzeug.exceptions import TooManyRequests
 
 from chattable import live, provider
+from chattable.answers import show_waiting
 from chattable.connections import beside
 from pages.cookies import cookie_name
 
@@ -141,6 +142,12 @@ def send():
     """Count what a person sends, edits or asks for again; raise 429 if it is too much."""
     if most := current_app.config["SENDS_PER_MINUTE"]:
         demand(TOO_MANY_SENDS.format(f"{most:,}"), {f"sends:{current_user.id}": (most, MINUTE)})
+
+
+def prepare(chat, draft, begin):
+    """Do what comes before a reply is enqueued: set aside what it may cost, show it if it waits."""
+    spend(chat, draft)
+    show_waiting(chat, begin)
 
 
 def spend(chat, draft):

@@ -195,7 +195,7 @@ def test_a_reply_whose_chat_is_deleted_while_it_is_written_was_paid(me, ada, pro
     provider.says("Hi").uses(1000, 500)
 
     message = chat.begin_reply("gpt-4o-mini")
-    with chat._asking("gpt-4o-mini", chat.told("gpt-4o-mini")) as completion:
+    with chat.asking("gpt-4o-mini", chat.told("gpt-4o-mini")) as completion:
         db.session.execute(db.delete(Message).where(Message.id == message.id))
         db.session.execute(db.delete(Chat).where(Chat.id == chat.id))
         db.session.commit()

@@ -65,7 +65,8 @@ return redis.call('EXISTS', stop)
 """
 
 # The same for a frame whose content a late page finds in the database. `id` is that of a reply
-# which begins: unless it is over already, its empty snapshot and its lease are made with it.
+# which begins: unless it is over already, its empty snapshot and its lease are made with it (one
+# that waits has another).
 # `kept` is how much text Redis has of a reply that ends: where it has lost some, pages may show
 # something else than the frame is made for, and catch up instead.
 ANNOUNCE = f"""{NEXT_NUMBER}
@@ -82,7 +83,7 @@ if #KEYS > 1 then redis.call('DEL', unpack(KEYS, 2)) end
 if id then
   redis.call('SET', KEYS[2], '', 'EX', ARGV[4])
   redis.call('SET', KEYS[3], id .. ' ', 'EX', ARGV[4])
-  redis.call('SET', lease, 1, 'EX', lease_lifetime)
+  redis.call('SET', lease, 1, 'EX', lease_lifetime, 'NX')
 end
 return redis.call('PUBLISH', ARGV[2], ARGV[1] .. ' ' .. number .. ' ' .. frame)
 """

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from flask import current_app
 from redis.exceptions import RedisError, ResponseError
@@ -26,6 +27,8 @@ from chattable.live.threads import Keeper
 # Seconds. A living worker renews the lease of the reply it writes long before it ends.
 LEASE = 6
 RENEW = 1
+# The lease of a reply that nobody has begun to write.
+WAITING = b"waiting"
 # A turn outlasts this only while its reply is running; the database knows that.
 TURN = 900
 
@@ -122,16 +125,31 @@ def ending() -> bool:
     return current_app.extensions["chattable_leases"].ending
 
 
+def keep_waiting(message_id: int) -> None:
+    """Hold the lease of a reply whose job waits for a place, until it is taken up."""
+    redis().set(lease_key(message_id), WAITING, ex=LIFETIME)
+
+
+def take_up(message_id: int) -> bool:
+    """Take the lease of a reply that waits, for its writer; return whether it did."""
+    return redis().set(lease_key(message_id), 1, ex=LEASE, get=True) == WAITING
+
+
 def leased(message_ids: Collection[int]) -> set[int]:
     """Return the set of those replies that somebody is writing.
 
     Raises `RedisError`, also where Redis answers but refuses writes: no lease can be renewed then.
     """
+    return set(leases(message_ids))
+
+
+def leases(message_ids: Collection[int]) -> dict[int, bytes]:
+    """Return {id: lease} as `leased`; a lease is `WAITING` where nobody has begun to write yet."""
     if not message_ids:
-        return set()
+        return {}
     check_writing()
-    values = redis().mget([lease_key(id) for id in message_ids])
-    return {id for id, value in zip(message_ids, values, strict=True) if value}
+    values: Any = redis().mget([lease_key(id) for id in message_ids])
+    return {id: value for id, value in zip(message_ids, values, strict=True) if value}
 
 
 def silence(message_id: int) -> None:
@@ -165,6 +183,11 @@ def turn_holder(chat_id: int) -> tuple[str, float]:
 def take_over_turn(chat_id: int, token: str, holder: str) -> bool:
     """Take the turn from a holder that is no more; return whether it still had it."""
     return bool(redis().eval(TAKE_OVER, 1, turn_key(chat_id), holder, token, TURN))
+
+
+def keep_turn(chat_id: int) -> None:
+    """Have a turn last as long as if it were taken now."""
+    redis().expire(turn_key(chat_id), TURN)
 
 
 def claim(token: str) -> bool:
