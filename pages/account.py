@@ -4,11 +4,10 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, s
 from flask_login import current_user, logout_user
 
 from models import User
+from pages import limits
 from pages.accounts import (
     NAME_LENGTH,
     enter,
-    failed,
-    limiter,
     normal_email,
     what_no_password_is,
 )
@@ -40,16 +39,6 @@ SYSTEMS = {
 }
 
 routes = Blueprint("account", __name__)
-
-
-def whose_account():
-    return current_user.get_id() or ""
-
-
-# Whoever has somebody's open browser is not to find out the password in it.
-guessing = limiter.shared_limit(
-    "10/minute", "account", key_func=whose_account, methods=["POST"], deduct_when=failed
-)
 
 
 def init_app(app):
@@ -96,7 +85,6 @@ def done(sentence):
 
 
 @routes.post("/account/email")
-@guessing
 def change_email():
     form = {"email": request.form.get("email", "")}
     email = normal_email(form["email"])
@@ -110,11 +98,15 @@ def change_email():
 
 
 def is_password(password):
-    return User.authenticate(current_user.email, password) is not None
+    """Return whether it is theirs: whoever sits at an open browser is not to find it out here."""
+    attempt = limits.try_password(current_user.email)
+    right = User.authenticate(current_user.email, password) is not None
+    if right:
+        limits.forgive(attempt)
+    return right
 
 
 @routes.post("/account/password")
-@guessing
 def change_password():
     """Take another password, end all log-ins, and begin one here."""
     if not is_password(request.form.get("old_password", "")):
@@ -144,7 +136,6 @@ def end_other_logins():
 
 
 @routes.post("/account/delete")
-@guessing
 def delete_account():
     """Delete the account with all that is in it; without a password, its address confirms."""
     if not current_user.password_hash:
