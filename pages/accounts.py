@@ -33,6 +33,7 @@ OPEN = {
     "accounts.sign_up",
     "accounts.log_in",
     "health.up",
+    "health.ready",
     "__flask_sock.updates",
     "__flask_sock.list_updates",
 }

@@ -12,7 +12,8 @@ from pages.accounts import safe_next
 from tests.page import parse
 
 ADA = {"name": "Ada Lovelace", "email": "ada@example.com", "password": "correct horse battery"}
-OPEN = {"static", "chattable.static", "accounts.sign_up", "accounts.log_in", "health.up"}
+OPEN = {"static", "chattable.static", "accounts.sign_up", "accounts.log_in"}
+OPEN |= {"health.up", "health.ready"}
 FOREIGN = [
     "https://evil.example/",
     "//evil.example",

@@ -147,8 +147,3 @@ def test_what_another_site_sent_is_not_offered_for_sending(make_app):
     page = parse(answer.text)
     assert page.textarea.get_text() == "a trap"
     assert not page.select("main button, main [name=csrf_token]")
-
-
-def test_the_address_for_health_checks_tells_when_redis_is_away(make_app):
-    assert make_app().test_client().get("/up").status_code == 200
-    assert make_app(REDIS_URL="redis://127.0.0.1:9/0").test_client().get("/up").status_code == 503

@@ -304,12 +304,12 @@ def test_whoever_is_killed_comes_back(running, name, part):
     running.named(part).kill()
     running.until(rf"^{name} ended \(signal 9\); starting it again")
     running.named(part)
-    wait_until(lambda: is_up(running), DEADLINE, "/up to answer again")
+    wait_until(lambda: is_ready(running), DEADLINE, "/ready to answer 200 again")
 
 
-def is_up(launcher):
+def is_ready(launcher):
     try:
-        return get(f"{launcher.url}/up") == 200
+        return get(f"{launcher.url}/ready") == 200
     except OSError:
         return False
 

@@ -12,7 +12,7 @@ from chattable.live.catalog import (
     keep_trouble,
     known_models,
 )
-from chattable.live.connection import CONNECTIONS, check_writing, redis
+from chattable.live.connection import CONNECTIONS, check_writing, is_away, redis
 from chattable.live.frames import ANEW, listed_frame, render, since_frame, unsent_frame
 from chattable.live.keys import (
     channel,
@@ -88,6 +88,7 @@ __all__ = [
     "heard_models",
     "init_app",
     "install",
+    "is_away",
     "keep_models",
     "keep_trouble",
     "keep_turn",

@@ -105,5 +105,9 @@ def severity(error):
 
     That it is away is said once, by whoever fails to connect to it.
     """
-    away = isinstance(error, RedisConnectionError | RedisTimeoutError)
-    return logging.DEBUG if away else logging.WARNING
+    return logging.DEBUG if is_away(error) else logging.WARNING
+
+
+def is_away(error: Exception) -> bool:
+    """Return whether Redis cannot be reached; else it is there, and refuses."""
+    return isinstance(error, RedisConnectionError | RedisTimeoutError)
