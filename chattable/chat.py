@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship
 from sqlalchemy.orm.attributes import set_committed_value
 
-from chattable import install, live, provider
+from chattable import install, live, provider, tallies
 from chattable.branches import LATEST, UNSEEN, seen
 from chattable.database import (
     Moment,
@@ -265,6 +265,7 @@ class ChatMixin(Reading):
         db.session.add(lost)
         commit()
         set_committed_value(lost, "chat", self)
+        tallies.note_usage(lost)
         self.hooks.on_message_update(lost)
         release()
 

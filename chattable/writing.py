@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, func, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm.attributes import set_committed_value
 
-from chattable import live, provider
+from chattable import live, provider, tallies
 from chattable.database import (
     Dollars,
     commit,
@@ -62,6 +62,7 @@ class Writing:
         self.chat = message.chat
         self.owner = self.chat.hooks
         self.told: provider.Told | None = None
+        self.completion: Any = None
         self.text = ""
         self.thought = Thought()
 
@@ -190,7 +191,7 @@ class Writing:
         roll_back()
         # What was interrupted may be billed.
         refused = error and not (self.text or completion.stopped)
-        self.told = completion.told
+        self.told, self.completion = completion.told, completion
         persistent(self.settle)(
             completion.settle_usage(self.text, refused),
             _finished_at=now(),
@@ -218,6 +219,7 @@ class Writing:
             **values,
         )
         if ended:
+            tallies.note_reply(self.message, self.begun, self.completion)
             self.owner.on_message_update(self.message)
             release()
         self.owner.on_settled(id_of(self.chat))

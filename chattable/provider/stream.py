@@ -104,6 +104,8 @@ class Completion:
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.stopped = False
+        # Monotonic seconds: the question left, the first word or thought came.
+        self.asked_at = self.first_at = 0.0
         self._events = EventReader()
         self._text, self._reasoning = TextJoiner(), TextJoiner()
         self._aloud = ThoughtReader()
@@ -124,7 +126,7 @@ class Completion:
         self._line = self._provider.line()
 
     def __enter__(self) -> Self:
-        self._heard_at = time.monotonic()
+        self._heard_at = self.asked_at = time.monotonic()
         if not self._failure:
             # The request leaves now, while the caller prepares for the answer.
             threading.Thread(target=self._read, name="provider", daemon=True).start()
@@ -276,6 +278,8 @@ class Completion:
 
     def _measured(self, text):
         """Return what was said or thought, and fail where it is more than any reply."""
+        if text and not self._length:
+            self.first_at = time.monotonic()
         self._length += len(text)
         if self._length > LONGEST_REPLY:
             self._failure = self._failure or ProviderError(TOO_MUCH)
