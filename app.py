@@ -39,9 +39,9 @@ from pages import (
     admin,
     choice,
     errors,
-    health,
     limits,
     looks,
+    operating,
     search,
     security,
     sidebar,
@@ -50,6 +50,7 @@ from pages import (
 from pages.choice import available_models, default_model, meant, refuse, remember_model
 from pages.databases import refuse_closed_database, refuse_other_encodings
 from pages.errors import EXPIRED, NOT_TAKEN, problem, why
+from pages.logs import begin_log
 from pages.settings import gather_settings, read_settings, warn_of_keys
 from pages.words import one_line
 
@@ -72,6 +73,7 @@ def create_app(config: dict | None = None) -> Flask:
     Exits with one sentence that names the variable when a value is missing or wrong.
     """
     settings, instance = gather_settings({**os.environ, **(config or {})})
+    begin_log(settings)
     app = Flask(
         __name__,
         root_path=str(HERE),
@@ -84,7 +86,7 @@ def create_app(config: dict | None = None) -> Flask:
     db.init_app(app)
     connections.tune(app)
     init_app(app, db)
-    parts = security, accounts, account, errors, words, choice, health, looks, sidebar, search
+    parts = operating, security, accounts, account, errors, words, choice, looks, sidebar, search
     for part in (*parts, admin, compress):
         part.init_app(app)
     app.register_blueprint(routes)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from flask import current_app
+from flask import current_app, g
 from flask.globals import app_ctx
 from redis.exceptions import RedisError
 from rq import Queue, Retry
@@ -82,6 +82,7 @@ def enqueue(job: Callable, chat: ChatMixin, token: str, *args: Any) -> bool:
     Raises `RedisError` when there is no Redis to take it. A job whose worker was killed runs
     again: each of them is safe to run twice.
     """
+    g.chattable_token = token
     options = {
         "job_id": job_id(chat.id, token),
         "job_timeout": current_app.config["JOB_TIMEOUT"],

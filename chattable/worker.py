@@ -30,7 +30,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 from sqlalchemy.exc import SQLAlchemyError
 
-from chattable import live, provider
+from chattable import faults, live, provider
 from chattable.books import BEAT, LIFE, Bookkeeper, put_back
 from chattable.database import PATIENCE, db, now, transient
 from chattable.family import family
@@ -247,7 +247,7 @@ class Worker(BaseWorker):
             self._greenlets[execution.id] = gevent.getcurrent()
             import_function(job)
             with self.app.app_context():
-                self.perform_job(job, queue, execution)
+                self._perform_and_tell(job, queue, execution)
         except RedisError as error:
             # RQ will find the execution abandoned and run the job again; it is safe to.
             log.warning("job %s: outcome not recorded, Redis is away: %s", job.id, error)
@@ -256,15 +256,34 @@ class Worker(BaseWorker):
                 self.executions.pop(execution.id, None)
                 self._greenlets.pop(execution.id, None)
 
+    def _perform_and_tell(self, job, queue, execution):
+        began = time.monotonic()
+        if self.is_ours(job.id):
+            _, _, g.chattable_token = job.id.removeprefix(self.own_jobs).partition("-")
+        done = self.perform_job(job, queue, execution)
+        told = {"job": job.func_name, "ended": "done" if done else g.get("chattable_broke_off")}
+        told |= {"ms": round(1000 * (time.monotonic() - began)), **g.get("chattable_reply", {})}
+        log.info("job ended", extra={"fields": told})
+
     def prepare_job_execution(self, job, remove_from_intermediate_queue=True):
         """Note that a job runs, and take it out of RQ's intermediate queue."""
         # A worker of several queues would leave it there.
         super().prepare_job_execution(job, remove_from_intermediate_queue=True)
 
+    def handle_exception(self, job, *exc_info):
+        """Log what a job raised; RQ's own line has what the job holds, which people wrote."""
+        if not self.is_ours(job.id):
+            return super().handle_exception(job, *exc_info)
+        g.chattable_broke_off = exc_info[0].__name__
+        level = logging.INFO if issubclass(exc_info[0], JobStopped | GivenBack) else logging.ERROR
+        log.log(level, "job %s: exception raised while executing", job.id, exc_info=exc_info)
+
     def handle_job_failure(self, job, queue, *args, **kwargs):
         """Record a job that raised; one of ours runs again only if what it met passes."""
         error = sys.exception()
         execution: Any = kwargs.get("execution")
+        if error and self.is_ours(job.id):
+            kwargs["exc_string"] = "\n".join(faults.trace(error))
         if isinstance(error, JobStopped):
             # Only marks it: there is no process of its own to end.
             super().request_stop_execution(execution.id)
@@ -373,7 +392,8 @@ class Worker(BaseWorker):
     def heartbeat(self, timeout=None, pipeline=None):
         """Send none by itself, as RQ does several times a job: `books` does for all of them."""
         if pipeline is not None:
-            super().heartbeat(timeout, pipeline)
+            # Always for as long: what is left tells others when it was, see `vitals`.
+            super().heartbeat(None, pipeline)
 
     def get_heartbeat_ttl(self, job, working_time=0.0):
         """Return how long (s) an execution outlives its worker: so late is it seen as abandoned."""

@@ -1,15 +1,26 @@
 """What whoever runs an install asks it and reads of it: health, logs, metrics."""
 
+import json
+import logging
+import re
 import socket
 import time
+import uuid
 from contextlib import closing
 
 import pytest
 from rq import SimpleWorker
 
 from chattable.queue import queue
+from pages import lines
+from tests.services import wait_until
+from tests.session import PASSWORD
+from tests.stack import Stack
 
 NOBODY = "redis://127.0.0.1:9/0"
+TOKEN = "a-token-for-metrics"
+KEY = "sk-test-secret"
+TYPED = "the typed words"
 
 
 @pytest.fixture
@@ -97,3 +108,154 @@ def test_ready_asks_once_a_second_at_most(app, worker, monkeypatch):
     monkeypatch.setattr("pages.health.time.monotonic", lambda: moment)
     assert [ask(app), ask(app)] == [(200, "part ok\n")] * 2
     assert len(asked) == 1
+
+
+# The log.
+
+
+def record(message, *args, level=logging.WARNING, **fields):
+    made = logging.LogRecord("chattable.x", level, "x.py", 1, message, args, None)
+    made.fields = fields
+    return made
+
+
+FORGED = "a\n2026-01-01T00:00:00Z ERROR app forged\u2028\x1b[31m\r\u202ex\0"
+
+
+@pytest.mark.parametrize("shape", lines.FORMATTERS.values())
+def test_no_value_forges_a_line_of_the_log(shape):
+    line = shape().format(record("said %s", FORGED, path=FORGED, title='a" level=x'))
+    assert len(line.splitlines()) == 1
+    assert line.isprintable()
+
+
+def test_the_log_is_of_words_and_keys_or_of_json():
+    said = record("gone", chat_id=7, why=None, path="/a b")
+    assert lines.TextLine().format(said).endswith(' WARNING chattable.x gone chat_id=7 path="/a b"')
+    line = json.loads(lines.JsonLine().format(said))
+    assert (line.pop("time")[-1], line.pop("chat_id")) == ("Z", 7)
+    known = {"level": "warning", "logger": "chattable.x", "message": "gone", "path": "/a b"}
+    assert line == known
+
+
+def fault_of(work):
+    try:
+        work()
+    except Exception as error:
+        made = record("it raised")
+        made.exc_info = type(error), error, error.__traceback__
+        return lines.JsonLine().format(made), lines.TextLine().format(made)
+
+
+def test_a_traceback_says_where_and_not_what_people_wrote():
+    def convert():
+        try:
+            int(TYPED)
+        except ValueError as error:
+            raise KeyError(TYPED) from error
+
+    for told in fault_of(convert):
+        assert "ValueError" in told and "KeyError" in told and "convert" in told
+        assert TYPED not in told
+        assert "/test_operating.py" in told and "/work" not in told and "/home" not in told
+    assert "has no attribute" in fault_of(lambda: None.nothing)[0]
+
+
+@pytest.mark.parametrize("given", ["abc-1.2_3", "x" * 100])
+def test_a_request_keeps_the_id_that_a_proxy_gave_it(app, given):
+    answer = app.test_client().get("/login", headers={"X-Request-ID": given})
+    assert answer.headers["X-Request-ID"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 101, "ä", "<script>", "a;b"])
+def test_a_request_gets_an_id_where_nobody_gave_a_good_one(app, given):
+    answers = [app.test_client().get("/login", headers={"X-Request-ID": given}) for _ in "ab"]
+    made = {answer.headers["X-Request-ID"] for answer in answers}
+    assert len(made) == 2 and all(re.fullmatch("[0-9a-f]{16}", each) for each in made)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/login?next=/secret", "/login"),
+        ("/chats/12?message=3", "/chats/12"),
+        ("/static/secret/x.css", "/static…"),
+        ("/prefix/reset/secret", "/prefix…"),
+        ("//secret", "/…"),
+    ],
+)
+def test_a_path_is_told_without_what_may_be_secret(app, caplog, path, told):
+    with caplog.at_level(logging.INFO):
+        app.test_client().get(path)
+    (said,) = [each.fields for each in caplog.records if each.name == "pages.logs"]
+    assert said["path"] == told
+
+
+def test_what_talkative_libraries_say_is_not_written(app, capsys):
+    logging.getLogger("openai").setLevel(logging.DEBUG)
+    try:
+        logging.getLogger("openai").debug(TYPED)
+    finally:
+        logging.getLogger("openai").setLevel(logging.NOTSET)
+    logging.getLogger("chattable.x").info("of ours")
+    said = capsys.readouterr().err
+    assert "of ours" in said and TYPED not in said
+
+
+# A whole install.
+
+
+@pytest.fixture(scope="module")
+def busy(provider_server):
+    """An install whose people have had replies, a refusal and errors, and what it was told."""
+    env = {"LOG_FORMAT": "json", "METRICS_TOKEN": TOKEN, "OPENAI_API_KEY": KEY}
+    with closing(Stack(provider_server.url, env=env)) as stack:
+        stack.start()
+        ada = stack.signup("Ada Secretname")
+        chat = ada.new_chat()
+        stack.client_id = str(uuid.uuid4())
+        watching = ada.socket(chat)
+        provider_server.says("Said ", "by the model")
+        ada.say(chat, TYPED, client_id=stack.client_id)
+        watching.wait_for('data-role="assistant" data-status="complete"')
+        provider_server.fails(401, {"error": {"message": f"no such key {KEY} {TYPED}"}})
+        wait_until(lambda: ada.say(chat, TYPED, "gpt-4o").status == 204, 5, "the chat's turn")
+        watching.wait_for('data-status="failed"')
+        watching.close()
+        ada.get(f"/search?q={TYPED.replace(' ', '+')}")
+        ada.get("/nowhere/at-all")
+        ada.post("/login", email=ada.email, password="a wrong one")
+        stack.chat, stack.ada = chat, ada
+        yield stack
+
+
+def told_by(stack, process_type):
+    """Return what processes have logged, each line of it a JSON object."""
+    return [json.loads(line) for line in stack.log(process_type).splitlines()]
+
+
+def test_a_line_is_logged_for_each_request_job_and_socket(busy):
+    wait_until(lambda: busy.log("worker").count("job ended") == 2, 10, "the jobs to end")
+    wait_until(lambda: "socket closed" in busy.log("web"), 10, "the socket to end")
+    requests = [each for each in told_by(busy, "web") if each["message"] == "request"]
+    (sent,) = [each for each in requests if each.get("client_id") == busy.client_id]
+    assert (sent["method"], sent["path"], sent["status"]) == ("POST", "/messages", 204)
+    assert sent["ms"] > 0 and sent["user"] and sent["request_id"]
+    replied, refused = [each for each in told_by(busy, "worker") if each["message"] == "job ended"]
+    assert replied["client_id"] == busy.client_id
+    assert replied["job"] == "jobs.create_message_and_stream" and replied["ended"] == "done"
+    assert (replied["chat_id"], replied["model"]) == (busy.chat, "gpt-4o-mini")
+    assert replied["reply"] == "complete" and replied["message_id"] and replied["prompt_tokens"]
+    assert 0 <= replied["first_ms"] <= replied["reply_ms"] + 100 and replied["ms"]
+    assert (refused["reply"], refused["error"]) == ("failed", "key")
+    (closed,) = [each for each in told_by(busy, "web") if each["message"] == "socket closed"]
+    assert closed["chat_id"] == busy.chat and closed["frames"] > 4 and closed["seconds"] >= 0
+
+
+def test_no_log_has_what_was_typed_or_a_secret_or_a_path_of_the_machine(busy):
+    said = busy.log("web") + busy.log("worker")
+    assert "Starting gunicorn" in said
+    secrets = (TYPED, "typed", "by the model", KEY, PASSWORD, "a wrong one", "Secretname", TOKEN)
+    machine = (busy.ada.email, busy.ada.email.partition("@")[0], str(busy.folder), busy.env["HOME"])
+    for secret in (*secrets, *machine, busy.env["SECRET_KEY"], *busy.ada.cookies.values()):
+        assert secret not in said, secret

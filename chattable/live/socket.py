@@ -3,6 +3,7 @@
 import logging
 import socket as system
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
@@ -78,6 +79,8 @@ def serve(
     ended before the page followed the channel, `catch_up()` raises `Refused`.
     """
     code: Code = TRY_AGAIN
+    opened, all_open = time.monotonic(), current_app.extensions["chattable_sockets"]
+    all_open.add(socket)
     try:
         with ExitStack() as stay:
             watcher, seq, frames = let_in(socket, chat_id, refuses, catch_up, beside, key, stay)
@@ -98,7 +101,16 @@ def serve(
         code = TRY_AGAIN
         log.exception("chat %s: socket closed", chat_id)
     finally:
+        all_open.discard(socket)
         say_farewell(socket, code)
+        note_end(chat_id, opened, socket, code)
+
+
+def note_end(chat_id, opened, socket, code):
+    seconds, frames = time.monotonic() - opened, vars(socket).get("shown", 0)
+    number, why = code if isinstance(code, tuple) else (code, None)
+    told = {"chat_id": chat_id, "seconds": round(seconds, 1), "frames": frames}
+    log.info("socket closed", extra={"fields": {**told, "code": number, "why": why}})
 
 
 class Refused(Exception):
@@ -243,6 +255,7 @@ def rest(socket):
 
 def show(socket, frame):
     send(socket, TextMessage(rooted(frame)))
+    socket.shown = getattr(socket, "shown", 0) + 1
 
 
 def send(socket, event):

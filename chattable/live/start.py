@@ -18,6 +18,7 @@ def init_app(app, find_name, on_watch):
     app.extensions["chattable_find_name"] = find_name
     app.extensions["chattable_on_watch"] = on_watch
     app.extensions["chattable_relay"] = Relay(url, connection.connection_pool.connection_class)
+    app.extensions["chattable_sockets"] = set()
     app.extensions["chattable_line"] = Line(CATCHING_UP)
     app.extensions["chattable_outbox"] = Outbox(connection)
     app.extensions["chattable_nudges"] = Nudges(connection)

@@ -50,6 +50,8 @@ def prepare_environment(settings):
     """Give the children the settings, this Python's commands and enough open files."""
     os.environ.update(settings, FLASK_SKIP_DOTENV="1")
     os.environ.setdefault("SHUTDOWN_GRACE", str(SHUTDOWN_GRACE))
+    # Who looks at a terminal does not want a line for each request.
+    os.environ.setdefault("LOG_LEVEL", "warning")
     commands = os.path.dirname(sys.executable)
     os.environ["PATH"] = os.pathsep.join([commands, os.environ.get("PATH", os.defpath)])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
