@@ -34,6 +34,7 @@ OPEN = {
     "accounts.log_in",
     "health.up",
     "health.ready",
+    "metrics.show_metrics",
     "__flask_sock.updates",
     "__flask_sock.list_updates",
 }

@@ -1,8 +1,8 @@
-"""What whoever runs this server has of it: its log, its health."""
+"""What whoever runs this server has of it: its log, its health, its counts."""
 
-from pages import health, logs
+from pages import health, logs, metrics
 
-PARTS = logs, health
+PARTS = logs, health, metrics
 
 
 def init_app(app):

@@ -95,6 +95,7 @@ def read_settings(settings, instance):
         "DEMO_MODEL": settings.get("DEMO_MODEL") == "1",
         "TRUSTED_PROXIES": trusted_proxies(settings),
         "ALLOWED_HOSTS": allowed_hosts(settings),
+        "METRICS_TOKEN": metrics_token(settings),
         **signup_settings(settings),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         "CONTEXT_WINDOW": context_windows(settings),
@@ -213,6 +214,14 @@ def mount_path(settings):
             ".., and none at the end."
         )
     return path or "/"
+
+
+def metrics_token(settings):
+    """Return what whoever asks for /metrics has to know, or None: then there is no such page."""
+    token = settings.get("METRICS_TOKEN")
+    if token and not re.fullmatch(f"[!-~]{{{SHORT},}}", token):
+        refuse(f"METRICS_TOKEN must have at least {SHORT} letters, digits or signs, and no blanks.")
+    return token
 
 
 def context_windows(settings):

@@ -13,7 +13,7 @@ from tests.page import parse
 
 ADA = {"name": "Ada Lovelace", "email": "ada@example.com", "password": "correct horse battery"}
 OPEN = {"static", "chattable.static", "accounts.sign_up", "accounts.log_in"}
-OPEN |= {"health.up", "health.ready"}
+OPEN |= {"health.up", "health.ready", "metrics.show_metrics"}
 FOREIGN = [
     "https://evil.example/",
     "//evil.example",

@@ -5,10 +5,13 @@ import logging
 import re
 import socket
 import time
+import urllib.request
 import uuid
 from contextlib import closing
+from urllib.error import HTTPError
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from rq import SimpleWorker
 
 from chattable.queue import queue
@@ -259,3 +262,49 @@ def test_no_log_has_what_was_typed_or_a_secret_or_a_path_of_the_machine(busy):
     machine = (busy.ada.email, busy.ada.email.partition("@")[0], str(busy.folder), busy.env["HOME"])
     for secret in (*secrets, *machine, busy.env["SECRET_KEY"], *busy.ada.cookies.values()):
         assert secret not in said, secret
+
+
+def metrics(stack, token=TOKEN):
+    asked = urllib.request.Request(f"{stack.url}/metrics")
+    if token is not None:
+        asked.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+
+def test_metrics_count_the_whole_install_over_processes_and_restarts(busy):
+    wait_until(lambda: busy.log("worker").count("job ended") == 2, 10, "the jobs to end")
+    first = metrics(busy)
+    assert first["chattable_replies_total", "complete"] == 1
+    assert first["chattable_replies_total", "failed"] == 1
+    assert first["chattable_errors_total", "key"] == 1
+    assert first["chattable_prompt_tokens_total", "gpt-4o-mini"] > 0
+    assert first["chattable_first_token_seconds_count",] == 1
+    assert first["chattable_first_token_seconds_bucket", "+Inf"] == 1
+    assert first["chattable_workers",] == 1 and first["chattable_jobs", "queued"] == 0
+    assert first["chattable_replies_running",] == 0 and first["chattable_sockets",] == 0
+    assert first["chattable_requests_total", "4xx"] >= 2
+    with closing(busy.ada.socket(busy.chat)):
+        assert metrics(busy)["chattable_sockets",] == 1
+        busy.start_web()
+        busy.webs.reverse()
+        second = metrics(busy)
+        assert second["chattable_sockets",] == 1
+        assert second["chattable_replies_total", "complete"] == 1
+        assert second["chattable_requests_total", "2xx"] >= first["chattable_requests_total", "2xx"]
+        busy.webs.reverse()
+
+
+@pytest.mark.parametrize("token", [None, "", "a-token-for-metric", f"{TOKEN}x", "ä"])
+def test_metrics_are_for_whoever_has_the_token(busy, token):
+    with pytest.raises(HTTPError) as refused:
+        metrics(busy, token)
+    assert refused.value.code == 401
+    assert refused.value.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_metrics_are_nowhere_where_no_token_is_set(app, sign_up):
+    assert ask(app, path="/metrics")[0] == 404
+    assert sign_up().get("/metrics").status_code == 404
