@@ -1,8 +1,8 @@
-"""What whoever runs this server has of it: its log, its health, its counts."""
+"""What whoever runs this server has of it: its log, its health, its counts, its copies."""
 
-from pages import health, logs, metrics
+from pages import backup, health, logs, metrics
 
-PARTS = logs, health, metrics
+PARTS = logs, health, metrics, backup
 
 
 def init_app(app):

@@ -1,20 +1,28 @@
 """What whoever runs an install asks it and reads of it: health, logs, metrics."""
 
+import fcntl
 import json
 import logging
 import re
 import socket
+import sqlite3
+import subprocess
+import threading
 import time
 import urllib.request
 import uuid
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from urllib.error import HTTPError
 
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 from rq import SimpleWorker
 
+from app import create_app
 from chattable.queue import queue
+from models import db
 from pages import lines
 from tests.services import wait_until
 from tests.session import PASSWORD
@@ -308,3 +316,185 @@ def test_metrics_are_for_whoever_has_the_token(busy, token):
 def test_metrics_are_nowhere_where_no_token_is_set(app, sign_up):
     assert ask(app, path="/metrics")[0] == 404
     assert sign_up().get("/metrics").status_code == 404
+
+
+# Copies.
+
+
+@pytest.fixture
+def flask(tmp_path, redis_url):
+    """Run a command of Flask's in an instance of its own; return (exit code, what it said)."""
+
+    def run(*words, **config):
+        folder = tmp_path / "instance"
+        settings = {"INSTANCE_PATH": str(folder), "REDIS_URL": redis_url, "SECRET_KEY": "x" * 20}
+        app = create_app({**settings, "OPENAI_API_KEY": KEY, **config})
+        done = app.test_cli_runner().invoke(args=[str(word) for word in words])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.output
+
+    run.file = tmp_path / "instance" / "chattable.db"
+    return run
+
+
+@pytest.fixture(scope="module")
+def copied(busy, tmp_path_factory):
+    """A copy of the busy install, made while it ran."""
+    file = tmp_path_factory.mktemp("copy") / "a copy.db"
+    app = create_app(busy.env)
+    done = app.test_cli_runner().invoke(args=["backup", str(file)])
+    assert done.exit_code == 0, done.output
+    return file
+
+
+def rows(file, query):
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_copy_is_one_file_for_its_owner_with_all_that_was_said(copied):
+    assert copied.stat().st_mode & 0o777 == 0o600
+    assert [*copied.parent.iterdir()] == [copied]
+    assert (TYPED,) in rows(copied, "SELECT content FROM messages")
+    assert KEY.encode() not in copied.read_bytes()
+
+
+def test_a_copy_replaces_nothing_unless_it_is_forced_to(busy, copied, tmp_path):
+    app = create_app(busy.env)
+    file = tmp_path / "there.db"
+    file.write_text("mine")
+    done = app.test_cli_runner().invoke(args=["backup", str(file)])
+    assert done.exit_code == 1 and "--force" in done.output
+    assert file.read_text() == "mine"
+    assert app.test_cli_runner().invoke(args=["backup", "--force", str(file)]).exit_code == 0
+    assert rows(file, "SELECT count(*) FROM users") == rows(copied, "SELECT count(*) FROM users")
+    done = app.test_cli_runner().invoke(args=["backup", str(tmp_path / "no" / "folder.db")])
+    assert done.exit_code == 1 and "folder" in done.output and "Traceback" not in done.output
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_a_copy_goes_into_an_empty_instance_as_an_install_of_its_own(flask, copied):
+    code, said = flask("restore", copied)
+    assert code == 0 and "everybody logs in" in said, said
+    assert flask.file.stat().st_mode & 0o777 == 0o600
+    assert rows(flask.file, "SELECT count(*) FROM logins") == [(0,)]
+    name = "SELECT name FROM installs"
+    assert rows(flask.file, name) != rows(copied, name)
+    assert rows(flask.file, "SELECT email FROM users") == rows(copied, "SELECT email FROM users")
+
+
+def test_what_was_said_is_found_in_what_was_restored(flask, copied, redis_url):
+    flask("restore", copied)
+    app = create_app(
+        {"INSTANCE_PATH": str(flask.file.parent), "REDIS_URL": redis_url, "WTF_CSRF_ENABLED": False}
+    )
+    ada = app.test_client()
+    (email,) = rows(flask.file, "SELECT email FROM users")[0]
+    ada.post("/login", data={"email": email, "password": PASSWORD})
+    assert "<mark>typed</mark>" in ada.get("/search?q=typed").text
+    with app.app_context():
+        db.session.remove()
+        db.engine.dispose()
+
+
+def test_what_was_there_before_a_copy_is_kept_aside(flask, copied):
+    flask("restore", copied)
+    with closing(sqlite3.connect(flask.file)) as connection, connection:
+        connection.execute("UPDATE users SET name = 'Somebody else'")
+    assert flask("restore", copied)[0] == 0
+    (aside,) = flask.file.parent.glob("chattable.db.before-*")
+    assert rows(aside, "SELECT name FROM users") == [("Somebody else",)]
+    assert rows(flask.file, "SELECT name FROM users") == [("Ada Secretname",)]
+    flask.file.write_bytes(b"broken" * 1000)
+    aside.unlink()
+    assert flask("restore", copied)[0] == 0
+    (aside,) = flask.file.parent.glob("chattable.db.before-*")
+    assert aside.read_bytes() == b"broken" * 1000
+
+
+@pytest.mark.parametrize("part", ["process", "worker", "launcher"])
+def test_nothing_is_restored_under_who_runs(flask, copied, part, request):
+    flask("restore", copied)
+    name = rows(flask.file, "SELECT name FROM installs")
+    with ExitStack() as running:
+        if part == "process":
+            other = running.enter_context(closing(sqlite3.connect(flask.file)))
+            other.execute("PRAGMA journal_mode=WAL")
+            other.execute("SELECT count(*) FROM users").fetchall()
+        elif part == "launcher":
+            file = running.enter_context((flask.file.parent / "running.env").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            key = f"chattable:{name[0][0]}:replies"
+            with Redis.from_url(request.getfixturevalue("redis_url")) as client:
+                client.sadd(f"rq:workers:{key}", "rq:worker:one")
+                client.set("rq:worker:one", 1, ex=478)
+        code, said = flask("restore", copied)
+        assert code == 1 and "Stop its web and worker" in said
+    assert rows(flask.file, "SELECT name FROM installs") == name
+    assert not [*flask.file.parent.glob("chattable.db.before-*")]
+
+
+@pytest.mark.parametrize("kind", ["torn", "text", "newer", "other"])
+def test_no_file_is_restored_that_is_none_of_ours(flask, copied, tmp_path, kind):
+    file = tmp_path / "file.db"
+    file.write_bytes(copied.read_bytes()[: -4096 * 5] if kind == "torn" else copied.read_bytes())
+    if kind == "text":
+        file.write_text("no database" * 1000)
+    with closing(sqlite3.connect(file)) as connection, suppress(sqlite3.Error), connection:
+        if kind == "newer":
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        elif kind == "other":
+            connection.execute("DROP TABLE alembic_version")
+    code, said = flask("restore", file)
+    assert code == 1 and ("damaged" if kind in ("torn", "text") else "newer version") in said
+    assert not flask.file.exists()
+
+
+def test_nothing_is_copied_where_nothing_is(flask, tmp_path):
+    code, said = flask("backup", tmp_path / "file.db")
+    assert code == 1 and "no database yet" in said
+    assert not (tmp_path / "file.db").exists()
+
+
+def test_a_copy_is_whole_while_people_write(flask, copied, tmp_path):
+    flask("restore", copied)
+    done = threading.Event()
+
+    def write():
+        with closing(sqlite3.connect(flask.file, timeout=10)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            while not done.is_set():
+                with connection:  # two that are only right together
+                    connection.execute("UPDATE users SET name = name || 'x'")
+                    connection.execute("UPDATE chats SET title = (SELECT name FROM users)")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(3):
+            assert flask("backup", tmp_path / f"{number}.db")[0] == 0
+    finally:
+        done.set()
+        writer.join()
+    for number in range(3):
+        (pair,) = rows(tmp_path / f"{number}.db", "SELECT name, title FROM users, chats")
+        assert pair[0] == pair[1] or not pair[0].endswith("x")
+
+
+def test_postgresql_is_copied_by_tools_of_its_own(flask, postgres_url, postgres_server, tmp_path):
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE TABLE words (word text)")
+        connection.execute("INSERT INTO words VALUES ('kept')")
+    file = tmp_path / "a copy.dump"
+    code, said = flask("backup", file, DATABASE_URL=postgres_url)
+    assert code == 1 and "pg_dump" in said
+    env = {"PATH": f"{postgres_server.tools}:/usr/bin:/bin", "DATABASE_URL": postgres_url}
+    subprocess.run(said.splitlines()[-1], shell=True, check=True, env=env)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("DELETE FROM words")
+    code, said = flask("restore", file, DATABASE_URL=postgres_url)
+    assert code == 1 and "pg_restore" in said
+    subprocess.run(said.splitlines()[-1], shell=True, check=True, env=env)
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("SELECT word FROM words").fetchall() == [("kept",)]
