@@ -1,8 +1,8 @@
-"""What whoever runs this server has of it: its log, its health, its counts, its copies."""
+"""What whoever runs this server has of it: log, health, counts, copies, doctor."""
 
-from pages import backup, health, logs, metrics
+from pages import backup, doctor, health, logs, metrics
 
-PARTS = logs, health, metrics, backup
+PARTS = logs, health, metrics, backup, doctor
 
 
 def init_app(app):

@@ -36,6 +36,10 @@ from pages.policy import signup_settings
 from pages.values import dollars, limit, limits_hold, refuse, share, whole_number
 
 SHORT = 16  # characters of a secret
+# How a key begins that somebody has copied from instructions.
+EXAMPLE = re.compile(
+    r"change|replace|insert|your[-_ ]|secret[-_ ]?key|example|<|\.\.\.", re.IGNORECASE
+)
 PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 PATH = re.compile(r"(/(?!\.\.?(/|$))[\w.~-]+)+", re.ASCII)  # browsers resolve . and ..
 
@@ -240,11 +244,16 @@ def prices(settings):
 
 def warn_of_keys(app):
     """Say what a key is too weak for; a provider other than OpenAI may need none."""
-    if len(app.config["SECRET_KEY"]) < SHORT:
+    if is_to_be_guessed(app.config["SECRET_KEY"]):
         log.warning("SECRET_KEY is short: whoever guesses it is anybody here. Set a longer one.")
     keyless = not app.config["OPENAI_API_KEY"] and is_openai(app.config["OPENAI_BASE_URL"])
     if keyless and not migrates():
         log.warning("OPENAI_API_KEY is not set: the provider refuses to answer. Set it in .env.")
+
+
+def is_to_be_guessed(key):
+    """Return whether a key is short, of a few signs only, or one from an example."""
+    return len(key) < SHORT or len(set(key)) < SHORT // 3 or bool(EXAMPLE.match(key))
 
 
 def migrates():

@@ -129,9 +129,10 @@ def let_in(socket, chat_id, refuses, catch_up, beside, key, stay):
     leaving = Leaving.of(socket)
     set_limits(socket)
     with current_app.extensions["chattable_line"].place(leaving) as entered:
-        code = TRY_AGAIN if not entered or gone(socket) else refuses()
-        if not code and not same_origin():
-            code = FOREIGN
+        code: Code | None = TRY_AGAIN if not entered or gone(socket) else None
+        if not code:
+            # First: who examines an install has no login, and wants to know.
+            code = refuses() if same_origin() else FOREIGN
         if code or gone(socket):
             return Watcher(code or TRY_AGAIN), 0, []
         current_app.extensions["chattable_on_watch"](app_ctx.app)

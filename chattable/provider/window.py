@@ -31,6 +31,13 @@ def context_window(model: str) -> int:
     return min(known or named.get(None) or USUAL_WINDOW, refused().get(model, 2**31))
 
 
+def window_known(model: str) -> bool:
+    """Return whether anybody has said how many tokens a model reads and writes."""
+    named = current_app.config["CONTEXT_WINDOW"]
+    known = named.get(model) or named.get(None)
+    return bool(known or listed(model, current_app.config["OPENAI_BASE_URL"]))
+
+
 def refused():
     """Return {model: window}: those that the provider has named when it refused more."""
     return current_app.extensions["chattable_provider"].setdefault("windows", {})
