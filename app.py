@@ -51,7 +51,7 @@ from pages.choice import available_models, default_model, meant, refuse, remembe
 from pages.databases import refuse_closed_database, refuse_other_encodings
 from pages.errors import EXPIRED, NOT_TAKEN, problem, why
 from pages.logs import begin_log
-from pages.settings import gather_settings, read_settings, warn_of_keys
+from pages.settings import App, gather_settings, read_settings, warn_of_keys
 from pages.words import one_line
 
 HERE = Path(__file__).resolve().parent
@@ -74,7 +74,7 @@ def create_app(config: dict | None = None) -> Flask:
     """
     settings, instance = gather_settings({**os.environ, **(config or {})})
     begin_log(settings)
-    app = Flask(
+    app = App(
         __name__,
         root_path=str(HERE),
         instance_path=str(instance),

@@ -270,6 +270,12 @@ class Worker(BaseWorker):
         # A worker of several queues would leave it there.
         super().prepare_job_execution(job, remove_from_intermediate_queue=True)
 
+    def handle_job_success(self, job, *args, **kwargs):
+        """Record a job that is done without what a person wrote: it is in the database now."""
+        if self.is_ours(job.id):
+            job.args = job.args[:1]
+        super().handle_job_success(job, *args, **kwargs)
+
     def handle_exception(self, job, *exc_info):
         """Log what a job raised; RQ's own line has what the job holds, which people wrote."""
         if not self.is_ours(job.id):

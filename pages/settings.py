@@ -16,6 +16,7 @@ from urllib.request import getproxies
 
 import click
 from dotenv import dotenv_values, find_dotenv
+from flask import Config, Flask
 from flask.helpers import get_load_dotenv
 
 from chattable import serve
@@ -44,6 +45,19 @@ PREFIX = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 PATH = re.compile(r"(/(?!\.\.?(/|$))[\w.~-]+)+", re.ASCII)  # browsers resolve . and ..
 
 log = logging.getLogger(__name__)
+
+
+class Settings(Config):
+    """A configuration that does not tell its secrets to whoever prints it, as a debugger does."""
+
+    def __repr__(self):
+        return f"<Settings {', '.join(sorted(self))}>"
+
+
+class App(Flask):
+    """Flask with such a configuration."""
+
+    config_class = Settings
 
 
 def gather_settings(given):

@@ -19,10 +19,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from rq import SimpleWorker
+from rq.job import Job
 
 from app import create_app
+from chattable import provider
 from chattable.queue import queue
-from models import db
+from models import Chat, Login, Message, User, db
 from pages import lines
 from tests.services import wait_until
 from tests.session import PASSWORD
@@ -270,6 +272,30 @@ def test_no_log_has_what_was_typed_or_a_secret_or_a_path_of_the_machine(busy):
     machine = (busy.ada.email, busy.ada.email.partition("@")[0], str(busy.folder), busy.env["HOME"])
     for secret in (*secrets, *machine, busy.env["SECRET_KEY"], *busy.ada.cookies.values()):
         assert secret not in said, secret
+
+
+def test_a_job_that_is_done_keeps_nothing_of_what_was_written(busy):
+    wait_until(lambda: busy.log("worker").count("job ended") == 2, 10, "the jobs to end")
+    with busy.redis.client() as client:
+        jobs = [Job.fetch(key.decode()[7:], client) for key in client.scan_iter("rq:job:*")]
+        assert [list(job.args) for job in jobs] == [[busy.chat]] * 2
+        for key in client.scan_iter("*"):
+            kind = client.type(key)
+            kept = client.get(key) if kind == b"string" else repr(client.dump(key)).encode()
+            assert TYPED.encode() not in (kept or b""), key
+
+
+def test_nothing_that_is_printed_shows_a_secret_or_what_was_written(app, sign_up):
+    secrets = [app.config[name] for name in ("SECRET_KEY", "OPENAI_API_KEY")]
+    assert not any(secret in repr(app.config) for secret in secrets)
+    assert "SECRET_KEY" in repr(app.config) and app.config.get("OPENAI_API_KEY")
+    told = provider.Told.of([{"role": "user", "content": TYPED}])
+    with app.app_context():
+        chat = Chat(title=TYPED)
+        message = Message(chat=chat, role="user", content=TYPED)
+        user = User(name=TYPED, email=TYPED, password_hash=TYPED)
+        printed = repr([told, chat, message, user, Login(token=TYPED), app.extensions])
+    assert TYPED not in printed and not any(secret in printed for secret in secrets)
 
 
 def metrics(stack, token=TOKEN):

@@ -110,9 +110,9 @@ class Told:
     `cut` says that the conversation has more before the first turn.
     """
 
-    lines: list[tuple[int | None, str, str]]
+    lines: list[tuple[int | None, str, str]] = field(repr=False)
     cut: bool = False
-    _messages: list[dict[str, str]] = field(default_factory=list)
+    _messages: list[dict[str, str]] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, messages):
