@@ -47,3 +47,8 @@ def test_requirements_have_one_version_each_and_no_addresses():
     assert lines.pop(0) == "."
     assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", line)] == []
     assert "://" not in REQUIREMENTS
+
+
+def test_what_a_browser_gets_of_htmx_is_one_version():
+    built_with = {each.name: each for each in map(Requirement, PROJECT["build-system"]["requires"])}
+    assert str(built_with["django-htmx"].specifier).startswith("==")
