@@ -51,6 +51,7 @@ from pages.choice import available_models, default_model, meant, refuse, remembe
 from pages.databases import refuse_closed_database, refuse_other_encodings
 from pages.errors import EXPIRED, NOT_TAKEN, problem, why
 from pages.logs import begin_log
+from pages.services import refuse_closed_redis
 from pages.settings import App, gather_settings, read_settings, warn_of_keys
 from pages.words import one_line
 
@@ -510,6 +511,7 @@ def migrate(context, arguments):
     from chattable.search import include_name
 
     app = context.ensure_object(ScriptInfo).load_app()
+    refuse_closed_redis(app)
     options = {"render_as_batch": True, "include_name": include_name}
     # A % is an interpolation of Alembic's.
     Migrate(app, db, directory=str(HERE / "migrations").replace("%", "%%"), **options)

@@ -105,7 +105,7 @@ def work(app: Flask) -> None:
     # Here, for the web needs no worker.
     from chattable import worker
 
-    worker.wait_for_database(app)
+    worker.wait_for_services(app)
     with app.app_context(), suppress(RedisError):
         persistent(adopt_jobs)()
     worker.work(app)

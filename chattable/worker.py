@@ -6,6 +6,7 @@ For the command line alone: it needs gevent, and a process that was patched befo
 import contextvars
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -30,7 +31,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 from sqlalchemy.exc import SQLAlchemyError
 
-from chattable import faults, live, provider
+from chattable import faults, live, provider, unreachable
 from chattable.books import BEAT, LIFE, Bookkeeper, put_back
 from chattable.database import PATIENCE, db, now, transient
 from chattable.family import family
@@ -40,6 +41,7 @@ from chattable.shredder import shredder
 
 # Seconds.
 DATABASE_RETRY = 1
+REMIND = 60
 RETRY = 1
 # What a worker that ends allows jobs that only wait, then interrupted replies, then itself.
 GIVE_BACK = 2
@@ -66,7 +68,7 @@ def work(app: Flask, queue_names: Sequence[str] = ()) -> None:
     """
     if not is_module_patched("socket"):
         raise SystemExit(UNPATCHED)
-    wait_for_database(app)
+    wait_for_services(app)
     with app.app_context():
         provider.warm_up()
     # What is here now stays: collections need not walk it a hundred times a minute.
@@ -82,14 +84,24 @@ def work(app: Flask, queue_names: Sequence[str] = ()) -> None:
     worker.run()
 
 
-def wait_for_database(app: Flask) -> str:
-    """Wait until the database is there, migrated, and has told the name of this install."""
+def wait_for_services(app: Flask) -> str:
+    """Wait until the database is there, and has told the name of this install.
+
+    Exits with a sentence where that would be for ever, or Redis never lets us in.
+    """
+    if sentence := unreachable.why_no_redis(app):
+        raise SystemExit(sentence)
+    told_at = -math.inf
     while True:
         try:
             with app.app_context():
                 return live.install()
         except SQLAlchemyError as error:
-            log.warning("waiting for the database: %s", error)
+            if sentence := unreachable.why_no_database(error):
+                raise SystemExit(sentence) from None
+            if time.monotonic() - told_at >= REMIND:
+                told_at = time.monotonic()
+                log.warning("waiting for the database: %s", unreachable.first_line(error))
         gevent.sleep(DATABASE_RETRY)
 
 

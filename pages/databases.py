@@ -4,6 +4,7 @@ import os
 import re
 from urllib.parse import unquote
 
+import click
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -11,6 +12,7 @@ from chattable import serve
 from chattable.addresses import split_login
 from chattable.connections import WrongEncoding
 from chattable.database import diagnosis, reason
+from chattable.unreachable import first_line
 from models import db
 from pages.values import refuse
 
@@ -126,7 +128,8 @@ def refuse_other_encodings(app):
         except SQLAlchemyError as error:
             if MISREAD.search(str(reason(error))):
                 refuse(WRONG_OPTION)
-            app.logger.warning("the database is away: %s", error)
+            if not click.get_current_context(silent=True):  # a command says it itself
+                app.logger.warning("the database is away: %s", first_line(error))
         finally:
             db.engine.dispose()
 
@@ -135,5 +138,4 @@ def refuse_closed_database(error):
     """Exit with the reason why a database was not opened; raise what happened in an open one."""
     if error.statement and diagnosis(error.orig)[0] not in UNFIT:
         raise error
-    said = str(reason(error)).splitlines()[0]
-    refuse(f"DATABASE_URL: the database cannot be opened: {said}")
+    refuse(f"DATABASE_URL: the database cannot be opened: {first_line(error)}")

@@ -115,6 +115,7 @@ def read_settings(settings, instance):
         "ALLOWED_HOSTS": allowed_hosts(settings),
         "METRICS_TOKEN": metrics_token(settings),
         **signup_settings(settings),
+        "WEB_CONCURRENCY": whole_number(settings, "WEB_CONCURRENCY", 1),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         "CONTEXT_WINDOW": context_windows(settings),
         "PRICES": prices(settings),

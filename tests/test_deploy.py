@@ -1,11 +1,28 @@
 """Deploying: what a platform installs, starts and ends, and what it says where that cannot be."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
 
+import pytest
+from flask import Flask
 from packaging.requirements import Requirement
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from tests.stack import ROOT
+from app import create_app
+from chattable import unreachable, worker
+from chattable.addresses import redis_address
+from pages import start
+from tests.gate import Gate, make_certificate
+from tests.patience import patient
+from tests.services import free_port
+from tests.stack import PROCFILE, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 REQUIREMENTS = (ROOT / "requirements.txt").read_text()
@@ -52,3 +69,154 @@ def test_requirements_have_one_version_each_and_no_addresses():
 def test_what_a_browser_gets_of_htmx_is_one_version():
     built_with = {each.name: each for each in map(Requirement, PROJECT["build-system"]["requires"])}
     assert str(built_with["django-htmx"].specifier).startswith("==")
+
+
+# What is wrong, in one sentence.
+
+
+def environment(tmp_path, postgres_url, redis_url, **env):
+    """Return what a platform tells a process, with some of it changed or, if None, left out."""
+    told = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DATABASE_URL": postgres_url,
+        "REDIS_URL": redis_url,
+        "SECRET_KEY": "a secret for tests only",
+        "OPENAI_API_KEY": "sk-test",
+        "INSTANCE_PATH": str(tmp_path),
+        "PORT": str(free_port()),
+        "WEB_CONCURRENCY": "2",
+    }
+    return {name: value for name, value in (told | env).items() if value is not None}
+
+
+def last_words(process_type, env):
+    """Run what the Procfile says until it ends; return (exit status, what it said)."""
+    command = ["bash", "-c", PROCFILE[process_type]]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=patient(30))
+    return done.returncode, (done.stdout + done.stderr).decode()
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({"SECRET_KEY": None}, "SECRET_KEY is not set."),
+        ({"WEB_CONCURRENCY": "two"}, "WEB_CONCURRENCY"),
+        ({"DATABASE_URL": "postgres://eve:hidden@{host}/db"}, "DATABASE_URL: .*eve.* not exist"),
+        ({"REDIS_URL": "redis://eve:hidden@{redis}/0"}, "REDIS_URL: .*invalid username-password"),
+    ],
+)
+def test_every_process_ends_with_one_sentence_and_status_1(
+    tmp_path, postgres_url, redis_url, env, sentence
+):
+    places = {"host": urlsplit(postgres_url).netloc.partition("@")[2]}
+    places["redis"] = urlsplit(redis_url).netloc
+    env = {name: value and value.format(**places) for name, value in env.items()}
+    env = environment(tmp_path, postgres_url, redis_url, **env)
+    with ThreadPoolExecutor() as pool:
+        for status, said in pool.map(last_words, ["release", "web", "worker"], [env] * 3):
+            assert status == 1
+            assert re.fullmatch(f"{sentence}.*\n", said), said
+            assert "hidden" not in said
+
+
+@pytest.mark.parametrize("process_type", ["web", "worker"])
+def test_who_has_not_migrated_is_told(tmp_path, postgres_url, redis_url, process_type):
+    env = environment(tmp_path, postgres_url, redis_url)
+    assert last_words(process_type, env) == (1, f"{unreachable.NO_TABLES}\n")
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "65536"])
+def test_a_port_that_is_none_is_refused_before_anything_is_loaded(monkeypatch, port):
+    monkeypatch.setenv("PORT", port)
+    with pytest.raises(SystemExit, match="^PORT: "):
+        start.main(["true"])
+
+
+def test_an_empty_number_is_none_and_quotes_are_none_of_it(monkeypatch):
+    monkeypatch.setenv("PORT", "")
+    monkeypatch.setenv("WEB_CONCURRENCY", " '2' ")
+    start.read_numbers()
+    assert "PORT" not in os.environ
+    assert os.environ["WEB_CONCURRENCY"] == "2"
+
+
+DATABASES = [
+    ("{url}_less", "does not exist"),
+    ("{url}?sslmode=require", "SSL was required"),
+    ("postgresql://nowhere.invalid/chat", "not known|failed to resolve"),
+    ("sqlite:////nowhere/at/all.db", "unable to open"),
+    ("sqlite:///{folder}/text.db", "not a database"),
+]
+
+
+@pytest.mark.parametrize(("url", "why"), DATABASES)
+def test_a_database_that_will_never_do_is_not_waited_for(tmp_path, postgres_url, url, why):
+    (tmp_path / "text.db").write_text("no database " * 100)
+    error = refusal(url.format(url=postgres_url, folder=tmp_path))
+    assert re.search(why, unreachable.why_no_database(error))
+
+
+def refusal(url):
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with pytest.raises(SQLAlchemyError) as raised, engine.connect() as connection:
+        connection.execute(text("SELECT 1 FROM sqlite_master"))
+    return raised.value
+
+
+def test_one_that_is_away_is_waited_for_and_told_of_once(tmp_path, redis_url, monkeypatch, caplog):
+    away = f"postgres://ada:hidden@127.0.0.1:{free_port()}/chat"
+    app, waits = create_app(environment(tmp_path, away, redis_url)), []
+    caplog.clear()
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise InterruptedError
+
+    monkeypatch.setattr(worker.gevent, "sleep", wait)
+    with pytest.raises(InterruptedError):
+        worker.wait_for_services(app)
+    (said,) = caplog.messages
+    assert re.fullmatch("waiting for the database: .* Connection refused", said)
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Return why no Redis has an address, in a sentence."""
+    monkeypatch.setattr(unreachable, "ANSWERED_WITHIN", 0.5)
+
+    def ask(url):
+        app = Flask(__name__)
+        app.config["REDIS_URL"] = redis_address(url, trusting=True)
+        return unreachable.why_no_redis(app)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://eve:hidden@{place}/0", "invalid username-password pair"),
+        ("redis://{place}/99", "DB index is out of range"),
+        ("rediss://{place}/0", "does not speak TLS"),
+        ("redis://nowhere.invalid/0", "nowhere.invalid"),
+    ],
+)
+def test_a_redis_that_will_never_do_is_told_of(redis_url, refused, url, why):
+    sentence = refused(url.format(place=urlsplit(redis_url).netloc))
+    assert sentence.startswith("REDIS_URL: ")
+    assert why in sentence
+    assert "hidden" not in sentence
+
+
+def test_a_certificate_is_taken_unless_the_address_says_whose(tmp_path, redis_url, refused):
+    certificate = make_certificate(tmp_path, "localhost")
+    with Gate(urlsplit(redis_url).port, certificate) as gate:
+        url = f"rediss://localhost:{gate.port}/0"
+        assert refused(url) is None
+        assert refused(f"{url}?ssl_ca_certs={certificate}") is None
+        assert "CERTIFICATE_VERIFY_FAILED" in refused(f"{url}?ssl_cert_reqs=required")
+
+
+def test_a_redis_that_is_away_is_waited_for(refused):
+    assert refused(f"redis://127.0.0.1:{free_port()}/0") is None
