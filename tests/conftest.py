@@ -18,8 +18,8 @@ from tests.tab import Tab
 pytest.register_assert_rewrite("tests.growing")  # so that its checks show what differs
 # A file stays in one process, with the costly parts its tests share: the longest begins first.
 LONGEST = (
-    "recovery outages absence worker browser composer branching serve markdown_cost own_app alive "
-    "scroll axe browsers looks installs search streaming thinking accounts chats"
+    "recovery outages absence worker deploy browser composer branching serve markdown_cost own_app "
+    "alive scroll axe browsers looks installs search streaming thinking accounts chats"
 ).split()
 
 CHROMIUMS = "chromium-headless-shell", "chromium", "chromium-browser"

@@ -5,13 +5,18 @@ import re
 import subprocess
 import sys
 import tomllib
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from flask import Flask
 from packaging.requirements import Requirement
+from playwright.sync_api import expect
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,9 +25,14 @@ from chattable import unreachable, worker
 from chattable.addresses import redis_address
 from pages import start
 from tests.gate import Gate, make_certificate
+from tests.heroku import Heroku
 from tests.patience import patient
-from tests.services import free_port
+from tests.services import free_port, wait_until
+from tests.session import Session
 from tests.stack import PROCFILE, ROOT
+from tests.test_browser import Person
+
+REPLIES = 50
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 REQUIREMENTS = (ROOT / "requirements.txt").read_text()
@@ -220,3 +230,86 @@ def test_a_certificate_is_taken_unless_the_address_says_whose(tmp_path, redis_ur
 
 def test_a_redis_that_is_away_is_waited_for(refused):
     assert refused(f"redis://127.0.0.1:{free_port()}/0") is None
+
+
+# A push to a platform, rehearsed.
+
+
+@pytest.fixture(scope="module")
+def pushed(provider_server, postgres_server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("heroku")
+    with closing(Heroku(provider_server.url, postgres_server.database(), folder)) as platform:
+        yield platform.push()
+
+
+@pytest.fixture
+def stack(pushed, provider):
+    return pushed
+
+
+@pytest.fixture
+def ada(stack, browser):
+    """Ada, who comes through the router, and trusts it."""
+    context = browser.new_context(base_url=stack.address, ignore_https_errors=True)
+    context.set_default_timeout(1000 * patient(10))
+    yield Person(context.new_page())
+    context.close()
+
+
+def test_a_push_installs_what_the_file_names_and_nothing_else(stack):
+    exact = {f"{name}=={version}" for name, lines in pins().items() for version, _ in lines}
+    assert {line for line in stack.installed() if "file://" not in line} <= exact
+
+
+def test_replies_outlast_a_rolling_restart_of_web_and_worker(stack, ada, provider):
+    scripts = [
+        provider.says(f"one {n:02} ", hold=True, when=f"question {n:02}.").says("two")
+        for n in range(REPLIES)
+    ]
+    ada.sign_up()
+    sender = Session(stack.router.url).login(ada.email)
+    chats = [sender.new_chat() for _ in scripts]
+    ada.page.goto(f"/chats/{chats[0]}")
+    ada.send("question 00.")
+    for n in range(1, REPLIES // 2):
+        insist(sender, chats[n], f"question {n:02}.")
+    provider.wait_for_request(REPLIES // 2, timeout=20)
+    expect(ada.body).to_contain_text("one 00")
+
+    with ThreadPoolExecutor(5) as pool:
+        others = range(REPLIES // 2, REPLIES)
+        sent = [pool.submit(insist, sender, chats[n], f"question {n:02}.") for n in others]
+        ended = [stack.replace("worker"), stack.replace("web")]
+        provider.release()
+        for each in sent:
+            each.result(patient(20))
+    provider.wait_for_request(REPLIES, timeout=20)
+    provider.release()
+
+    ada.wait_for("complete")
+    expect(ada.body).to_have_text("one 00 two")
+    wait_until(lambda: len(said(stack, "complete")) == 2 * REPLIES, 20, "every reply to end")
+    asked = {(chat, "user", f"question {n:02}.") for n, chat in enumerate(chats)}
+    answered = {(chat, "assistant", f"one {n:02} two") for n, chat in enumerate(chats)}
+    rows = said(stack)
+    assert (len(rows), set(rows)) == (2 * REPLIES, asked | answered)
+    assert len(provider.requests) == REPLIES
+    assert [process.wait(patient(30)) for process in ended] == [0, 0]
+
+
+def insist(sender, chat, text):
+    """Send a message until it is taken, as a page does."""
+    client_id = str(uuid.uuid4())
+
+    def taken():
+        with suppress(OSError, HTTPException):
+            return sender.say(chat, text, client_id=client_id).status == 204
+
+    wait_until(taken, 20, f"{text!r} to be taken")
+
+
+def said(stack, status="%"):
+    """Return (chat, role, words) of every message with a status."""
+    query = "SELECT chat_id, role, content FROM messages WHERE status LIKE %s"
+    with psycopg.connect(stack.database_url) as connection:
+        return connection.execute(query, [status]).fetchall()
