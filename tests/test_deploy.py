@@ -1,7 +1,9 @@
 """Deploying: what a platform installs, starts and ends, and what it says where that cannot be."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import yaml
 from flask import Flask
 from packaging.requirements import Requirement
 from playwright.sync_api import expect
@@ -23,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import create_app
 from chattable import unreachable, worker
 from chattable.addresses import redis_address
+from chattable.worker import FAREWELL, LAST_WORDS
 from pages import start
 from tests.gate import Gate, make_certificate
 from tests.heroku import Heroku
@@ -79,6 +83,63 @@ def test_requirements_have_one_version_each_and_no_addresses():
 def test_what_a_browser_gets_of_htmx_is_one_version():
     built_with = {each.name: each for each in map(Requirement, PROJECT["build-system"]["requires"])}
     assert str(built_with["django-htmx"].specifier).startswith("==")
+
+
+# In containers. Docker itself does not run here.
+
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+@pytest.fixture
+def services():
+    """Return the services of compose.yaml, whole."""
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+
+
+def test_containers_run_what_the_procfile_says(services):
+    instructions = re.sub(r"\\\n", "", DOCKERFILE)
+    commands = {
+        "web": json.loads(re.search("^CMD (.+)", instructions, re.MULTILINE)[1]),
+        "worker": services["worker"]["command"],
+        "release": services["migrate"]["command"],
+    }
+    assert commands == {name: shlex.split(line) for name, line in PROCFILE.items()}
+
+
+def test_an_image_has_the_python_that_is_tested_and_no_root():
+    version = (ROOT / ".python-version").read_text().strip()
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {f"python:{version}-slim"}
+    assert re.findall("^USER (.+)", DOCKERFILE, re.MULTILINE) == ["10001"]
+
+
+def test_no_secret_and_no_leftover_gets_into_an_image():
+    kept_out = set((ROOT / ".dockerignore").read_text().splitlines())
+    for line in (ROOT / ".gitignore").read_text().split():
+        name = ".*" if line.startswith(".") else line.strip("/")
+        assert {name, f"**/{name}"} & kept_out, line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="hadolint is installed on Linux alone")
+def test_the_dockerfile_is_clean():
+    done = subprocess.run([Path(sys.executable).parent / "hadolint", "Dockerfile"], cwd=ROOT)
+    assert done.returncode == 0
+
+
+def test_compose_knows_every_word(services):
+    compose = pytest.importorskip("compose_spec").PyCompose
+    plain = yaml.safe_dump(yaml.safe_load((ROOT / "compose.yaml").read_text()))
+    assert sorted(compose.from_yaml(plain).service_names()) == sorted(services)
+
+
+def test_a_worker_may_finish_before_its_container_is_killed(services):
+    assert int(services["worker"]["stop_grace_period"].rstrip("s")) > 25 + LAST_WORDS + FAREWELL
+
+
+def test_nobody_outside_reaches_more_than_the_proxy(services):
+    assert [name for name, service in services.items() if "ports" in service] == ["caddy"]
+    reached = {name: set(service["networks"]) for name, service in services.items()}
+    assert [name for name, nets in reached.items() if nets == {"inside"}] == ["postgres", "valkey"]
 
 
 # What is wrong, in one sentence.
