@@ -374,3 +374,19 @@ def said(stack, status="%"):
     query = "SELECT chat_id, role, content FROM messages WHERE status LIKE %s"
     with psycopg.connect(stack.database_url) as connection:
         return connection.execute(query, [status]).fetchall()
+
+
+# What is written about it.
+
+
+PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+ABOUT = "deploy-heroku", "deploy-compose", "behind-a-proxy", "upgrading", "backing-up"
+
+
+@pytest.mark.parametrize("name", ABOUT)
+def test_each_way_to_deploy_has_a_page_that_the_readme_leads_to(name):
+    page = PAGES[f"{name}.md"]
+    assert f"(docs/{name}.md)" in (ROOT / "README.md").read_text()
+    assert len(page.splitlines()) <= 60
+    for link in re.findall(r"\]\(([^):]+)\)", page):
+        assert (ROOT / "docs" / link).exists(), link
