@@ -1,5 +1,7 @@
 """Accounts: signing up, by invitation where it is so, logging in and out, who may see what."""
 
+from urllib.parse import urlsplit
+
 import email_validator
 from email_validator import EmailNotValidError, validate_email
 from flask import (
@@ -73,6 +75,8 @@ def ask_to_log_in():
     if request.headers.get("HX-Request"):
         return problem(SIGNED_OUT, 401)
     page = request.script_root + request.full_path.rstrip("?")
+    if request.method not in ("GET", "HEAD"):  # nobody comes back to an address that takes forms
+        page = urlsplit(request.referrer or "").path or url_for("chats.home")
     return redirect(url_for("accounts.log_in", next=page))
 
 

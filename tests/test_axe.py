@@ -62,6 +62,7 @@ def test_axe_has_nothing_against_any_page(stack, open_tab, theme):
         "/chats",
         "/chats?archived=1",
         "/chats/new",
+        "/account",
         f"/chats/{chat}/edit",
         "/chats/999999",
         f"/chats/{chat}",

@@ -1,5 +1,6 @@
 """Sessions that end: each log-in is a row, and with it go its cookie and its sockets."""
 
+import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -8,9 +9,11 @@ from datetime import timedelta
 import psycopg
 import pytest
 from flask_login import current_user, login_user
+from playwright.sync_api import expect
 from sqlalchemy import event
 from werkzeug.security import generate_password_hash
 
+import models
 from app import catch_up, refuses
 from chattable import live
 from chattable.database import now
@@ -24,6 +27,7 @@ from tests.services import wait_until
 from tests.session import Session, Socket
 from tests.stack import PREFIX
 from tests.test_accounts import ADA, error_beside, is_logged_in, log_in
+from tests.test_browser import Person
 from tests.test_streaming import connected
 
 PASSWORD = ADA["password"]
@@ -164,6 +168,14 @@ def test_a_page_asks_for_user_and_log_in_at_once(app, let_in):
     assert len([each for each in asked if "users" in each]) == 1
 
 
+def test_who_was_signed_out_comes_back_to_the_page_where_a_form_was(ada):
+    browser = ada.browser()
+    ada.does(User.end_logins)
+    answer = browser.post("/logout", headers={"Referer": "http://localhost/chats/new?x=1"})
+    assert answer.location == "/login?next=/chats/new"
+    assert browser.post("/logout").location == "/login?next=/"
+
+
 # who may still log in
 
 
@@ -177,6 +189,27 @@ def test_a_disabled_account_is_signed_out_and_stays_out(app, ada):
     ada.does(User.enable)
     assert not is_logged_in(laptop)
     assert log_in(app.test_client()).status_code == 302
+
+
+def test_a_session_of_a_disabled_account_opens_nothing_though_it_is_there(ada):
+    browser = ada.browser()
+    ada.does(lambda user: user.change(disabled=True))
+    assert not is_logged_in(browser)
+
+
+def test_an_account_without_a_password_takes_as_long_as_any(app, ada, monkeypatch):
+    ada.does(lambda user: user.change(password_hash=""))
+    asked = []
+
+    def check(hashed, password):
+        asked.append(hashed.split("$")[0])
+        return False
+
+    monkeypatch.setattr(models, "check_password_hash", check)
+    log_in(app.test_client())
+    log_in(app.test_client(), "bob@example.com")
+    known, unknown = asked
+    assert known == unknown
 
 
 def test_a_log_in_that_was_under_way_does_not_outlive_its_password(ada):
@@ -559,6 +592,33 @@ def test_a_reply_does_not_outlive_its_account(stack, provider):
     with stack.redis.client() as client:
         assert not any(client.exists(f"{PREFIX}:chat:{chat}:{part}") for part in ("text", "key"))
     assert "Traceback" not in stack.log("worker")
+
+
+# in a browser
+
+NEXT_TRY = """() => {
+  window.nextTry = new Promise((resolve) => addEventListener("htmx:before:ws:connection",
+    (event) => resolve(event.defaultPrevented ? "prevented" : "made")));
+}"""
+
+
+def test_a_page_says_that_its_session_has_ended_and_asks_no_more(stack, page):
+    ada = stack.signup()
+    chat = ada.new_chat()
+    phone = stack.session().login(ada.email)
+    Person(page).is_signed_up(phone)
+    for path in (f"/chats/{chat}", "/account"):
+        page.goto(path)
+        expect(page.locator("#sidebar")).to_be_attached()
+    banner = page.locator("#connection")
+    expect(banner).to_be_hidden()
+    phone_row = parse(ada.get("/account").text).select_one(".logins__one form")
+    page.evaluate(NEXT_TRY)
+    assert ada.post(phone_row["action"]).status == 303
+    expect(banner).to_contain_text("You are signed out")
+    assert page.evaluate("() => window.nextTry") == "prevented"
+    banner.get_by_role("link", name="Reload the page").click()
+    expect(page).to_have_url(re.compile(r"/login\?next=/account$"))
 
 
 # what PostgreSQL has its own way
