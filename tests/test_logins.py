@@ -17,6 +17,7 @@ import models
 from app import catch_up, refuses
 from chattable import live
 from chattable.database import now
+from chattable.live.frames import ended_frame, ends
 from chattable.queue import known_job_ids
 from models import Chat, Login, Message, User, db
 from pages.account import browser_of
@@ -560,6 +561,14 @@ def test_a_socket_that_is_refused_when_it_is_caught_up_is_closed_for_good(app):
         live.serve(server, 1, lambda: None, catch_up)
     with closing(page):
         assert b"\x88\x02" + (1008).to_bytes(2, "big") in page.recv(1000)
+
+
+@pytest.mark.parametrize(
+    ("said", "closed"),
+    [((5, None), {5}), ((None, 5), {6, None}), ((None, None), {5, 6, None}), ((7, None), set())],
+)
+def test_the_sockets_of_one_key_end_or_all_but_those_of_one(said, closed):
+    assert {key for key in (5, 6, None) if ends(ended_frame(*said), key)} == closed
 
 
 def test_one_can_log_out_while_redis_is_away(make_app, hashed):
