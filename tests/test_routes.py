@@ -143,8 +143,8 @@ class Town:
         answer = self.open("POST", "/login", data=form)
         return answer.headers["Set-Cookie"].partition(";")[0]
 
-    def open(self, method, path, cookie=None, **options):
-        headers = {"Cookie": cookie} if cookie else {}
+    def open(self, method, path, cookie=None, headers=None, **options):
+        headers = (headers or {}) | ({"Cookie": cookie} if cookie else {})
         visitor = self.app.test_client(use_cookies=False)
         return visitor.open(path, method=method, headers=headers, **options)
 
@@ -192,7 +192,9 @@ def told(answer):
 
 
 @pytest.fixture
-def town(make_app, tmp_path):
+def town(make_app, tmp_path, monkeypatch):
+    # Nobody else writes to the file meanwhile.
+    monkeypatch.setattr("chattable.shredder.SHRED", 3600)
     return Town(make_app(RATELIMIT_ENABLED=False), tmp_path / "chattable.db")
 
 

@@ -49,7 +49,13 @@ def faults(element):
 
 
 def faults_in(node):
-    return [fault for element in node.getElementsByTagName("*") for fault in faults(element)]
+    """Return all faults of the elements below a node of a DOM."""
+    return [
+        fault
+        for child in node.childNodes
+        if child.nodeType == child.ELEMENT_NODE
+        for fault in [*faults(child), *faults_in(child)]
+    ]
 
 
 class Guarded(Page):
@@ -61,9 +67,8 @@ class Guarded(Page):
 
     def _insert(self, html, parent, before):
         fragment = html5lib.parseFragment(html, container=parent.tagName, treebuilder="dom")
+        self.faults += faults_in(fragment)
         for node in list(fragment.childNodes):
-            if node.nodeType == node.ELEMENT_NODE:
-                self.faults += [*faults(node), *faults_in(node)]
             parent.insertBefore(node, before)
         parent.normalize()
 
