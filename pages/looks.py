@@ -26,7 +26,8 @@ def choose_theme():
         answer.status_code = 204
     chosen, name = request.form.get("theme"), cookie_name("theme")
     if chosen in ("light", "dark"):
-        answer.set_cookie(name, chosen, YEAR, secure=request.is_secure, samesite="Lax")
+        secure = request.is_secure
+        answer.set_cookie(name, chosen, YEAR, secure=secure, httponly=True, samesite="Lax")
     else:
         answer.delete_cookie(name)
     return answer

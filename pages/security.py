@@ -25,6 +25,7 @@ HEADERS = {
     "Permissions-Policy": ", ".join(f"{name}=()" for name in FORBIDDEN),
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
 }
 
 # A year. Neighbours below our name are not ours to speak for.

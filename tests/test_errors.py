@@ -146,4 +146,4 @@ def test_what_another_site_sent_is_not_offered_for_sending(make_app):
     assert answer.status_code == 400
     page = parse(answer.text)
     assert page.textarea.get_text() == "a trap"
-    assert not page.select("main button, main [name=csrf_token]")
+    assert not page.select("main form, main button, main [name=csrf_token]")

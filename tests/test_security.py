@@ -96,6 +96,7 @@ def test_every_answer_has_a_strict_content_security_policy(every_page, client):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert answer.headers["X-Frame-Options"] == "DENY"
         assert "microphone=(), " in answer.headers["Permissions-Policy"]
 
 
@@ -234,3 +235,8 @@ def chat_and_copy(ada, provider):
     expect(ada.page.locator("#connection")).to_be_hidden()
     ada.press("Copy")
     expect(ada.page.get_by_text("Copied", exact=True)).to_be_visible()
+
+
+def test_no_script_reads_the_theme(let_in):
+    answer = let_in().post("/theme", data={"theme": "dark"})
+    assert "; HttpOnly; " in answer.headers["Set-Cookie"]
