@@ -1,14 +1,17 @@
 """How much a browser may send, and how slowly, before it costs others anything."""
 
 import io
+import zlib
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
+import pytest
 from werkzeug import formparser
 
 from models import db
 from pages import bounds
 from tests.page import parse
+from tests.services import wait_until
 from tests.test_accounts import ADA, values
 
 FORM = {"content_type": "application/x-www-form-urlencoded"}
@@ -101,3 +104,22 @@ def test_a_connection_waits_as_before_for_what_comes_next(let_in):
     connection = Connection()
     assert slowly(let_in(), connection).status_code == 303
     assert connection.waits is None
+
+
+def message(data, packed=False):
+    """Return a text message as a browser sends it (RFC 6455, 7692), in one frame, masked with 0."""
+    if packed:
+        squeezer = zlib.compressobj(wbits=-15)
+        data = squeezer.compress(data) + squeezer.flush(zlib.Z_SYNC_FLUSH)[:-4]
+    return bytes([0xC1 if packed else 0x81, 0xFE]) + len(data).to_bytes(2, "big") + bytes(4) + data
+
+
+@pytest.mark.parametrize(
+    "said", [message(b"x" * 200), message(b"x" * 10_000_000, packed=True)], ids=["plain", "packed"]
+)
+def test_a_page_that_says_more_than_a_page_does_is_cut_off(stack, said):
+    ada = stack.signup()
+    socket = ada.socket(ada.new_chat())
+    wait_until(lambda: socket.decoder.beats, 10, "the first word")
+    socket._socket.sendall(said)
+    assert socket.wait_for_close() == 1009
