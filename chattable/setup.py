@@ -12,7 +12,7 @@ from chattable.addresses import redis_address
 LIMITS = {"READ_TIMEOUT": 60, "JOB_TIMEOUT": 1800, "SHUTDOWN_GRACE": 25, "WORKER_CONCURRENCY": 100}
 
 # How many of these one owner may have at once, 0 for any number.
-PER_OWNER = ("REPLIES_AT_ONCE",)
+PER_OWNER = "REPLIES_AT_ONCE", "SOCKETS_AT_ONCE"
 
 
 def init_app(app: Flask, db: SQLAlchemy) -> None:

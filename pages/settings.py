@@ -105,6 +105,7 @@ def read_settings(settings, instance):
         "RATELIMIT_ENABLED": limits_hold(settings),
         "SENDS_PER_MINUTE": limit(settings, "SENDS_PER_MINUTE", 30),
         "REPLIES_AT_ONCE": limit(settings, "REPLIES_AT_ONCE", 5),
+        "SOCKETS_AT_ONCE": limit(settings, "SOCKETS_AT_ONCE", 50),
         "BUDGET": dollars(settings, "BUDGET"),
         "OPENAI_API_KEY": provider_key(settings),
         "OPENAI_BASE_URL": provider_url(settings),

@@ -28,6 +28,8 @@ TRY_AGAIN = 1012
 # The same with a reason beside it: the chat is no more; the page is another site's, or a proxy has
 # given us another name than the browser knows.
 GONE, FOREIGN = (NOT_YOURS, "gone"), (NOT_YOURS, "origin")
+# An owner has too many sockets: a page that hears so asks over HTTP, and tries again now and then.
+CROWDED = (1013, "crowded")
 Code = int | tuple[int, str]
 
 log = logging.getLogger(__name__)

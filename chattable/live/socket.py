@@ -22,7 +22,7 @@ from chattable.live.connection import severity
 from chattable.live.frames import ANEW, listed_frame, rooted
 from chattable.live.keys import channel
 from chattable.live.origin import same_origin
-from chattable.live.relay import FOREIGN, NOT_YOURS, TRY_AGAIN, Beside, Code, Watcher
+from chattable.live.relay import CROWDED, FOREIGN, NOT_YOURS, TRY_AGAIN, Beside, Code, Watcher
 
 PING = 25
 # Pages of a process that catch up at the same time: fewer than it has connections to the database.
@@ -133,6 +133,8 @@ def let_in(socket, chat_id, refuses, catch_up, beside, key, stay):
         if not code:
             # First: who examines an install has no login, and wants to know.
             code = refuses() if same_origin() else FOREIGN
+        if not code and beside and not has_seat(beside(), stay):
+            code = CROWDED
         if code or gone(socket):
             return Watcher(code or TRY_AGAIN), 0, []
         current_app.extensions["chattable_on_watch"](app_ctx.app)
@@ -150,6 +152,13 @@ def let_in(socket, chat_id, refuses, catch_up, beside, key, stay):
         if gone(socket):
             return watcher, 0, []
         return watcher, *catch_up()
+
+
+def has_seat(owner, stay):
+    """Return whether an owner may have one more socket; it counts until `stay` ends."""
+    most = current_app.config["SOCKETS_AT_ONCE"]
+    seats = current_app.extensions["chattable_seats"]
+    return not most or stay.enter_context(seats.seat(owner, most))
 
 
 class Leaving:

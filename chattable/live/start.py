@@ -3,6 +3,7 @@
 from chattable.live.connection import connect
 from chattable.live.outbox import Nudges, Outbox, see_off
 from chattable.live.relay import Relay
+from chattable.live.seats import Seats
 from chattable.live.socket import CATCHING_UP, Line
 from chattable.live.turns import Leases
 
@@ -20,6 +21,7 @@ def init_app(app, find_name, on_watch):
     app.extensions["chattable_relay"] = Relay(url, connection.connection_pool.connection_class)
     app.extensions["chattable_sockets"] = set()
     app.extensions["chattable_line"] = Line(CATCHING_UP)
+    app.extensions["chattable_seats"] = Seats(connection)
     app.extensions["chattable_outbox"] = Outbox(connection)
     app.extensions["chattable_nudges"] = Nudges(connection)
     app.extensions["chattable_leases"] = Leases(app, connection)
