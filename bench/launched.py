@@ -30,6 +30,7 @@ class Launched:
         self.url = f"http://127.0.0.1:{self.port}"
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if os.getenv(name)}
         self.env = inherited | {
+            "RATELIMIT_ENABLED": "0",
             "INSTANCE_PATH": str(self.instance),
             "PORT": str(self.port),
             "DATABASE_URL": self.database_url,

@@ -10,7 +10,7 @@ from flask import render_template
 from flask_login import FlaskLoginClient, login_user
 
 from chattable import budget, live, queue
-from chattable.provider import Usage
+from chattable.provider import Completion, ProviderError, Usage
 from chattable.serve import CannotStart
 from models import Chat, Message, User, db
 from pages.values import dollars
@@ -178,6 +178,14 @@ def test_what_waited_until_the_budget_was_spent_fails_with_the_sentence(
     assert "$10.00" in reply.error
     assert provider.requests == [] and reserved(me, redis_server) == 0
     assert me.spent_this_month() == 10
+
+
+def test_what_was_refused_has_used_nothing(app, provider):
+    with app.app_context(), Completion("gpt-4o-mini", [], "No.") as completion:
+        with pytest.raises(ProviderError, match="No."):
+            list(completion)
+        assert completion.settle_usage("") == Usage()
+    assert provider.requests == []
 
 
 def test_what_is_deleted_was_spent(me, ada, provider, run_jobs):

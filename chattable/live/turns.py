@@ -32,7 +32,7 @@ WAITING = b"waiting"
 # A turn outlasts this only while its reply is running; the database knows that.
 TURN = 900
 
-# A turn changes hands, or ends, only while it is still the holder's.
+# A turn, or a lease, changes hands, or ends, only while it is still the holder's.
 TAKE_OVER = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
@@ -132,7 +132,7 @@ def keep_waiting(message_id: int) -> None:
 
 def take_up(message_id: int) -> bool:
     """Take the lease of a reply that waits, for its writer; return whether it did."""
-    return redis().set(lease_key(message_id), 1, ex=LEASE, get=True) == WAITING
+    return bool(redis().eval(TAKE_OVER, 1, lease_key(message_id), WAITING, 1, LEASE))
 
 
 def leased(message_ids: Collection[int]) -> set[int]:

@@ -114,6 +114,7 @@ class Completion:
         self._wake = threading.Event()
         self._error: Exception | None = None
         self._failure = ProviderError(refusal) if refusal else None
+        self._asks = not refusal
         self._farewell: threading.Timer | None = None
         self._ended = self._done = self._spoke = self._usage_is_stale = self._shortened = False
         self._windows = refused()
@@ -127,7 +128,7 @@ class Completion:
 
     def __enter__(self) -> Self:
         self._heard_at = self.asked_at = time.monotonic()
-        if not self._failure:
+        if self._asks:
             # The request leaves now, while the caller prepares for the answer.
             threading.Thread(target=self._read, name="provider", daemon=True).start()
         return self
@@ -370,7 +371,7 @@ class Completion:
         A request that was `refused` has used nothing but what the provider says.
         """
         prompt, completion = self.usage.prompt, self.usage.completion
-        if refused:
+        if refused or not self._asks:
             return self.usage
         if not prompt:
             prompt, self.usage.estimated = estimate_prompt(self.told.messages), True
