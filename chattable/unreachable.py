@@ -45,9 +45,9 @@ def first_line(error: Exception) -> str:
 def why_no_redis(app: Flask) -> str | None:
     """Return in a sentence why the Redis of an app will never do, None if it does or may soon."""
     # One of its own: the pool's would be tried again, and noted as away.
+    options = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
     patience = {"socket_connect_timeout": ANSWERED_WITHIN, "socket_timeout": ANSWERED_WITHIN}
-    client = Redis.from_url(app.config["REDIS_URL"], retry=Retry(NoBackoff(), 0), **patience)
-    with closing(client):
+    with closing(Redis.from_url(app.config["REDIS_URL"], **options, **patience)) as client:
         try:
             client.ping()
         except RedisError as error:

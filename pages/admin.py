@@ -63,7 +63,7 @@ def list_people():
 def before():
     """Return the id below which the list goes on that a page has begun."""
     word = request.args.get("before", "")
-    return int(word) if re.fullmatch("[0-9]{1,9}", word) else LARGEST_ID + 1
+    return int(word) if re.fullmatch("[0-9]{1,9}", word) else LARGEST_ID
 
 
 @routes.get("/people/<int:user_id>")

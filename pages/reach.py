@@ -33,7 +33,8 @@ def own_address(app):
         running = dotenv_values(os.path.join(app.instance_path, "running.env"))
     except OSError:
         running = {}
-    port = os.environ.get("PORT")
+    # Of a process beside the web, which a platform gives a port of its own.
+    port = None if "DYNO" in os.environ else os.environ.get("PORT")
     return running.get("CHATTABLE_URL") or (f"http://127.0.0.1:{port}" if port else None)
 
 

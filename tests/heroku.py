@@ -4,7 +4,6 @@ import io
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -97,16 +96,6 @@ class Heroku(Stack):
         """End a dyno as Heroku does, each of its processes at once."""
         os.killpg(process.pid, signal_number)
         return process
-
-    def replace(self, process_type):
-        """Tell a dyno to end and start another meanwhile; return the old one, to wait for."""
-        if process_type == "web":
-            old = self.kill_web(signal.SIGTERM)
-            self.start_web()
-        else:
-            old = self.kill_worker(signal.SIGTERM)
-            self.start_worker()
-        return old
 
     def close(self):
         super().close()

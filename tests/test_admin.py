@@ -1,9 +1,12 @@
 """The administrator, invitations, and who may sign up."""
 
+import itertools
 import sys
+import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from importlib.machinery import ModuleSpec
 from threading import Barrier
@@ -17,7 +20,10 @@ import models
 from chattable.database import now
 from models import Invitation, Setting, Spending, Uninvited, User, db
 from pages import invitations
+from pages.people import list_people
+from pages.policy import public_name
 from tests.page import parse
+from tests.patience import patient
 from tests.test_accounts import ADA, error_beside, is_logged_in, values
 
 BOB = {"name": "Bob Ross", "email": "bob@example.com", "password": "correct horse battery"}
@@ -86,6 +92,19 @@ def at_once(app, work, *many):
         return list(pool.map(one, many))
 
 
+@pytest.fixture
+def meeting(monkeypatch):
+    """Let two only go on who have both got as far as where one at a time does."""
+    both, take_turn, thread = Barrier(2), Setting.take_turn, threading.local()
+
+    def meet():
+        if not hasattr(thread, "met"):
+            thread.met = both.wait(patient(10))
+        take_turn()
+
+    monkeypatch.setattr(Setting, "take_turn", meet)
+
+
 def join(form, **admission):
     try:
         return User.sign_up(*form.values(), **admission) is not None
@@ -103,14 +122,7 @@ def test_the_first_account_is_the_administrators_and_nothing_is_in_its_way(app, 
 
 
 @pytest.mark.parametrize("uninvited", ["everybody", "the first"])
-def test_of_two_first_accounts_at_once_one_is_the_administrators(either, monkeypatch, uninvited):
-    both, take_turn = Barrier(2), Setting.take_turn
-
-    def meet():
-        both.wait(10)  # each has seen that there is nobody
-        take_turn()
-
-    monkeypatch.setattr(Setting, "take_turn", meet)
+def test_of_two_first_accounts_at_once_one_is_the_administrators(either, meeting, uninvited):
     made = at_once(either, lambda form: join(form, uninvited=uninvited), ADA, BOB)
     assert len(admins(either)) == 1
     # On a public server the second one has no invitation.
@@ -198,58 +210,65 @@ def test_ten_thousand_people_are_a_few_queries_and_pages_of_fifty(app, boss):
     assert names(boss.get(more))[0] == "Person 7749"
 
 
-@pytest.mark.parametrize("query", ["ross", "BOB@", " Bob  Ross ", "b"])
-def test_people_are_found_by_a_part_of_their_name_or_address(boss, bob, query):
-    assert names(boss.get("/admin", query_string={"q": query})) == ["Bob Ross"]
+def test_every_page_of_the_administration_is_there_on_either_database(either):
+    boss = either.test_client()
+    boss.post("/signup", data=ADA)
+    for path in ("/admin?q=ada&before=9", "/admin", "/admin/people/1", "/admin/signup"):
+        assert boss.get(path).status_code == 200, path
+    assert boss.post("/admin/invitations", data={"days": "7"}).status_code == 303
+    assert boss.post("/admin/invitations/1/delete").status_code == 303
+    assert boss.post("/admin/signup", data={"rule": "closed"}).status_code == 303
+    assert boss.post("/admin/people/1", data={"budget": "999999.99"}).status_code == 303
 
 
-@pytest.mark.parametrize("query", ["%", "_", "\\", "' OR 1=1 --", "\0", "x" * 5000])
-def test_a_query_is_nothing_but_words(boss, query):
-    answer = boss.get("/admin", query_string={"q": query})
-    assert answer.status_code == 200
-    assert len(names(answer)) == (query == "\0")  # which is no word
+def test_people_are_found_by_a_part_of_their_name_or_address(boss, bob):
+    for query in ("ross", "BOB@", " Bob  Ross ", "b"):
+        assert names(boss.get("/admin", query_string={"q": query})) == ["Bob Ross"], query
 
 
-def test_people_are_found_in_any_script(either, let_in):
+def test_a_query_is_nothing_but_words(boss):
+    for query in ("%", "_", "\\", "' OR 1=1 --", "\0", "x" * 5000):
+        answer = boss.get("/admin", query_string={"q": query})
+        assert answer.status_code == 200
+        assert len(names(answer)) == (query == "\0"), query  # which is no word
+
+
+def test_people_are_found_in_any_script(either):
     with either.app_context():
         User.sign_up("Ada", "ada@example.com", "correct horse")
         for name in ("Émile Zola", "ЛЕВ ТОЛСТОЙ", "李小龍"):
             db.session.add(User(name=name, email=f"{name[:2]}@example.com", password_hash=""))
         db.session.commit()
-        from pages.people import list_people
-
         found = [list_people(9, 99, each)[0].User.name for each in ("émile", "лев", "小龍")]
     assert found == ["Émile Zola", "ЛЕВ ТОЛСТОЙ", "李小龍"]
 
 
-@pytest.mark.parametrize("before", ["x", "-1", "9" * 30, "٣", ""])
-def test_a_place_that_is_none_is_the_beginning(boss, before):
-    assert names(boss.get("/admin", query_string={"before": before})) == ["Ada Lovelace"]
-    assert boss.get("/admin/signup", query_string={"before": before}).status_code == 200
+def test_a_place_that_is_none_is_the_beginning(boss):
+    for before in ("x", "-1", "9" * 30, "٣", ""):
+        assert names(boss.get("/admin", query_string={"before": before})) == ["Ada Lovelace"]
+        assert boss.get("/admin/signup", query_string={"before": before}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("typed", "dollars"), [("12.5", 12.5), (" $20 ", 20), ("0", 0), ("", None), ("0.01", 0.01)]
-)
-def test_an_administrator_sets_a_persons_budget(app, boss, bob, typed, dollars):
-    change(app, "bob@example.com", budget=7)
-    assert boss.post("/admin/people/2", data={"budget": typed}).status_code == 303
+def budget_of(app):
     with app.app_context():
-        budget = person().budget
-        assert budget is None if dollars is None else float(budget) == dollars
+        return person().budget
 
 
-@pytest.mark.parametrize(
-    "typed", ["-1", "12,50", "1e3", "NaN", "inf", "٣", "1234567", "0.001", "much"]
-)
-def test_what_is_no_budget_is_said_and_kept_as_it_was_typed(app, boss, bob, typed):
+def test_an_administrator_sets_a_persons_budget(app, boss, bob):
+    budgets = {"12.5": "12.5", "": None, " $20 ": "20", "0": "0", "0.01": "0.01", "7\0": "7"}
+    for typed, dollars in budgets.items():
+        assert boss.post("/admin/people/2", data={"budget": typed}).status_code == 303
+        assert budget_of(app) == (dollars and Decimal(dollars)), typed
+
+
+def test_what_is_no_budget_is_said_and_kept_as_it_was_typed(app, boss, bob):
     change(app, "bob@example.com", budget=7)
-    answer = boss.post("/admin/people/2", data={"budget": typed})
-    assert answer.status_code == 422
-    assert "12.50" in error_beside(answer, "budget")
-    assert values(answer)["budget"] == typed
-    with app.app_context():
-        assert person().budget == 7
+    for typed in ("-1", "12,50", "1e3", "NaN", "inf", "٣", "1234567", "0.001", "much"):
+        answer = boss.post("/admin/people/2", data={"budget": typed})
+        assert answer.status_code == 422
+        assert "12.50" in error_beside(answer, "budget")
+        assert values(answer)["budget"] == typed
+    assert budget_of(app) == 7
 
 
 def test_somebody_is_disabled_and_enabled_again(app, boss, bob):
@@ -278,17 +297,12 @@ def test_nobody_takes_the_role_from_themselves(app, boss, bob, form):
 
 
 @pytest.mark.parametrize("form", [{"admin": "0"}, {"disabled": "1"}])
-def test_an_administrator_is_left_when_two_end_each_other_at_once(
-    either, let_in_at, monkeypatch, form
-):
-    both, take_turn = Barrier(2), Setting.take_turn
-
-    def meet():
-        both.wait(10)  # each is an administrator still
-        take_turn()
-
-    browsers = [let_in_at(either, each, admin=True) for each in (ADA, BOB)]
-    monkeypatch.setattr(Setting, "take_turn", meet)
+def test_an_administrator_is_left_when_two_end_each_other_at_once(either, request, form):
+    browsers = [either.test_client(), either.test_client()]
+    for browser, each in zip(browsers, (ADA, BOB), strict=True):
+        assert browser.post("/signup", data=each).status_code == 302
+        change(either, each["email"], admin=True)
+    request.getfixturevalue("meeting")
     with ThreadPoolExecutor(2) as pool:
         ended = [
             pool.submit(browser.post, f"/admin/people/{other}", data=form)
@@ -297,19 +311,6 @@ def test_an_administrator_is_left_when_two_end_each_other_at_once(
         answers = [each.result() for each in ended]
     assert sorted(answer.status_code for answer in answers) == [303, 409]
     assert "no administrator left" in "".join(answer.text for answer in answers)
-
-
-@pytest.fixture
-def let_in_at():
-    """Log a new person in to an app: `let_in_at(app, form, admin=True)`."""
-
-    def enter(app, form, **attributes):
-        client = app.test_client()
-        assert client.post("/signup", data=form).status_code == 302
-        change(app, form["email"], **attributes)
-        return client
-
-    return enter
 
 
 def test_a_link_for_a_new_password_is_shown_once(monkeypatch, boss, bob):
@@ -377,12 +378,12 @@ def test_the_database_does_not_know_the_links(invited):
     assert latest(invited).token not in ("", word)
 
 
-@pytest.mark.parametrize("days", ["", "0", "-1", "31", "x", "٣", "1.5", "9" * 50])
-def test_an_invitation_is_valid_for_one_to_thirty_days(app, boss, days):
-    answer = boss.post("/admin/invitations", data={"note": "Bob", "days": days})
-    assert answer.status_code == 422
-    assert "from 1 to 30" in error_beside(answer, "days")
-    assert (values(answer)["note"], values(answer)["days"]) == ("Bob", days)
+def test_an_invitation_is_valid_for_one_to_thirty_days(app, boss):
+    for days in ("", "0", "-1", "31", "x", "٣", "1.5", "9" * 50):
+        answer = boss.post("/admin/invitations", data={"note": "Bob", "days": days})
+        assert answer.status_code == 422
+        assert "from 1 to 30" in error_beside(answer, "days")
+        assert (values(answer)["note"], values(answer)["days"]) == ("Bob", days)
     with app.app_context():
         assert not db.session.query(Invitation).count()
 
@@ -437,11 +438,11 @@ def test_what_is_wrong_with_an_invitation_is_said(invited, attributes, said):
         assert not db.session.query(User).count()
 
 
-@pytest.mark.parametrize("word", ["", "x", "x" * 20_000, "\0", "é", "a.b.c", "..", "'; --"])
-def test_what_is_no_invitation_is_told_in_a_sentence(invited, word):
-    for method in ("GET", "POST"):
-        query, answer = {"invitation": word}, invited.test_client()
-        answer = answer.open("/signup", method=method, query_string=query, data=BOB)
+def test_what_is_no_invitation_is_told_in_a_sentence(invited):
+    some = "", "x", "x" * 20_000, "\0", "é", "a.b.c", "..", "'; --"
+    for word, method in itertools.product(some, ("GET", "POST")):
+        query, visitor = {"invitation": word}, invited.test_client()
+        answer = visitor.open("/signup", method=method, query_string=query, data=BOB)
         assert answer.status_code == 403
         assert "nvitation" in words(answer)
 
@@ -454,7 +455,7 @@ def test_of_two_who_use_an_invitation_at_once_one_is_let_in(either):
     both = Barrier(2)
 
     def use(form):
-        both.wait(10)
+        both.wait(patient(10))
         return join(form, invitation=offered, uninvited="nobody")
 
     assert sorted(at_once(either, use, ADA, BOB), key=str) == [None, True]
@@ -563,36 +564,27 @@ def may_sign_up(app, form=BOB, **options):
     return app.test_client().post("/signup", data=form, **options).status_code == 302
 
 
-@pytest.mark.parametrize(
-    ("host", "public"),
-    [
-        ("localhost", False),
-        ("chat.localhost:5000", False),
-        ("127.0.0.1:5000", False),
-        ("[::1]:5000", False),
-        ("10.1.2.3", False),
-        ("192.168.0.9:80", False),
-        ("172.20.0.2", False),
-        ("169.254.1.1", False),
-        ("100.64.0.7", False),
-        ("[fd12::1]", False),
-        ("[fe80::1]", False),
-        ("nas", False),
-        ("NAS.local.", False),
-        ("chat.internal", False),
-        ("chat.lan", False),
-        ("chat.home.arpa", False),
-        ("chat.example.org", True),
-        ("localhost.example.org", True),
-        ("127.0.0.1.example.org", True),
-        ("8.8.8.8", True),
-        ("[2a00:1450:4001::1]:443", True),
-        ("internal.example", True),
-    ],
-)
-def test_after_the_first_account_a_public_server_asks_for_an_invitation(app, host, public):
-    assert may_sign_up(app, ADA, base_url=f"http://{host}")
-    assert may_sign_up(app, BOB, base_url=f"http://{host}") != public
+HERE = (
+    "localhost chat.localhost:5000 127.0.0.1:5000 [::1]:5000 10.1.2.3 192.168.0.9:80"
+    " 172.20.0.2 169.254.1.1 100.64.0.7 [fd12::1] [fe80::1] nas"
+    " NAS.local. chat.internal chat.lan chat.home.arpa"
+).split()
+OUTSIDE = (
+    "chat.example.org localhost.example.org 127.0.0.1.example.org 8.8.8.8"
+    " [2a00:1450:4001::1]:443 internal.example"
+).split()
+
+
+def test_a_name_tells_whether_a_browser_comes_from_outside(app):
+    for host in HERE + OUTSIDE:
+        with app.test_request_context(base_url=f"http://{host}"):
+            assert bool(public_name()) == (host in OUTSIDE), host
+
+
+@pytest.mark.parametrize(("address", "public"), [("http://localhost", False), (PUBLIC, True)])
+def test_after_the_first_account_a_public_server_asks_for_an_invitation(app, address, public):
+    assert may_sign_up(app, ADA, base_url=address)
+    assert may_sign_up(app, BOB, base_url=address) != public
 
 
 def test_a_server_that_was_reached_from_outside_stays_public_whatever_is_forged(app):
@@ -616,10 +608,10 @@ def test_a_stranger_does_not_make_a_server_public(app):
     assert may_sign_up(app, BOB)
 
 
-@pytest.mark.parametrize("origin", ["null", "http://[", "", "https://"])
-def test_an_origin_that_is_none_tells_nothing(app, origin):
-    assert may_sign_up(app, ADA, headers={"Origin": origin})
-    assert may_sign_up(app, BOB)
+def test_an_origin_that_is_none_tells_nothing(app):
+    for origin in ("null", "http://[", "", "https://"):
+        with app.test_request_context(headers={"Origin": origin}):
+            assert public_name() is None, origin
 
 
 @pytest.mark.parametrize(
@@ -687,9 +679,9 @@ def test_what_signup_says_is_not_to_be_chosen(app, boss):
         assert not Setting.kept()
 
 
-@pytest.mark.parametrize("rule", ["", "first", "OPEN", None])
-def test_what_is_no_choice_is_refused(boss, rule):
-    assert boss.post("/admin/signup", data={"rule": rule} if rule else {}).status_code == 422
+def test_what_is_no_choice_is_refused(boss):
+    for form in ({"rule": ""}, {"rule": "first"}, {"rule": "OPEN"}, {}):
+        assert boss.post("/admin/signup", data=form).status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
@@ -31,7 +32,7 @@ from pages import start
 from tests.gate import Gate, make_certificate
 from tests.heroku import Heroku
 from tests.patience import patient
-from tests.services import free_port, wait_until
+from tests.services import Redis, free_port, wait_until
 from tests.session import Session
 from tests.stack import PROCFILE, ROOT
 from tests.test_browser import Person
@@ -171,7 +172,6 @@ def last_words(process_type, env):
     ("env", "sentence"),
     [
         ({"SECRET_KEY": None}, "SECRET_KEY is not set."),
-        ({"WEB_CONCURRENCY": "two"}, "WEB_CONCURRENCY"),
         ({"DATABASE_URL": "postgres://eve:hidden@{host}/db"}, "DATABASE_URL: .*eve.* not exist"),
         ({"REDIS_URL": "redis://eve:hidden@{redis}/0"}, "REDIS_URL: .*invalid username-password"),
     ],
@@ -196,11 +196,20 @@ def test_who_has_not_migrated_is_told(tmp_path, postgres_url, redis_url, process
     assert last_words(process_type, env) == (1, f"{unreachable.NO_TABLES}\n")
 
 
-@pytest.mark.parametrize("port", ["abc", "0", "65536"])
-def test_a_port_that_is_none_is_refused_before_anything_is_loaded(monkeypatch, port):
-    monkeypatch.setenv("PORT", port)
-    with pytest.raises(SystemExit, match="^PORT: "):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "abc"), ("PORT", "0"), ("PORT", "65536"), ("WEB_CONCURRENCY", "two")],
+)
+def test_a_number_that_is_none_is_refused_before_anything_is_loaded(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=f"^{name}: '{value}' is not a whole number"):
         start.main(["true"])
+
+
+def test_a_wrong_number_of_web_processes_stops_a_release_and_a_worker_too(tmp_path, redis_url):
+    env = environment(tmp_path, "", redis_url, WEB_CONCURRENCY="two")
+    with pytest.raises(SystemExit, match="^WEB_CONCURRENCY must be a whole number"):
+        create_app(env)
 
 
 def test_an_empty_number_is_none_and_quotes_are_none_of_it(monkeypatch):
@@ -280,6 +289,13 @@ def test_a_redis_that_will_never_do_is_told_of(redis_url, refused, url, why):
     assert "hidden" not in sentence
 
 
+def test_a_redis_that_wants_a_password_is_told_of(refused):
+    with closing(Redis()) as server, server.client() as client:
+        client.config_set("requirepass", "right")
+        assert "uthentication required" in refused(server.url)
+        assert refused(f"redis://:right@127.0.0.1:{server.port}/0") is None
+
+
 def test_a_certificate_is_taken_unless_the_address_says_whose(tmp_path, redis_url, refused):
     certificate = make_certificate(tmp_path, "localhost")
     with Gate(urlsplit(redis_url).port, certificate) as gate:
@@ -340,12 +356,12 @@ def test_replies_outlast_a_rolling_restart_of_web_and_worker(stack, ada, provide
     with ThreadPoolExecutor(5) as pool:
         others = range(REPLIES // 2, REPLIES)
         sent = [pool.submit(insist, sender, chats[n], f"question {n:02}.") for n in others]
-        ended = [stack.replace("worker"), stack.replace("web")]
-        provider.release()
+        ended = [stack.kill_worker(signal.SIGTERM), stack.kill_web(signal.SIGTERM)]
+        provider.release()  # what is being written has to end in time
+        stack.start_worker()
+        stack.start_web()
         for each in sent:
             each.result(patient(20))
-    provider.wait_for_request(REPLIES, timeout=20)
-    provider.release()
 
     ada.wait_for("complete")
     expect(ada.body).to_have_text("one 00 two")

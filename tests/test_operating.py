@@ -204,6 +204,13 @@ def test_a_path_is_told_without_what_may_be_secret(app, caplog, path, told):
     assert said["path"] == told
 
 
+def test_a_part_of_a_path_that_is_no_number_is_not_told(app, caplog):
+    with caplog.at_level(logging.INFO):
+        app.test_client().get(f"{app.static_url_path}/secret.css")
+    (said,) = [each.fields for each in caplog.records if each.name == "pages.logs"]
+    assert said["path"].startswith("/static/") and "secret" not in said["path"]
+
+
 def test_what_talkative_libraries_say_is_not_written(app, capsys):
     logging.getLogger("openai").setLevel(logging.DEBUG)
     try:
@@ -400,6 +407,12 @@ def test_a_copy_replaces_nothing_unless_it_is_forced_to(busy, copied, tmp_path):
 
 
 def test_a_copy_goes_into_an_empty_instance_as_an_install_of_its_own(flask, copied):
+    with closing(sqlite3.connect(copied)) as connection, connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO logins "
+            "(id, user_id, token, agent, address, created_at, seen_at) "
+            "SELECT 1, id, 'token', '', '', created_at, created_at FROM users"
+        )
     code, said = flask("restore", copied)
     assert code == 0 and "everybody logs in" in said, said
     assert flask.file.stat().st_mode & 0o777 == 0o600
