@@ -2,8 +2,6 @@
 
 from urllib.parse import urlsplit
 
-import email_validator
-from email_validator import EmailNotValidError, validate_email
 from flask import (
     Blueprint,
     abort,
@@ -20,6 +18,7 @@ from markupsafe import Markup
 from models import Uninvited, User
 from pages import invitations, limits, policy
 from pages.errors import problem
+from pages.mail import valid_email
 from pages.words import one_line
 
 NAME_LENGTH = 80
@@ -40,9 +39,6 @@ OPEN = {
     "__flask_sock.updates",
     "__flask_sock.list_updates",
 }
-
-# It refuses them in any case, unless its list, which is for apps to change, is empty.
-email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 routes = Blueprint("accounts", __name__)
 login_manager = LoginManager()
@@ -146,12 +142,8 @@ def normal_email(address):
     Case and the spelling of the domain make no other account, a + does. A team's own network has
     names that nobody else knows: ada@localhost, ada@team.local.
     """
-    usual = address.strip().removesuffix(".")
-    try:
-        valid = validate_email(usual, check_deliverability=False, globally_deliverable=False)
-    except EmailNotValidError:
-        return None
-    return valid.normalized.lower()
+    valid = valid_email(address.strip().removesuffix("."))
+    return valid.normalized.lower() if valid else None
 
 
 def show_sign_up(form, errors):
