@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     bindparam,
+    delete,
     false,
     select,
     text,
@@ -148,6 +149,29 @@ class User(Account, Chattable, UserMixin, Model):
         hashed = (user and user.password_hash) or NOBODY
         matches = beside(check_password_hash, hashed, password)
         return user if user and matches else None
+
+    @classmethod
+    def known_as(cls, public_id: str) -> Self | None:
+        """Return the user whom links know by a word, or None."""
+        return db.session.scalar(select(cls).where(cls.public_id == public_id))
+
+    @classmethod
+    def with_email(cls, email: str) -> Self | None:
+        """Return the user with this (normalised) e-mail address, or None."""
+        return db.session.scalar(select(cls).where(cls.email == email))
+
+    @persistent
+    def take_back_keys(self) -> bool:
+        """Let nobody in by my password, by a link to another one, or by a provider any more.
+
+        Return False if it was done meanwhile: of two who follow a link at once, one goes on.
+        """
+        me = User.id == id_of(self), User.password_hash == self.password_hash
+        void = {"password_hash": f"!{secrets.token_hex(8)}"}
+        taken: Any = db.session.execute(update(User).where(*me).values(void))
+        db.session.execute(delete(Identity).where(Identity.user_id == id_of(self)))
+        db.session.commit()
+        return bool(taken.rowcount)
 
     @property
     def initials(self) -> str:
@@ -292,6 +316,18 @@ class Identity(Model):
     issuer: Mapped[str] = mapped_column(String(255), primary_key=True)
     subject: Mapped[str] = mapped_column(String(255), primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+
+    @classmethod
+    def owner(cls, issuer: str, subject: str) -> User | None:
+        """Return whose account a person at a provider has, or None."""
+        this = cls.issuer == issuer, cls.subject == subject
+        return db.session.scalar(select(User).join(cls, cls.user_id == User.id).where(*this))
+
+    @classmethod
+    def give(cls, issuer: str, subject: str, user: User) -> None:
+        """Let a person at a provider into an account."""
+        db.session.merge(cls(issuer=issuer, subject=subject, user_id=user.id))
+        db.session.commit()
 
 
 class Spending(Model):

@@ -33,6 +33,8 @@ OPEN = {
     "chattable.static",
     "accounts.sign_up",
     "accounts.log_in",
+    "reset.ask",
+    "reset.choose",
     "health.up",
     "health.ready",
     "metrics.show_metrics",
