@@ -42,6 +42,7 @@ from pages import (
     limits,
     looks,
     operating,
+    openid,
     reset,
     search,
     security,
@@ -89,7 +90,7 @@ def create_app(config: dict | None = None) -> Flask:
     connections.tune(app)
     init_app(app, db)
     parts = operating, security, accounts, account, errors, words, choice, looks, sidebar, search
-    for part in (*parts, admin, reset, compress):
+    for part in (*parts, admin, openid, reset, compress):
         part.init_app(app)
     app.register_blueprint(routes)
     sock.init_app(app)

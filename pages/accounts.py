@@ -33,6 +33,8 @@ OPEN = {
     "chattable.static",
     "accounts.sign_up",
     "accounts.log_in",
+    "openid.leave",
+    "openid.come_back",
     "reset.ask",
     "reset.choose",
     "health.up",
@@ -149,7 +151,9 @@ def normal_email(address):
 
 
 def show_sign_up(form, errors):
-    return render_template("accounts/signup.html", form=form, errors=errors, next=asked_for())
+    invitation = request.args.get("invitation")
+    context = {"form": form, "errors": errors, "next": asked_for(), "invitation": invitation}
+    return render_template("accounts/signup.html", **context)
 
 
 @routes.route("/login", methods=["GET", "POST"])

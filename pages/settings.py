@@ -33,6 +33,7 @@ from chattable.serve.dotenv_file import checked
 from chattable.setup import LIMITS
 from pages.databases import database_url
 from pages.hosts import allowed_hosts
+from pages.issuer import openid_settings
 from pages.mail import mail_server
 from pages.policy import signup_settings
 from pages.values import dollars, limit, limits_hold, refuse, share, whole_number
@@ -118,6 +119,7 @@ def read_settings(settings, instance):
         "METRICS_TOKEN": metrics_token(settings),
         **signup_settings(settings),
         "WEB_CONCURRENCY": whole_number(settings, "WEB_CONCURRENCY", 1),
+        **openid_settings(settings),
         "SMTP_URL": mail_server(settings),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),
         "CONTEXT_WINDOW": context_windows(settings),

@@ -14,7 +14,7 @@ from tests.page import parse
 ADA = {"name": "Ada Lovelace", "email": "ada@example.com", "password": "correct horse battery"}
 OPEN = {"static", "chattable.static", "accounts.sign_up", "accounts.log_in"}
 OPEN |= {"health.up", "health.ready", "metrics.show_metrics"}
-OPEN |= {"reset.ask", "reset.choose"}
+OPEN |= {"openid.leave", "openid.come_back", "reset.ask", "reset.choose"}
 FOREIGN = [
     "https://evil.example/",
     "//evil.example",
