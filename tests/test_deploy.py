@@ -406,3 +406,12 @@ def test_each_way_to_deploy_has_a_page_that_the_readme_leads_to(name):
     assert len(page.splitlines()) <= 60
     for link in re.findall(r"\]\(([^):]+)\)", page):
         assert (ROOT / "docs" / link).exists(), link
+
+
+def test_the_pages_name_commands_and_variables_that_there_are(app):
+    pages = "\n".join(PAGES[f"{name}.md"] for name in ABOUT)
+    commands = set(re.findall(r"flask --app app ([\w-]+)", pages))
+    assert commands <= app.cli.commands.keys()
+    told = (ROOT / ".env.example").read_text() + (ROOT / "compose.yaml").read_text()
+    for variable in set(re.findall(r"`([A-Z]+_[A-Z_]+)", pages)):
+        assert variable in told, variable
