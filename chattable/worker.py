@@ -23,7 +23,7 @@ from gevent.monkey import is_module_patched
 from gevent.pool import Pool
 from redis.exceptions import RedisError
 from rq.command import parse_payload
-from rq.exceptions import DequeueTimeout, DeserializationError
+from rq.exceptions import DequeueTimeout, DeserializationError, InvalidJobOperation
 from rq.job import JobStatus
 from rq.logutils import setup_loghandlers
 from rq.suspension import is_suspended
@@ -263,6 +263,9 @@ class Worker(BaseWorker):
         except RedisError as error:
             # RQ will find the execution abandoned and run the job again; it is safe to.
             log.warning("job %s: outcome not recorded, Redis is away: %s", job.id, error)
+        except InvalidJobOperation:
+            # It was deleted as it ended, with its chat: RQ finds no status, and nothing to record.
+            log.info("job %s: deleted meanwhile", job.id)
         finally:
             if execution:
                 self.executions.pop(execution.id, None)

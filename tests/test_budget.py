@@ -7,13 +7,14 @@ from decimal import Decimal
 
 import pytest
 from flask import render_template
-from flask_login import FlaskLoginClient, login_user
+from flask_login import login_user
 
 from chattable import budget, live, queue
 from chattable.provider import Completion, ProviderError, Usage
 from chattable.serve import CannotStart
 from models import Chat, Message, User, db
 from pages.values import dollars
+from tests.entered import entered
 from tests.page import parse
 
 # Dollars a million tokens: a dollar for a thousand.
@@ -66,7 +67,10 @@ def test_fifty_at_once_in_two_processes_overrun_a_budget_by_the_last_estimate(
     other = make_app(PRICES=PRICES, MODELS=MODELS, BUDGET="10", SENDS_PER_MINUTE="0")
     chats = [new_chat(ada) for _ in range(50)]
 
-    tabs = [FlaskLoginClient(each, each.response_class, user=me) for each in (app, other) * 25]
+    tabs = []
+    for each in (app, other) * 25:
+        with each.app_context():
+            tabs.append(entered(each, me))
 
     def send_by_one(index):
         return send(tabs[index], chats[index]).status_code

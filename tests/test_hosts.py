@@ -54,7 +54,7 @@ def test_what_is_no_name_at_all_is_told_so(make_app, caplog, allowed):
     for host in (".", "a..b", "chat.example.org..", f"{'a' * 64}.example"):
         answer = visitor.get("/login", headers={"Host": host})
         assert (answer.status_code, answer.text) == (400, "The name in this address is none.\n")
-    assert caplog.messages == []
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
 
 def test_whatever_is_asked_for_by_another_name_is_refused(ask, app):

@@ -62,7 +62,7 @@ def told(client, answer):
     assert answer.location.partition("?")[0] == "/login"
     page = client.get(answer.location)
     assert page.status_code == 200
-    return parse(page.text).select_one(".note").get_text()
+    return parse(page.text).select_one(".note:not([hidden])").get_text()
 
 
 def is_logged_in(client):
