@@ -4,7 +4,7 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, s
 from flask_login import current_user, logout_user
 
 from models import User
-from pages import limits
+from pages import limits, mail
 from pages.accounts import (
     NAME_LENGTH,
     enter,
@@ -92,8 +92,10 @@ def change_email():
         return show_page(form, {"password": WRONG}), 422
     if not email:
         return show_page(form, {"email": "Enter an e-mail address like ada@example.org."}), 422
+    before = current_user.email
     if not current_user.change(email=email):
         return show_page(form, {"email": TAKEN}), 422
+    mail.tell_of_address(before)
     return done("Your e-mail address is changed.")
 
 
@@ -119,6 +121,7 @@ def change_password():
     user.set_password(password)
     enter(user)
     session.permanent = remembered
+    mail.tell_of_password(user.email)
     return done("Your password is changed, and you are logged out everywhere else.")
 
 

@@ -6,8 +6,6 @@ For everybody else there is nothing here.
 import logging
 import re
 from decimal import Decimal
-from importlib import import_module
-from importlib.util import find_spec
 
 import click
 from flask import (
@@ -24,7 +22,7 @@ from flask_login import current_user
 
 from chattable.database import persistent
 from models import db
-from pages import invitations, people, policy
+from pages import invitations, people, policy, reset
 from pages.accounts import normal_email
 from pages.words import one_line
 
@@ -80,7 +78,7 @@ def show_found(row, budget=None, errors=None):
     if budget is None and row.User.budget is not None:
         budget = f"{row.User.budget:.2f}"
     context = {"row": row, "budget": budget, "errors": errors or {}, "handed": handed_over()}
-    return render_template("admin/person.html", **context, may_reset=reset_module() is not None)
+    return render_template("admin/person.html", **context)
 
 
 @routes.post("/people/<int:user_id>")
@@ -132,14 +130,10 @@ def change_standing(person):
 @routes.post("/people/<int:user_id>/reset")
 def make_reset_link(user_id):
     """Make a link with which somebody who has forgotten their password sets another, once."""
-    person, reset = person_or_404(user_id).User, reset_module() or abort(404)
+    person = person_or_404(user_id).User
     hand_over("Hand this link to them. It sets a new password, once:", reset.reset_link(person))
     note(person, "a link to reset the password")
     return show_again(person)
-
-
-def reset_module():
-    return import_module("pages.reset") if find_spec("pages.reset") else None
 
 
 def note(person, change):

@@ -38,6 +38,22 @@ AN_EXAMPLE = "An example: smtp://user:password@mail.example.org:587"
 # It refuses them in any case, unless its list, which is for apps to change, is empty.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
+# What an account's owner is told, in case that it was not they.
+NEW_PASSWORD = """\
+Hello,
+
+your account at {} has a new password, and every other browser was logged out.
+
+If it was not you, ask at once whoever runs the server.
+"""
+NEW_ADDRESS = """\
+Hello,
+
+your account at {} has another e-mail address now; it is not reached by this one any more.
+
+If it was not you, ask at once whoever runs the server.
+"""
+
 log = logging.getLogger(__name__)
 
 
@@ -59,6 +75,20 @@ class Server:
 def send(to: str, subject: str, text: str) -> None:
     """Have a mail sent, if there is a server for it; whatever becomes of it is told in the log."""
     have_done(deliver, to, subject, text)
+
+
+def tell_of_password(to: str) -> None:
+    """Tell an account's owner that its password was changed."""
+    send(to, "Your password for Chattable was changed", NEW_PASSWORD.format(our_name()))
+
+
+def tell_of_address(former: str) -> None:
+    """Tell an account's owner, where they were reached before, that its address was changed."""
+    send(former, "Your e-mail address for Chattable was changed", NEW_ADDRESS.format(our_name()))
+
+
+def our_name():
+    return public_address() or "Chattable"
 
 
 def have_done(job: Callable, *args: Any) -> None:

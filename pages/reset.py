@@ -37,14 +37,6 @@ Set it within an hour here:
 
 If it was not you, there is nothing to do: your password stays as it is.
 """
-NEW_PASSWORD = """\
-Hello,
-
-your account at {host} has a new password, and every other browser was logged out.
-
-If it was not you, ask at once whoever runs the server.
-"""
-
 routes = Blueprint("reset", __name__, cli_group=None)
 
 
@@ -104,7 +96,7 @@ def choose():
         return problem(Markup(USED).format(advice()), 410)
     user.set_password(password)
     enter(user)
-    tell(user)
+    mail.tell_of_password(user.email)
     flash(CHANGED)
     return redirect(url_for("chats.list_chats"))
 
@@ -120,11 +112,6 @@ def advice():
     if not current_app.config["SMTP_URL"]:
         return "Ask whoever runs this server for another."
     return Markup('<a href="{}">Ask for another</a>.').format(url_for("reset.ask"))
-
-
-def tell(user):
-    text = NEW_PASSWORD.format(host=mail.public_address() or "Chattable")
-    mail.send(user.email, "Your password for Chattable was changed", text)
 
 
 # Links.

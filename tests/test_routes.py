@@ -173,7 +173,7 @@ class Town:
         form = {"email": f"{name}@example.com", "password": ADA["password"]}
         answer = self.open("POST", "/login", data=form)
         name = self.app.config["SESSION_COOKIE_NAME"]
-        [session] = [each for each in answer.headers.getlist("Set-Cookie") if name in each]
+        [session] = [each for each in answer.headers.getlist("Set-Cookie") if f"{name}=" in each]
         return session.partition(";")[0]
 
     def open(self, method, path, cookie=None, headers=None, **options):
