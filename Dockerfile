@@ -18,6 +18,6 @@ EXPOSE 5000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", \
   "import os, urllib.request as ask; ask.urlopen('http://127.0.0.1:{PORT}{SCRIPT_NAME}/up'.format_map({'SCRIPT_NAME': ''} | os.environ))"]
 # The Procfile's web; a worker and the migrations are other commands, see compose.yaml.
-CMD ["python", "-m", "pages.start", "gunicorn", "--worker-class", "gevent", \
-  "--worker-connections", "10000", "--graceful-timeout", "2", "--keep-alive", "130", \
-  "--no-control-socket", "app:create_app()"]
+CMD ["python", "-m", "pages.start", "gunicorn", "--logger-class", "pages.gunicorn.Logger", \
+  "--worker-class", "gevent", "--worker-connections", "10000", "--graceful-timeout", "2", \
+  "--keep-alive", "130", "--no-control-socket", "app:create_app()"]
