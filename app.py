@@ -40,6 +40,7 @@ from pages import (
     choice,
     errors,
     limits,
+    logins,
     looks,
     openid,
     operating,
@@ -488,7 +489,7 @@ def refuses(chat_id=None):
 
 def catch_up(chat_id=None, since=0):
     try:
-        if not current_user.here:
+        if not logins.lives(current_user.login):
             raise live.Refused
         seq, frames = db.session.get_one(Chat, chat_id).catch_up(since) if chat_id else (0, [])
         return seq, [*frames, *sidebar.catch_up()[0]]

@@ -4,7 +4,7 @@ import secrets
 import textwrap
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from flask import current_app
 from flask_login import UserMixin
@@ -16,16 +16,12 @@ from sqlalchemy import (
     Index,
     String,
     UniqueConstraint,
-    bindparam,
-    delete,
     false,
     select,
     text,
     update,
 )
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from werkzeug.security import check_password_hash, generate_password_hash
 
 from chattable import ChatMixin, Chattable, MessageMixin, live, markdown, provider
 from chattable.budget import Refusal, month, reserve, settle
@@ -39,7 +35,6 @@ from chattable.database import (
     persistent,
     picodollars,
 )
-from pages.logins import Account
 
 NEW_CHAT = "New chat"
 TITLE_LENGTH = 60
@@ -61,7 +56,7 @@ else:
     Model = db.Model
 
 
-class User(Account, Chattable, UserMixin, Model):
+class User(Chattable, UserMixin, Model):
     """A person with an account. Their pages live on the two hooks."""
 
     __tablename__ = "users"
@@ -89,99 +84,15 @@ class User(Account, Chattable, UserMixin, Model):
     seen_at = converted("_seen_at", Moment())
     budget = converted("_budget", Dollars())
 
+    # The log-in by which I am here, where I am the one who asks: see `pages.logins`.
+    login = cast(Any, None)
+
     def get_id(self) -> str:
         return self.public_id
-
-    @classmethod
-    def logged_in(cls, public_id: str, token: str) -> Self | None:
-        """Return the user whom a session names, if its log-in lives and they are not disabled."""
-        named = {"public_id": public_id, "token": token}
-        for user, login in db.session.execute(LOGGED_IN, named):
-            user.login = login
-            return user
-        return None
-
-    @classmethod
-    @persistent
-    def sign_up(
-        cls,
-        name: str,
-        email: str,
-        password: str | None,
-        invitation: "Invitation | None" = None,
-        uninvited: str = "everybody",
-    ) -> Self | None:
-        """Create a user, the first an administrator; None if the (normalised) e-mail is taken.
-
-        `uninvited` says who needs no invitation: "everybody", "the first" or "nobody". Raises
-        `Uninvited` for whoever else has none that is good. No password lets nobody in.
-        """
-        hashed = beside(generate_password_hash, password) if password else ""
-        first = cls.nobody_yet()
-        user = cls(name=name, email=email, password_hash=hashed, admin=first)
-        db.session.add(user)
-        try:
-            db.session.flush()
-        except IntegrityError:
-            db.session.rollback()
-            return None
-        free = uninvited == "everybody" or (first and uninvited == "the first")
-        if not (invitation and invitation.use(user)) and not free:
-            db.session.rollback()
-            raise Uninvited
-        db.session.commit()
-        return user
-
-    @classmethod
-    def nobody_yet(cls) -> bool:
-        """Return whether there is no user: nobody else becomes one before this transaction ends."""
-        anybody = select(cls.id).limit(1)
-        if db.session.scalar(anybody):
-            return False
-        Setting.take_turn()
-        return not db.session.scalar(anybody)
-
-    @classmethod
-    def authenticate(cls, email: str, password: str) -> Self | None:
-        """Return the user with this e-mail address and password, or None."""
-        user = db.session.scalar(select(cls).where(cls.email == email))
-        # Compare in any case: the time it takes must not tell whether the address is known.
-        hashed = (user and user.password_hash) or NOBODY
-        matches = beside(check_password_hash, hashed, password)
-        return user if user and matches else None
-
-    @classmethod
-    def known_as(cls, public_id: str) -> Self | None:
-        """Return the user whom links know by a word, or None."""
-        return db.session.scalar(select(cls).where(cls.public_id == public_id))
-
-    @classmethod
-    def with_email(cls, email: str) -> Self | None:
-        """Return the user with this (normalised) e-mail address, or None."""
-        return db.session.scalar(select(cls).where(cls.email == email))
-
-    @persistent
-    def take_back_keys(self) -> bool:
-        """Let nobody in by my password, by a link to another one, or by a provider any more.
-
-        Return False if it was done meanwhile: of two who follow a link at once, one goes on.
-        """
-        me = User.id == id_of(self), User.password_hash == self.password_hash
-        void = {"password_hash": f"!{secrets.token_hex(8)}"}
-        taken: Any = db.session.execute(update(User).where(*me).values(void))
-        db.session.execute(delete(Identity).where(Identity.user_id == id_of(self)))
-        db.session.commit()
-        return bool(taken.rowcount)
 
     @property
     def initials(self) -> str:
         return initials(self.name)
-
-    def is_last_admin(self) -> bool:
-        """Return whether no other administrator can log in, until this transaction ends."""
-        Setting.take_turn()
-        admins = select(User.id).where(User.admin, ~User.disabled).with_for_update()
-        return list(db.session.scalars(admins)) == [self.id]
 
     def on_message_create(self, message: "Message") -> None:
         live.broadcast_message(message)
@@ -243,35 +154,6 @@ class User(Account, Chattable, UserMixin, Model):
     def show_gone(self, chat_id: int) -> None:
         """Show a chat no more."""
         live.announce_on(self.chats_channel, live.render("sidebar/_gone.html", chat_id=chat_id))
-
-
-class Login(Model):
-    """A browser in which a person is logged in, until it is ended: its row is deleted then."""
-
-    __tablename__ = "logins"
-    # What ends one must not end the next.
-    __table_args__ = {"sqlite_autoincrement": True}
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    # What its cookie says beside the account.
-    token: Mapped[str] = mapped_column(String(43), unique=True, default=secrets.token_urlsafe)
-    agent: Mapped[str] = mapped_column(String(300), default="")
-    address: Mapped[str] = mapped_column(String(45), default="")
-    _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
-    _seen_at: Mapped[datetime] = mapped_column("seen_at", DateTime(True), default=now)
-
-    created_at = converted("_created_at", Moment())
-    seen_at = converted("_seen_at", Moment())
-
-
-User.Login = Login
-LOGGED_IN = (
-    select(User, Login)
-    .join(Login, Login.user_id == User.id)
-    .where(User.public_id == bindparam("public_id"), Login.token == bindparam("token"))
-    .where(~User.disabled)
-)
 
 
 class Invitation(Model):
@@ -538,8 +420,3 @@ def shortened(words: str) -> str:
     short = textwrap.shorten(words, TITLE_LENGTH, placeholder="…")
     # Not every script has spaces, and an address has none.
     return short if len(short) > TITLE_LENGTH // 2 else f"{words[: TITLE_LENGTH - 1]}…"
-
-
-# The hash of no password, for comparing when there is no such user: as dear as those that Werkzeug
-# makes, and not made anew in every process.
-NOBODY = f"scrypt:32768:8:1$nobody${'0' * 128}"

@@ -3,8 +3,7 @@
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask_login import current_user, logout_user
 
-from models import User
-from pages import limits, mail
+from pages import limits, logins, mail, passwords, people
 from pages.accounts import (
     NAME_LENGTH,
     enter,
@@ -52,8 +51,8 @@ def show_account():
 
 
 def show_page(form, errors):
-    logins = [(each, browser_of(each.agent)) for each in current_user.logins]
-    context = {"form": form, "errors": errors, "logins": logins}
+    listed = [(each, browser_of(each.agent)) for each in logins.all_of(current_user)]
+    context = {"form": form, "errors": errors, "logins": listed}
     return render_template("accounts/account.html", **context)
 
 
@@ -75,7 +74,7 @@ def change_name():
     if not 1 <= len(name) <= NAME_LENGTH:
         error = f"Enter your name, with at most {NAME_LENGTH} characters."
         return show_page({"name": name}, {"name": error}), 422
-    current_user.change(name=name)
+    people.change(current_user, name=name)
     return done("Your name is changed.")
 
 
@@ -93,7 +92,7 @@ def change_email():
     if not email:
         return show_page(form, {"email": "Enter an e-mail address like ada@example.org."}), 422
     before = current_user.email
-    if not current_user.change(email=email):
+    if not people.change(current_user, email=email):
         return show_page(form, {"email": TAKEN}), 422
     mail.tell_of_address(before)
     return done("Your e-mail address is changed.")
@@ -102,7 +101,7 @@ def change_email():
 def is_password(password):
     """Return whether it is theirs: whoever sits at an open browser is not to find it out here."""
     attempt = limits.try_password(current_user.email)
-    right = User.authenticate(current_user.email, password) is not None
+    right = passwords.authenticate(current_user.email, password) is not None
     if right:
         limits.forgive(attempt)
     return right
@@ -118,7 +117,7 @@ def change_password():
         return show_page({}, {"new_password": error}), 422
     # Not the proxy: it stands for nobody in between.
     user, remembered = current_user._get_current_object(), session.permanent
-    user.set_password(password)
+    passwords.change(user, password)
     enter(user)
     session.permanent = remembered
     mail.tell_of_password(user.email)
@@ -127,14 +126,14 @@ def change_password():
 
 @routes.post("/account/logins/<int:login_id>/end")
 def end_login(login_id):
-    if not current_user.end_login(login_id):
+    if not logins.end_one(current_user, login_id):
         abort(404)
     return done("That browser is logged out.")
 
 
 @routes.post("/account/logins/end")
 def end_other_logins():
-    current_user.end_logins(but=current_user.login)
+    logins.end_all(current_user, but=current_user.login)
     return done("You are logged out everywhere else.")
 
 
@@ -146,10 +145,10 @@ def delete_account():
             return show_page({}, {"leaving_email": WRONG_EMAIL}), 422
     elif not is_password(request.form.get("leaving_password", "")):
         return show_page({}, {"leaving_password": WRONG}), 422
-    if not current_user.resign():
+    if not people.resign(current_user):
         return show_page({}, {"leaving": LAST}), 409
     reader = current_user.get_id()
-    current_user.delete()
+    people.delete_account(current_user)
     logout_user()
     session.clear()
     return render_template("accounts/gone.html", reader=reader)

@@ -15,8 +15,8 @@ from flask import (
 from flask_login import LoginManager, current_user, login_user, logout_user
 from markupsafe import Markup
 
-from models import Uninvited, User
-from pages import invitations, limits, policy
+from models import Uninvited
+from pages import invitations, limits, logins, passwords, people, policy
 from pages.errors import problem
 from pages.mail import valid_email
 from pages.words import one_line
@@ -60,7 +60,7 @@ def init_app(app):
 
 def whoever_is_here(public_id):
     token = session.get("login")
-    return User.logged_in(public_id, token) if token else None
+    return logins.logged_in(public_id, token) if token else None
 
 
 def require_login():
@@ -68,7 +68,7 @@ def require_login():
         return None
     if not current_user.is_authenticated:
         return ask_to_log_in()
-    current_user.note_use(request.remote_addr or "")
+    logins.note_use(current_user, request.remote_addr or "")
 
 
 def ask_to_log_in():
@@ -95,7 +95,7 @@ def sign_up():
         return show_sign_up(form, errors), 422
     limits.sign_up()
     try:
-        user = User.sign_up(form["name"], form["email"], request.form["password"], **admission)
+        user = people.sign_up(form["name"], form["email"], request.form["password"], **admission)
     except Uninvited:  # somebody else was faster
         return refuse_sign_up(invitations.admission(word)[0])
     if not user:
@@ -163,7 +163,7 @@ def log_in():
     email, password = request.form.get("email", ""), request.form.get("password", "")
     account = normal_email(email) or ""
     attempt = limits.try_password(account)
-    user = User.authenticate(account, password)
+    user = passwords.authenticate(account, password)
     if user is None:
         wrong = {"form": "That e-mail address and password do not go together."}
         return show_log_in({"email": email}, wrong), 422
@@ -179,7 +179,7 @@ def enter(user):
     Forms that were shown before are not accepted any more.
     """
     agent, address = one_line(request.user_agent.string), request.remote_addr or ""
-    login = user.begin_login(user.password_hash, agent, address)
+    login = logins.begin(user, user.password_hash, agent, address)
     if not login:
         abort(make_response(problem(DISABLED, 403)))
     leave()
@@ -192,7 +192,7 @@ def enter(user):
 def leave():
     """End the log-in by which this browser is here, if it is, and forget its session."""
     if current_user.is_authenticated:
-        current_user.end_login(current_user.login.id)
+        logins.end_one(current_user, current_user.login.id)
     logout_user()
     session.clear()
 

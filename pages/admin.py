@@ -115,14 +115,14 @@ def change_standing(person):
     if person.id == current_user.id:
         return ONESELF
     admin, disabled = request.form.get("admin"), request.form.get("disabled")
-    if (admin == "0" or disabled == "1") and person.is_last_admin():
+    if (admin == "0" or disabled == "1") and people.is_last_admin(person):
         db.session.rollback()
         return LAST
     if admin in ("0", "1"):
         person.admin = admin == "1"
         db.session.commit()
     if disabled in ("0", "1"):
-        (person.disable if disabled == "1" else person.enable)()
+        (people.disable if disabled == "1" else people.enable)(person)
     note(person, f"admin={admin} disabled={disabled}")
     return None
 
@@ -210,7 +210,7 @@ def handed_over():
 @click.argument("email")
 def make_admin(email):
     """Make somebody with an account an administrator."""
-    person = people.find_by_email(normal_email(email) or "")
+    person = people.with_email(normal_email(email) or "")
     if person is None:
         raise click.ClickException(f"There is no account with the e-mail address {email}.")
     person.admin = True

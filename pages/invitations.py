@@ -59,7 +59,7 @@ def list_invitations(limit, before):
 
 
 def admission(word):
-    """Return (why somebody with this word, or "", may not sign up, what `User.sign_up` takes)."""
+    """Return (why somebody with this word, or "", may not sign up, what `people.sign_up` takes)."""
     now_is, invitation = rule(), find_invitation(word) if word else None
     if now_is == CLOSED:
         why_not = NOBODY

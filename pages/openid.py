@@ -22,8 +22,8 @@ from flask import (
 from flask_login import current_user
 
 from chattable.database import reason
-from models import Identity, Uninvited, User
-from pages import invitations, limits
+from models import Identity, Uninvited
+from pages import invitations, limits, people
 from pages.accounts import asked_for, enter, normal_email, safe_next
 from pages.words import one_line
 
@@ -163,7 +163,7 @@ def whose(claims, invitation):
     if user:
         return user, "chats.list_chats"
     email = confirmed_email(claims)
-    if known := User.with_email(email):
+    if known := people.with_email(email):
         return let_in_from_now_on(known, claims), "chats.list_chats"
     user = make_account(name_in(claims, email), email, invitation)
     Identity.give(claims["iss"], claims["sub"], user)
@@ -176,7 +176,7 @@ def make_account(name, email, invitation):
         raise Refused(why_not)
     limits.sign_up()
     try:
-        user = User.sign_up(name, email, None, **admission)
+        user = people.sign_up(name, email, None, **admission)
     except Uninvited:  # somebody else was faster
         raise Refused(invitations.admission(invitation)[0]) from None
     if not user:  # another tab was

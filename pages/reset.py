@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from chattable.database import persistent
 from models import User
-from pages import limits, mail
+from pages import limits, mail, passwords, people
 from pages.accounts import enter, normal_email, what_no_password_is
 from pages.errors import problem
 
@@ -71,7 +71,7 @@ def ask():
 
 def mail_link(email, root):
     """Mail a link to whoever has an account with an address, if anybody; run by a worker."""
-    user = persistent(User.with_email)(email)
+    user = persistent(people.with_email)(email)
     if not user or user.disabled:
         return
     with current_app.test_request_context(base_url=root):
@@ -92,9 +92,9 @@ def choose():
     password = request.form.get("password", "")
     if error := what_no_password_is(password):
         return show_choice(user, {"password": error}, 422)
-    if not user.take_back_keys():
+    if not passwords.take_back_keys(user):
         return problem(Markup(USED).format(advice()), 410)
-    user.set_password(password)
+    passwords.change(user, password)
     enter(user)
     mail.tell_of_password(user.email)
     flash(CHANGED)
@@ -131,7 +131,7 @@ def whose(token):
         raise BadLink(EXPIRED) from None
     except BadSignature:
         raise BadLink(WRONG) from None
-    user = User.known_as(public_id)
+    user = people.known_as(public_id)
     if not user or user.disabled or then != state(user):
         raise BadLink(USED)
     return user
@@ -150,7 +150,7 @@ def state(user):
 @click.argument("email")
 def reset_password(email):
     """Print a link with which the account of EMAIL can have a new password, once."""
-    user = User.with_email(normal_email(email) or "")
+    user = people.with_email(normal_email(email) or "")
     if not user or user.disabled:
         raise click.ClickException(
             "This account is disabled." if user else "There is no account with this address."

@@ -6,8 +6,8 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 from werkzeug.security import check_password_hash
 
-import models
 from models import User, db
+from pages import passwords
 from pages.accounts import safe_next
 from tests.page import parse
 
@@ -193,7 +193,7 @@ def test_an_unknown_address_costs_what_a_known_one_does(app, sign_up, monkeypatc
         asked.append(hashed.split("$")[0])  # what it takes: the method, and how often
         return check_password_hash(hashed, password)
 
-    monkeypatch.setattr(models, "check_password_hash", check)
+    monkeypatch.setattr(passwords, "check_password_hash", check)
     log_in(app.test_client(), "ada@example.com", "wrong horse")
     log_in(app.test_client(), "bob@example.com", "wrong horse")
     known, unknown = asked

@@ -13,10 +13,9 @@ from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from sqlalchemy import event
 from werkzeug.security import generate_password_hash
 
-import models
 from chattable.database import now
 from models import Invitation, Setting, Spending, Uninvited, User, db
-from pages import invitations
+from pages import invitations, people
 from pages.people import list_people
 from pages.policy import public_name
 from tests.page import parse
@@ -31,7 +30,7 @@ PUBLIC = "https://chat.example.org"
 def quick_hashing(monkeypatch):
     """Hash passwords as quickly as there are many of them here."""
     hash_quickly = partial(generate_password_hash, method="pbkdf2:sha256:1")
-    monkeypatch.setattr(models, "generate_password_hash", hash_quickly)
+    monkeypatch.setattr(people, "generate_password_hash", hash_quickly)
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def meeting(monkeypatch):
 
 def join(form, **admission):
     try:
-        return User.sign_up(*form.values(), **admission) is not None
+        return people.sign_up(*form.values(), **admission) is not None
     except Uninvited:
         return None
 
@@ -232,7 +231,7 @@ def test_a_query_is_nothing_but_words(boss):
 
 def test_people_are_found_in_any_script(either):
     with either.app_context():
-        User.sign_up("Ada", "ada@example.com", "correct horse")
+        people.sign_up("Ada", "ada@example.com", "correct horse")
         for name in ("Émile Zola", "ЛЕВ ТОЛСТОЙ", "李小龍"):
             db.session.add(User(name=name, email=f"{name[:2]}@example.com", password_hash=""))
         db.session.commit()
@@ -461,13 +460,13 @@ def test_of_two_who_use_an_invitation_at_once_one_is_let_in(either):
 
 
 def test_who_was_slower_loses_nothing_they_typed(invited, monkeypatch):
-    link, sign_up = invited.link(), User.sign_up
+    link, sign_up = invited.link(), people.sign_up
 
     def slower(*args, **admission):
         latest(invited, used_at=now())
         return sign_up(*args, **admission)
 
-    monkeypatch.setattr(User, "sign_up", slower)
+    monkeypatch.setattr(people, "sign_up", slower)
     answer = invited.test_client().post(link, data=BOB)
     assert answer.status_code == 403
     assert "has been used" in words(answer, "[role=alert]")

@@ -11,7 +11,8 @@ from flask import Flask
 from sqlalchemy.orm import Mapped, mapped_column
 
 from chattable import Chattable, ReplyInProgress, init_app, live
-from models import Chat, Message, User, db
+from models import Chat, Message, db
+from pages.people import sign_up
 from tests.patience import patient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +80,7 @@ def test_any_model_that_mixes_it_in_has_chats(robot):
 
 
 def test_the_chats_of_a_robot_are_not_those_of_the_person_with_its_number(robot):
-    ada = User.sign_up("Ada", "ada@example.com", "correct horse battery")
+    ada = sign_up("Ada", "ada@example.com", "correct horse battery")
     assert ada.id == robot.id
     chat = new_chat(robot)
     hers = new_chat(ada)
@@ -199,8 +200,9 @@ def run(command, environment, given):
 
 IN_THE_SHELL = """
 from models import *
+from pages.people import sign_up
 db.create_all()
-user = User.sign_up("Ada", "ada@example.com", "correct horse battery")
+user = sign_up("Ada", "ada@example.com", "correct horse battery")
 user.chats.append(Chat())
 db.session.commit()
 chat = user.chats[0]

@@ -133,8 +133,8 @@ def town(make_app, tmp_path, monkeypatch):
     """An app with people, in which a password takes no time once they are logged in."""
     monkeypatch.setattr("chattable.shredder.SHRED", 3600)
     town = Town(make_app(RATELIMIT_ENABLED=False), tmp_path / "chattable.db")
-    monkeypatch.setattr("models.check_password_hash", lambda *_: False)
-    monkeypatch.setattr("models.generate_password_hash", lambda password: "none")
+    monkeypatch.setattr("pages.passwords.check_password_hash", lambda *_: False)
+    monkeypatch.setattr("pages.people.generate_password_hash", lambda password: "none")
     return town
 
 

@@ -13,14 +13,15 @@ from playwright.sync_api import expect
 from sqlalchemy import event
 from werkzeug.security import generate_password_hash
 
-import models
 from app import catch_up, refuses
 from chattable import live
 from chattable.database import now
 from chattable.live.frames import ended_frame, ends
 from chattable.queue import known_job_ids
-from models import Chat, Login, Message, User, db
+from models import Chat, Message, User, db
+from pages import logins, passwords, people
 from pages.account import browser_of
+from pages.logins import Login
 from tests.entered import entered
 from tests.page import parse
 from tests.patience import patient
@@ -82,7 +83,7 @@ class Somebody:
 
     @property
     def logins(self):
-        return self.does(lambda user: user.logins)
+        return self.does(logins.all_of)
 
 
 @pytest.fixture(scope="session")
@@ -171,7 +172,7 @@ def test_a_page_asks_for_user_and_log_in_at_once(app, let_in):
 
 def test_who_was_signed_out_comes_back_to_the_page_where_a_form_was(ada):
     browser = ada.browser()
-    ada.does(User.end_logins)
+    ada.does(logins.end_all)
     answer = browser.post("/logout", headers={"Referer": "http://localhost/chats/new?x=1"})
     assert answer.location == "/login?next=/chats/new"
     assert browser.post("/logout").location == "/login?next=/"
@@ -182,31 +183,31 @@ def test_who_was_signed_out_comes_back_to_the_page_where_a_form_was(ada):
 
 def test_a_disabled_account_is_signed_out_and_stays_out(app, ada):
     laptop = ada.browser()
-    ada.does(User.disable)
+    ada.does(people.disable)
     assert not is_logged_in(laptop)
     answer = log_in(app.test_client())
     assert answer.status_code == 403
     assert "cannot log in" in parse(answer.text).main.get_text()
-    ada.does(User.enable)
+    ada.does(people.enable)
     assert not is_logged_in(laptop)
     assert log_in(app.test_client()).status_code == 302
 
 
 def test_a_session_of_a_disabled_account_opens_nothing_though_it_is_there(ada):
     browser = ada.browser()
-    ada.does(lambda user: user.change(disabled=True))
+    ada.does(lambda user: people.change(user, disabled=True))
     assert not is_logged_in(browser)
 
 
 def test_an_account_without_a_password_takes_as_long_as_any(app, ada, monkeypatch):
-    ada.does(lambda user: user.change(password_hash=""))
+    ada.does(lambda user: people.change(user, password_hash=""))
     asked = []
 
     def check(hashed, password):
         asked.append(hashed.split("$")[0])
         return False
 
-    monkeypatch.setattr(models, "check_password_hash", check)
+    monkeypatch.setattr(passwords, "check_password_hash", check)
     log_in(app.test_client())
     log_in(app.test_client(), "bob@example.com")
     known, unknown = asked
@@ -215,15 +216,15 @@ def test_an_account_without_a_password_takes_as_long_as_any(app, ada, monkeypatc
 
 def test_a_log_in_that_was_under_way_does_not_outlive_its_password(ada):
     checked = ada.does(lambda user: user.password_hash)
-    ada.does(lambda user: user.set_password(OTHER))
-    assert ada.does(lambda user: user.begin_login(checked, "", "")) is None
+    ada.does(lambda user: passwords.change(user, OTHER))
+    assert ada.does(lambda user: logins.begin(user, checked, "", "")) is None
     assert ada.logins == []
 
 
 def test_a_log_in_that_was_not_used_for_a_year_is_removed(app, ada):
     old = ada.browser()
     lifetime = app.config["PERMANENT_SESSION_LIFETIME"]
-    ada.does(lambda user: use(user.logins[0], lifetime + timedelta(seconds=1)))
+    ada.does(lambda user: use(logins.all_of(user)[0], lifetime + timedelta(seconds=1)))
     ada.browser()
     assert len(ada.logins) == 1
     assert not is_logged_in(old)
@@ -241,7 +242,7 @@ def use(login, ago):
 @pytest.mark.parametrize(("minutes", "noted"), [(4, False), (6, True)])
 def test_its_use_is_noted_every_five_minutes(app, ada, minutes, noted):
     browser = ada.browser()
-    ada.does(lambda user: use(user.logins[0], timedelta(minutes=minutes)))
+    ada.does(lambda user: use(logins.all_of(user)[0], timedelta(minutes=minutes)))
     assert is_logged_in(browser)
     assert (now() - ada.logins[0].seen_at < timedelta(minutes=1)) == noted
     assert (ada.does(lambda user: now() - user.seen_at) < timedelta(minutes=1)) == noted
@@ -249,7 +250,7 @@ def test_its_use_is_noted_every_five_minutes(app, ada, minutes, noted):
 
 def test_a_page_opens_though_nobody_can_note_it(app, ada, sqlite_url):
     browser = ada.browser()
-    ada.does(lambda user: use(user.logins[0], timedelta(hours=1)))
+    ada.does(lambda user: use(logins.all_of(user)[0], timedelta(hours=1)))
     blocker = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
     blocker.execute("BEGIN IMMEDIATE")
     try:
@@ -378,7 +379,7 @@ def test_a_browser_is_put_into_words(agent, words):
 
 
 def test_who_has_no_password_is_told_so_and_leaves_by_the_address(app, ada):
-    ada.does(lambda user: user.change(password_hash=""))
+    ada.does(lambda user: people.change(user, password_hash=""))
     browser = ada.browser()
     page = parse(browser.get("/account").text)
     assert not page.select("[type=password]")
@@ -449,19 +450,19 @@ def test_what_waits_for_a_worker_is_forgotten_with_its_account(app, ada, run_job
 
 
 def test_the_last_administrator_stays_while_others_are_here(ada, bob):
-    ada.does(lambda user: user.change(admin=True))
+    ada.does(lambda user: people.change(user, admin=True))
     browser = ada.browser()
     answer = leave(browser)
     assert answer.status_code == 409
     assert "Name another" in parse(answer.text).select_one("[role=alert]").get_text()
-    bob.does(lambda user: user.change(admin=True, disabled=True))
+    bob.does(lambda user: people.change(user, admin=True, disabled=True))
     assert leave(browser).status_code == 409
-    bob.does(User.enable)
+    bob.does(people.enable)
     assert leave(browser).status_code == 200
 
 
 def test_an_administrator_who_is_alone_may_leave(ada):
-    ada.does(lambda user: user.change(admin=True))
+    ada.does(lambda user: people.change(user, admin=True))
     assert leave(ada.browser()).status_code == 200
 
 
@@ -548,7 +549,7 @@ def test_a_socket_that_was_being_let_in_while_its_session_ended_is_closed(app, a
         current_user.login = login
         assert refuses() is None
         assert catch_up() == (0, [])
-        ada.does(lambda user: user.end_login(login.id))
+        ada.does(lambda user: logins.end_one(user, login.id))
         with pytest.raises(live.Refused):
             catch_up()
 
@@ -643,7 +644,7 @@ def test_it_all_holds_on_postgres(make_app, postgres_url, hashed):
     laptop, phone = ada.browser(), ada.browser()
     laptop.post("/account/logins/end")
     assert [is_logged_in(each) for each in (laptop, phone)] == [True, False]
-    assert not ada.does(lambda user: user.change(email="bob@example.com"))
+    assert not ada.does(lambda user: people.change(user, email="bob@example.com"))
     assert leave(laptop).status_code == 200
     assert count(app, User, Login, Chat, Message) == [1, 0, 0, 0]
     assert bob.does(lambda user: user.admin)
@@ -654,7 +655,7 @@ def test_a_log_in_waits_for_a_password_that_is_being_changed(make_app, postgres_
     ada = Somebody(app, "Ada Lovelace", "ada@example.com", password_hash=hashed)
     with ThreadPoolExecutor() as pool, psycopg.connect(postgres_url) as changing:
         changing.execute("UPDATE users SET password_hash = 'another'")
-        begun = pool.submit(ada.does, lambda user: user.begin_login(hashed, "", ""))
+        begun = pool.submit(ada.does, lambda user: logins.begin(user, hashed, "", ""))
         waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
         wait_until(lambda: changing.execute(waits).fetchone() != (0,), 5, "the log-in to wait")
         changing.commit()

@@ -24,8 +24,9 @@ from rq.job import Job
 from app import create_app
 from chattable import provider
 from chattable.queue import queue
-from models import Chat, Login, Message, User, db
+from models import Chat, Message, User, db
 from pages import lines
+from pages.logins import Login
 from tests.services import wait_until
 from tests.session import PASSWORD
 from tests.stack import Stack

@@ -79,10 +79,11 @@ def ask(bare_app, config):
 @pytest.fixture
 def chat(make_app):
     """A chat in which Ada has asked something; `chat.run(model)` answers on SQLite."""
-    from models import Chat, User, db
+    from models import Chat, db
+    from pages.people import sign_up
 
     with make_app(OPENAI_API_KEY=KEY).app_context():
-        ada = User.sign_up("Ada", "ada@example.com", "correct horse")
+        ada = sign_up("Ada", "ada@example.com", "correct horse")
         ada.chats.append(Chat())
         db.session.commit()
         ada.chats[0].say("user", "Hello")

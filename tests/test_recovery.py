@@ -548,13 +548,14 @@ def test_a_connection_that_has_idled_serves_a_checkpoint(
 ):
     import models
     from chattable import connections, writing
+    from pages.people import sign_up
 
     monkeypatch.setattr(connections, "IDLE", 0)
     monkeypatch.setattr(writing, "CHECKPOINT", 0)
     app = make_app(DATABASE_URL=postgres_url)
     provider.reply().says("one ").pauses(0.2).says("two ").pauses(0.2).says("three")
     with app.app_context():
-        ada = models.User.sign_up("Ada", "ada@example.com", "correct horse battery")
+        ada = sign_up("Ada", "ada@example.com", "correct horse battery")
         ada.chats.append(models.Chat())
         models.db.session.commit()
         reply = ada.chats[0].run("gpt-4o-mini")

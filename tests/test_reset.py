@@ -10,7 +10,7 @@ from itsdangerous import URLSafeTimedSerializer
 from chattable.queue import queue
 from chattable.serve import CannotStart
 from models import Identity, User, db
-from pages import mail
+from pages import mail, passwords, people
 from pages.mail import mail_server
 from tests.mailbox import Mailbox, certificate
 from tests.page import parse
@@ -112,9 +112,9 @@ def test_of_two_who_follow_a_link_at_once_one_goes_on(app, link):
     with app.app_context():
         users = []
         for _ in range(2):
-            users.append(User.with_email(ADA))
+            users.append(people.with_email(ADA))
             db.session.expunge_all()
-        assert [user.take_back_keys() for user in users] == [True, False]
+        assert [passwords.take_back_keys(user) for user in users] == [True, False]
 
 
 def test_any_change_of_the_account_ends_a_link(app, link, client):
@@ -175,7 +175,7 @@ def test_a_disabled_account_gets_no_password(app, link, client, mailbox, run_job
 
 def test_an_account_that_a_provider_made_gets_a_password(app, client):
     with app.app_context():
-        User.sign_up("Ada", ADA, None)
+        people.sign_up("Ada", ADA, None)
     client.post(printed(app), data={"password": NEW})
     assert log_in(app.test_client(), NEW)
 
@@ -308,7 +308,7 @@ def test_a_link_has_the_path_under_which_we_are_found(make_app, mailbox, sign_up
     app = make_app(SMTP_URL=f"smtp://localhost:{mailbox.port}", SCRIPT_NAME="/chat")
     app.config["ALLOWED_HOSTS"] = ["chat.example.org"]
     with app.app_context():
-        User.sign_up("Ada", ADA, OLD)
+        people.sign_up("Ada", ADA, OLD)
     place = {"base_url": "http://evil.example/chat"}
     app.test_client().post("/forgot", data={"email": ADA}, **place)
     run_jobs()
