@@ -156,62 +156,6 @@ class User(Chattable, UserMixin, Model):
         live.announce_on(self.chats_channel, live.render("sidebar/_gone.html", chat_id=chat_id))
 
 
-class Invitation(Model):
-    """A link with which one person can sign up, once; to revoke it is to delete it."""
-
-    __tablename__ = "invitations"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    token: Mapped[str] = mapped_column(String(43), unique=True, default=secrets.token_urlsafe)
-    # Whom it is for, in its maker's words.
-    note: Mapped[str] = mapped_column(String(200), default="")
-    _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
-    _expires_at: Mapped[datetime] = mapped_column("expires_at", DateTime(True))
-    _used_at: Mapped[datetime | None] = mapped_column("used_at", DateTime(True))
-    used_by_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-
-    created_at = converted("_created_at", Moment())
-    expires_at = converted("_expires_at", Moment())
-    used_at = converted("_used_at", Moment())
-
-    def use(self, user: User) -> bool:
-        """Note who signs up with me, to be committed; return False if I am not good any more."""
-        if self.id is None:  # it was only signed, as all were before they were kept
-            db.session.add(self)
-            db.session.flush()
-        mine = Invitation.token == self.token, Invitation.used_at.is_(None)
-        good = update(Invitation).where(*mine, Invitation.expires_at > now())
-        change = good.values(_used_at=now(), used_by_id=user.id)
-        used: Any = db.session.execute(change, execution_options={"synchronize_session": False})
-        return used.rowcount == 1
-
-
-class Uninvited(Exception):
-    """Say that nobody signs up without an invitation that is good, and there was none."""
-
-
-class Identity(Model):
-    """What an OpenID Connect provider (its issuer) calls a person."""
-
-    __tablename__ = "identities"
-
-    issuer: Mapped[str] = mapped_column(String(255), primary_key=True)
-    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-
-    @classmethod
-    def owner(cls, issuer: str, subject: str) -> User | None:
-        """Return whose account a person at a provider has, or None."""
-        this = cls.issuer == issuer, cls.subject == subject
-        return db.session.scalar(select(User).join(cls, cls.user_id == User.id).where(*this))
-
-    @classmethod
-    def give(cls, issuer: str, subject: str, user: User) -> None:
-        """Let a person at a provider into an account."""
-        db.session.merge(cls(issuer=issuer, subject=subject, user_id=user.id))
-        db.session.commit()
-
-
 class Spending(Model):
     """What a person's replies cost in a month ("2026-11", UTC), also of chats that are deleted."""
 
@@ -233,31 +177,6 @@ SPEND = text("""
     ON CONFLICT (user_id, month) DO UPDATE
     SET picodollars = spendings.picodollars + excluded.picodollars
 """)
-
-
-class Setting(Model):
-    """What an administrator has chosen, or the app has seen, where the environment says nothing."""
-
-    __tablename__ = "settings"
-
-    name: Mapped[str] = mapped_column(String(40), primary_key=True)
-    value: Mapped[str] = mapped_column(String(255))
-
-    @classmethod
-    def kept(cls) -> dict[str, str]:
-        return {row.name: row.value for row in db.session.execute(select(cls.name, cls.value))}
-
-    @classmethod
-    def keep(cls, name: str, value: str) -> None:
-        """Set what has a name, to be committed."""
-        insert = "INSERT INTO settings (name, value) VALUES (:name, :value)"
-        change = "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-        db.session.execute(text(f"{insert} {change}"), {"name": name, "value": value})
-
-    @classmethod
-    def take_turn(cls) -> None:
-        """Let nobody else past this line until this transaction ends; in SQLite nobody writes."""
-        cls.keep("turn", "")
 
 
 def listing(column):

@@ -15,7 +15,6 @@ from flask import (
 from flask_login import LoginManager, current_user, login_user, logout_user
 from markupsafe import Markup
 
-from models import Uninvited
 from pages import invitations, limits, logins, passwords, people, policy
 from pages.errors import problem
 from pages.mail import valid_email
@@ -96,7 +95,7 @@ def sign_up():
     limits.sign_up()
     try:
         user = people.sign_up(form["name"], form["email"], request.form["password"], **admission)
-    except Uninvited:  # somebody else was faster
+    except invitations.Uninvited:  # somebody else was faster
         return refuse_sign_up(invitations.admission(word)[0])
     if not user:
         taken = "There is an account with this e-mail address already. Log in instead."

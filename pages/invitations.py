@@ -3,17 +3,18 @@
 import base64
 import hmac
 import secrets
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 from flask import Blueprint, current_app, url_for
 from itsdangerous import BadSignature, URLSafeTimedSerializer
-from sqlalchemy import delete, select
+from sqlalchemy import DateTime, ForeignKey, String, delete, select, update
+from sqlalchemy.orm import Mapped, mapped_column
 
-from chattable.database import now
+from chattable.database import Moment, converted, now
 from chattable.provider.address import is_near
-from models import Invitation, User, db
+from models import Model, User, db
 from pages import policy
 from pages.policy import CLOSED, INVITE, UNINVITED, host_of, rule
 from pages.settings import migrates
@@ -25,6 +26,40 @@ BY_INVITATION = "Signing up is by invitation here. Ask whoever runs this server 
 NOBODY = "No new accounts are made here. Ask whoever runs this server."
 
 routes = Blueprint("invitations", __name__, cli_group=None)
+
+
+class Invitation(Model):
+    """A link with which one person can sign up, once; to revoke it is to delete it."""
+
+    __tablename__ = "invitations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(String(43), unique=True, default=secrets.token_urlsafe)
+    # Whom it is for, in its maker's words.
+    note: Mapped[str] = mapped_column(String(200), default="")
+    _created_at: Mapped[datetime] = mapped_column("created_at", DateTime(True), default=now)
+    _expires_at: Mapped[datetime] = mapped_column("expires_at", DateTime(True))
+    _used_at: Mapped[datetime | None] = mapped_column("used_at", DateTime(True))
+    used_by_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+
+    created_at = converted("_created_at", Moment())
+    expires_at = converted("_expires_at", Moment())
+    used_at = converted("_used_at", Moment())
+
+    def use(self, user: User) -> bool:
+        """Note who signs up with me, to be committed; return False if I am not good any more."""
+        if self.id is None:  # it was only signed, as all were before they were kept
+            db.session.add(self)
+            db.session.flush()
+        mine = Invitation.token == self.token, Invitation.used_at.is_(None)
+        good = update(Invitation).where(*mine, Invitation.expires_at > now())
+        change = good.values(_used_at=now(), used_by_id=user.id)
+        used: Any = db.session.execute(change, execution_options={"synchronize_session": False})
+        return used.rowcount == 1
+
+
+class Uninvited(Exception):
+    """Say that nobody signs up without an invitation that is good, and there was none."""
 
 
 def init_app(app):

@@ -22,9 +22,9 @@ from flask import (
 from flask_login import current_user
 
 from chattable.database import reason
-from models import Identity, Uninvited
 from pages import invitations, limits, people
 from pages.accounts import asked_for, enter, normal_email, safe_next
+from pages.identities import Identity
 from pages.words import one_line
 
 # Seconds: for so long the provider may ask; it is believed what it said of itself.
@@ -177,7 +177,7 @@ def make_account(name, email, invitation):
     limits.sign_up()
     try:
         user = people.sign_up(name, email, None, **admission)
-    except Uninvited:  # somebody else was faster
+    except invitations.Uninvited:  # somebody else was faster
         raise Refused(invitations.admission(invitation)[0]) from None
     if not user:  # another tab was
         raise Refused(STALE)

@@ -8,8 +8,9 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from chattable.connections import beside
 from chattable.database import id_of, persistent
-from models import Identity, User, db
+from models import User, db
 from pages import logins
+from pages.identities import Identity
 
 # The hash of no password, for comparing when there is no such user: as dear as those that Werkzeug
 # makes, and not made anew in every process.

@@ -14,8 +14,10 @@ from chattable import live
 from chattable.connections import beside
 from chattable.database import Dollars, id_of, now, persistent
 from chattable.queue import forget_chats
-from models import Chat, Invitation, Setting, Spending, Uninvited, User, db
+from models import Chat, Spending, User, db
 from pages import logins
+from pages.invitations import Invitation, Uninvited
+from pages.policy import Setting
 
 
 @persistent

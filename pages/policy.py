@@ -9,11 +9,12 @@ import logging
 from urllib.parse import urlsplit
 
 from flask import current_app, request
-from sqlalchemy import select
+from sqlalchemy import String, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Mapped, mapped_column
 
 from chattable.provider.address import is_near
-from models import Setting, User, db
+from models import Model, User, db
 from pages.values import choice
 
 OPEN, INVITE, CLOSED = RULES = "open", "invite", "closed"
@@ -31,6 +32,31 @@ CHOSEN, SEEN = "signup", "public name"
 EVERYWHERE = "0.0.0.0", "::"
 
 log = logging.getLogger(__name__)
+
+
+class Setting(Model):
+    """What an administrator has chosen, or the app has seen, where the environment says nothing."""
+
+    __tablename__ = "settings"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[str] = mapped_column(String(255))
+
+    @classmethod
+    def kept(cls) -> dict[str, str]:
+        return {row.name: row.value for row in db.session.execute(select(cls.name, cls.value))}
+
+    @classmethod
+    def keep(cls, name: str, value: str) -> None:
+        """Set what has a name, to be committed."""
+        insert = "INSERT INTO settings (name, value) VALUES (:name, :value)"
+        change = "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        db.session.execute(text(f"{insert} {change}"), {"name": name, "value": value})
+
+    @classmethod
+    def take_turn(cls) -> None:
+        """Let nobody else past this line until this transaction ends; in SQLite nobody writes."""
+        cls.keep("turn", "")
 
 
 def signup_settings(settings):

@@ -14,10 +14,11 @@ from sqlalchemy import event
 from werkzeug.security import generate_password_hash
 
 from chattable.database import now
-from models import Invitation, Setting, Spending, Uninvited, User, db
+from models import Spending, User, db
 from pages import invitations, people
+from pages.invitations import Invitation, Uninvited
 from pages.people import list_people
-from pages.policy import public_name
+from pages.policy import Setting, public_name
 from tests.page import parse
 from tests.patience import patient
 from tests.test_accounts import ADA, error_beside, is_logged_in, values

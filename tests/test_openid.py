@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from chattable.serve import CannotStart
-from models import Identity, User, db
+from models import User, db
+from pages.identities import Identity
 from pages.invitations import invite
 from pages.issuer import openid_settings
 from tests.openid import ADA, CLIENT, SECRET, OpenIdProvider

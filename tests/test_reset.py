@@ -9,8 +9,9 @@ from itsdangerous import URLSafeTimedSerializer
 
 from chattable.queue import queue
 from chattable.serve import CannotStart
-from models import Identity, User, db
+from models import User, db
 from pages import mail, passwords, people
+from pages.identities import Identity
 from pages.mail import mail_server
 from tests.mailbox import Mailbox, certificate
 from tests.page import parse

@@ -17,7 +17,8 @@ from werkzeug.security import generate_password_hash
 
 from chattable.database import now
 from chattable.live import redis
-from models import Chat, Invitation, User, db
+from models import Chat, User, db
+from pages.invitations import Invitation
 from tests.services import wait_until
 from tests.session import Socket
 from tests.test_accounts import ADA
