@@ -19,12 +19,10 @@ from flask import (
     session,
     url_for,
 )
-from flask.cli import ScriptInfo
 from flask.globals import app_ctx
 from flask_compress import Compress
 from flask_login import current_user
 from flask_sock import Sock
-from sqlalchemy.exc import DBAPIError
 from werkzeug.routing import IntegerConverter
 
 import jobs
@@ -42,6 +40,7 @@ from pages import (
     limits,
     logins,
     looks,
+    migrations,
     openid,
     operating,
     reset,
@@ -51,10 +50,9 @@ from pages import (
     words,
 )
 from pages.choice import available_models, default_model, meant, refuse, remember_model
-from pages.databases import refuse_closed_database, refuse_other_encodings
+from pages.databases import refuse_other_encodings
 from pages.errors import EXPIRED, NOT_TAKEN, problem, why
 from pages.logs import begin_log
-from pages.services import refuse_closed_redis
 from pages.settings import App, gather_settings, read_settings, warn_of_keys
 from pages.words import one_line
 
@@ -91,11 +89,10 @@ def create_app(config: dict | None = None) -> Flask:
     connections.tune(app)
     init_app(app, db)
     parts = operating, security, accounts, account, errors, words, choice, looks, sidebar, search
-    for part in (*parts, admin, openid, reset, compress):
+    for part in (*parts, admin, openid, reset, migrations, compress):
         part.init_app(app)
     app.register_blueprint(routes)
     sock.init_app(app)
-    app.cli.add_command(migrate)
     app.cli.add_command(work)
     refuse_other_encodings(app)
     warn_of_keys(app)
@@ -498,30 +495,6 @@ def catch_up(chat_id=None, since=0):
 
 
 # The command line.
-
-
-AS_THEY_ARE = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-
-
-@click.command("db", context_settings=AS_THEY_ARE, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def migrate(context, arguments):
-    """Perform database migrations (Flask-Migrate)."""
-    # Here, for nobody else needs Alembic: 11 MB a process.
-    from flask_migrate import Migrate
-
-    from chattable.search import include_name
-
-    app = context.ensure_object(ScriptInfo).load_app()
-    refuse_closed_redis(app)
-    options = {"render_as_batch": True, "include_name": include_name}
-    # A % is an interpolation of Alembic's.
-    Migrate(app, db, directory=str(HERE / "migrations").replace("%", "%%"), **options)
-    try:
-        app.cli.commands["db"].main(arguments, prog_name="flask db", obj=context.obj)
-    except DBAPIError as error:
-        refuse_closed_database(error)
 
 
 @click.command("worker")
