@@ -190,7 +190,8 @@ def test_no_odd_address_breaks_the_server(town):
         for _, odd in variants(ASKED, rule):
             path = re.sub("<.*?>", "1", rule)
             answer = town.open("GET", path, town.cookies["owner"], query_string=odd)
-            assert answer.status_code < 500, (path, odd)
+            # No worker is there, which that one is to tell.
+            assert answer.status_code < 500 or path == "/ready", (path, odd)
 
 
 def test_no_odd_place_or_cookie_breaks_the_server(town):
