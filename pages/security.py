@@ -12,7 +12,7 @@ from pages.errors import problem
 
 # What a page may not do, whoever has got into it; Copy writes to the clipboard.
 FORBIDDEN = (
-    *("accelerometer", "browsing-topics", "camera", "clipboard-read", "display-capture"),
+    *("accelerometer", "browsing-topics", "camera", "display-capture"),
     *("geolocation", "gyroscope", "hid", "idle-detection", "local-fonts", "magnetometer"),
     *("microphone", "midi", "payment", "publickey-credentials-get", "screen-wake-lock"),
     *("serial", "usb"),
