@@ -21,16 +21,14 @@ REFUSALS = re.compile(
     "|DB index is out of range|not known|does not resolve"
 )
 REFUSALS_IN_SQLITE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM}
-NO_TABLES = (
-    "DATABASE_URL: the database has no tables yet. Run its migrations first, by `flask db upgrade`."
-)
+NO_TABLES = "it has no tables yet; `flask db upgrade` makes them"
 NO_REDIS = "REDIS_URL: Redis cannot be used:"
 
 
 def why_no_database(error: Exception) -> str | None:
     """Return in a sentence why a database will never do, None if what it says may pass."""
     if lacks_a_table(error):
-        return NO_TABLES
+        return None  # whoever makes them may have begun at the same moment as we
     _, code = diagnosis(reason(error))
     if code in REFUSALS_IN_SQLITE or REFUSALS.search(str(reason(error))):
         return f"DATABASE_URL: the database cannot be opened: {first_line(error)}"
@@ -39,6 +37,8 @@ def why_no_database(error: Exception) -> str | None:
 
 def first_line(error: Exception) -> str:
     """Return what a driver says, without its advice and its address of more."""
+    if lacks_a_table(error):
+        return NO_TABLES
     return str(reason(error)).partition("\n")[0]
 
 

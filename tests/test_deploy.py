@@ -190,12 +190,6 @@ def test_every_process_ends_with_one_sentence_and_status_1(
             assert "hidden" not in said
 
 
-@pytest.mark.parametrize("process_type", ["web", "worker"])
-def test_who_has_not_migrated_is_told(tmp_path, postgres_url, redis_url, process_type):
-    env = environment(tmp_path, postgres_url, redis_url)
-    assert last_words(process_type, env) == (1, f"{unreachable.NO_TABLES}\n")
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [("PORT", "abc"), ("PORT", "0"), ("PORT", "65536"), ("WEB_CONCURRENCY", "two")],

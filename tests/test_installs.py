@@ -167,6 +167,8 @@ def test_whoever_asks_first_names_the_install_for_all(make_app, request, databas
 def test_a_worker_that_comes_before_the_database_waits_for_it(provider):
     with closing(Stack(provider.url)) as stack, ThreadPoolExecutor() as pool:
         worker = pool.submit(stack.start_worker)
-        wait_until(lambda: "waiting for the database" in stack.log("worker"), 30, "its patience")
+        told = "waiting for the database: it has no tables yet"
+        wait_until(lambda: told in stack.log("worker"), 30, "its patience")
         stack.release()
         assert worker.result().poll() is None
+        assert stack.log("worker").count(told) == 1

@@ -483,7 +483,7 @@ def open_page(app):
         return live.NOT_YOURS
 
     def handle(server):
-        with app.app_context():
+        with app.test_request_context():
             live.serve(server, 1, refuses, None)
 
     def open_one(left=False):
