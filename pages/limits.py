@@ -29,10 +29,11 @@ from pages.cookies import cookie_name
 # Seconds.
 MINUTE, QUARTER, HOUR = 60, 15 * 60, 3600
 YEAR = 365 * 24 * 3600
-# How many, in how many seconds: attempts at one account's password from one network, and from all;
-# beyond these, one from each network that has made none so far: the owner's may be among them.
-FROM_ONE, FROM_ALL = (10, MINUTE), (20, QUARTER)
-FIRST, ALL_FIRST, ANY = (1, QUARTER), (20, QUARTER), (10**9, QUARTER)
+# How many, in how many seconds: attempts at one account's password from one network, from the range
+# of networks it is in, and from all; beyond these, one from each range that has made none so far:
+# the owner's may be among them, and whoever wants to keep them out needs many ranges.
+FROM_ONE, FROM_RANGE, FROM_ALL = (10, MINUTE), (15, QUARTER), (20, QUARTER)
+FIRST, ALL_FIRST = (1, QUARTER), (100, QUARTER)
 # Of a network, and of the range of networks it is in: attempts at any password, accounts, letters.
 GUESSES = (100, QUARTER), (1000, QUARTER)
 SIGN_UPS = (10, HOUR), (100, HOUR)
@@ -78,14 +79,14 @@ def try_password(email):
     To be called before a password is compared, with the address in the form we store. Return the
     attempt, for `forgive` to take back if the password was right.
     """
-    account, (network, _) = mark(email), networks()
+    account, (network, range) = mark(email), networks()
     if browser := known_browser(account):
         # Its owner was logged in there: what strangers try elsewhere does not keep them out.
         return demand(TOO_MANY, {f"browser:{browser}": FROM_ONE})
     ours, here = f"account:{account}", of_network("guess", GUESSES)
-    theirs = f"{ours}:{network}"
-    usual = {theirs: FROM_ONE, ours: FROM_ALL, f"{theirs}:quarter": ANY, **here}
-    first = {f"{theirs}:quarter": FIRST, f"{ours}:first": ALL_FIRST, **here}
+    around = f"{ours}:range:{range}"
+    usual = {f"{ours}:{network}": FROM_ONE, around: FROM_RANGE, ours: FROM_ALL, **here}
+    first = {around: FIRST, f"{ours}:first": ALL_FIRST, **here}
     attempt, wait = count(usual)
     return attempt if wait == 0 else demand(TOO_MANY, first, wait)
 

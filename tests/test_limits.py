@@ -54,7 +54,21 @@ def test_many_wrong_log_ins_from_ten_networks_and_two_processes_try_few(make_app
 
 
 def test_of_however_many_networks_few_guess_at_one_account(app):
-    assert guesses(app, 1000, networks=200) <= 40
+    assert guesses(app, 1000, networks=200) <= 120
+
+
+@pytest.mark.parametrize("network", ["2001:db8:7:{:x}::1", "198.51.100.{}"])
+def test_a_range_of_networks_does_not_keep_the_owner_out(app, network):
+    tried = [guess(app, network.format(number)) for number in range(60)]
+    assert sum(tried) <= 15
+    assert guess(app, "77.1.1.1")
+
+
+def test_some_ranges_of_networks_do_not_keep_the_owner_out(app):
+    for number in range(60):
+        for _ in range(20):
+            guess(app, f"198.51.{number}.1")
+    assert guess(app, "77.1.1.1")
 
 
 def test_a_network_guesses_at_few_accounts_a_range_of_them_at_some_more(app):
