@@ -87,7 +87,7 @@ def sign_up():
     why_not, admission = invitations.admission(word)
     if why_not:
         return refuse_sign_up(why_not)
-    if request.method == "GET":
+    if request.method != "POST":
         return show_sign_up({}, {})
     form, errors = check_sign_up(request.form)
     if errors:
@@ -106,7 +106,7 @@ def sign_up():
 
 def refuse_sign_up(sentence):
     """Say why somebody may not sign up; what they have filled in meanwhile stays."""
-    if request.method == "GET":
+    if request.method != "POST":
         return problem(sentence, 403)
     form = {name: request.form.get(name, "") for name in ("name", "email")}
     return show_sign_up(form, {"form": sentence}), 403
@@ -157,7 +157,7 @@ def show_sign_up(form, errors):
 
 @routes.route("/login", methods=["GET", "POST"])
 def log_in():
-    if request.method == "GET":
+    if request.method != "POST":
         return show_log_in({}, {})
     email, password = request.form.get("email", ""), request.form.get("password", "")
     account = normal_email(email) or ""

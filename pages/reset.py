@@ -54,7 +54,7 @@ def ask():
     """Send a link by mail; the answer, and its time, does not tell whether there is an account."""
     if not current_app.config["SMTP_URL"]:
         return problem(NO_MAIL, 404)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("accounts/forgot.html", form=request.args, errors={})
     email = normal_email(request.form.get("email", ""))
     if not email:
@@ -87,7 +87,7 @@ def choose():
         user = whose(request.args.get("token", ""))
     except BadLink as sentence:
         return problem(Markup(sentence).format(advice()), 410)
-    if request.method == "GET":
+    if request.method != "POST":
         return show_choice(user)
     password = request.form.get("password", "")
     if error := what_no_password_is(password):

@@ -94,6 +94,7 @@ def test_a_new_password_logs_out_whoever_was_there(app, sign_up, client):
 def test_looking_at_a_link_changes_nothing(app, link, client):
     for _ in range(3):
         assert client.get(link).status_code == 200
+        assert client.head(link, data={"password": NEW}).status_code == 200
     assert not is_logged_in(client)
     assert log_in(app.test_client(), OLD)
 
