@@ -184,7 +184,7 @@ def enter(user):
     leave()
     login_user(user)
     user.login, session["login"] = login, login.token
-    limits.know_browser(user.email)
+    limits.know_browser(user)
     policy.note_public_name()
 
 

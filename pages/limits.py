@@ -24,7 +24,8 @@ from werkzeug.exceptions import TooManyRequests
 from chattable import live, provider
 from chattable.answers import show_waiting
 from chattable.connections import beside
-from pages.cookies import cookie_name
+from pages import people
+from pages.cookies import cookie_name, guarded
 
 # Seconds.
 MINUTE, QUARTER, HOUR = 60, 15 * 60, 3600
@@ -79,11 +80,11 @@ def try_password(email):
     To be called before a password is compared, with the address in the form we store. Return the
     attempt, for `forgive` to take back if the password was right.
     """
-    account, (network, range) = mark(email), networks()
-    if browser := known_browser(account):
+    (network, range), here = networks(), of_network("guess", GUESSES)
+    ours = f"account:{mark(email)}"
+    if knows_browser(email):
         # Its owner was logged in there: what strangers try elsewhere does not keep them out.
-        return demand(TOO_MANY, {f"browser:{browser}": FROM_ONE})
-    ours, here = f"account:{account}", of_network("guess", GUESSES)
+        return demand(TOO_MANY, {f"{ours}:known": FROM_ONE, **here})
     around = f"{ours}:range:{range}"
     usual = {f"{ours}:{network}": FROM_ONE, around: FROM_RANGE, ours: FROM_ALL, **here}
     first = {around: FIRST, f"{ours}:first": ALL_FIRST, **here}
@@ -104,25 +105,31 @@ def forgive(attempt):
         pipeline.execute()
 
 
-def know_browser(email):
+def know_browser(user):
     """Let this browser try an account's password whatever others do: its owner is logged in."""
-    known = signed().dumps([mark(email), secrets.token_urlsafe(9)])
+    known = signed().dumps(acquaintance(user))
     options = {"httponly": True, "samesite": "Lax", "secure": request.is_secure}
     path = request.script_root or "/"
 
     @after_this_request
     def set_cookie(response):
-        response.set_cookie(cookie_name("browser"), known, YEAR, path=path, **options)
+        response.set_cookie(guarded(cookie_name("browser")), known, YEAR, path=path, **options)
         return response
 
 
-def known_browser(account):
-    """Return what tells this browser, if the owner of an account has logged in with it, or None."""
+def knows_browser(email):
+    """Return whether the owner of an account has logged in with this browser, by this password."""
     try:
-        whose, browser = signed().loads(request.cookies.get(cookie_name("browser"), ""))
-    except (BadSignature, ValueError, TypeError):
-        return None
-    return browser if whose == account else None
+        known = signed().loads(request.cookies.get(guarded(cookie_name("browser")), ""))
+    except BadSignature:
+        return False
+    user = people.with_email(email)
+    return user is not None and known == acquaintance(user)
+
+
+def acquaintance(user):
+    """Return what is another for another account, and once the password is another."""
+    return [user.public_id, mark(user.password_hash)]
 
 
 def signed():
@@ -165,9 +172,9 @@ def spend(chat, draft):
 # Who comes.
 
 
-def mark(email):
-    """Return what stands for an address: whoever reads Redis is not told it."""
-    return sha256(f"{current_app.config['SECRET_KEY']} {email}".encode()).hexdigest()[:24]
+def mark(secret):
+    """Return what stands for an address or a hash: whoever reads Redis or a cookie is not told."""
+    return sha256(f"{current_app.config['SECRET_KEY']} {secret}".encode()).hexdigest()[:24]
 
 
 def networks():

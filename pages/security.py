@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from pages import bounds, hosts, proxies
 from pages.accounts import ask_to_log_in
+from pages.cookies import guarded
 from pages.errors import problem
 
 # What a page may not do, whoever has got into it; Copy writes to the clipboard.
@@ -66,8 +67,7 @@ class SecureWhenEncrypted(SecureCookieSessionInterface):
     """
 
     def get_cookie_name(self, app):
-        prefix = "__Secure-" if request.script_root else "__Host-"
-        return f"{prefix if request.is_secure else ''}{super().get_cookie_name(app)}"
+        return guarded(super().get_cookie_name(app))
 
     def get_cookie_secure(self, app):
         return request.is_secure

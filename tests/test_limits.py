@@ -86,8 +86,60 @@ def test_a_browser_that_was_logged_in_is_not_kept_out_by_strangers(app, client, 
 
 def test_a_known_browser_guesses_ten_times_a_minute_itself(app, client, sign_up):
     sign_up(person=client).post("/logout")
-    jar = "; ".join(f"{each.key}={each.value}" for each in client._cookies.values())
+    jar = jar_of(client)
     assert sum(guess(app, f"198.51.{number}.1", HTTP_COOKIE=jar) for number in range(30)) == 10
+
+
+def jar_of(person):
+    return "; ".join(f"{each.key}={each.value}" for each in person._cookies.values())
+
+
+def test_all_known_browsers_of_an_account_guess_as_often_as_one(app, sign_up):
+    sign_up().post("/logout")
+    jars = [jar_of(browser_of_ada(app)) for _ in range(3)]
+    tried = [guess(app, "198.51.0.1", HTTP_COOKIE=jar) for jar in jars for _ in range(10)]
+    assert sum(tried) == 10
+
+
+def test_a_network_guesses_no_more_for_knowing_browsers(app, client, sign_up):
+    sign_up(person=client).post("/logout")
+    for number in range(100):
+        guess(app, "198.51.0.1", f"person{number}@example.com")
+    assert not guess(app, "198.51.0.1", HTTP_COOKIE=jar_of(client))
+
+
+def browser_of_ada(app):
+    browser = app.test_client()
+    assert log_in(browser, "203.0.113.7", password=PASSWORD).status_code == 302
+    return browser
+
+
+def test_another_password_makes_the_browsers_that_knew_the_old_one_strangers(app, client, sign_up):
+    sign_up(person=client)
+    other = browser_of_ada(app)
+    form = {"old_password": PASSWORD, "new_password": "another horse battery"}
+    assert client.post("/account/password", data=form).status_code == 303
+    guesses(app, 20)
+    assert log_in(other, "198.51.0.1").status_code == 429
+    assert log_in(client, "198.51.0.1").status_code == 422
+
+
+def test_who_comes_by_the_address_of_a_deleted_account_is_no_acquaintance(app, client, sign_up):
+    sign_up(person=client)
+    other = browser_of_ada(app)
+    assert client.post("/account/delete", data={"leaving_password": PASSWORD}).status_code == 200
+    guesses(app, 20)
+    assert log_in(other, "198.51.0.1").status_code == 429
+    sign_up()
+    assert log_in(other, "198.51.0.1").status_code == 429
+
+
+def test_another_address_leaves_a_browser_known(app, client, sign_up):
+    sign_up(person=client)
+    form = {"email": "lady@example.com", "password": PASSWORD}
+    assert client.post("/account/email", data=form).status_code == 303
+    guesses(app, 20, email="lady@example.com")
+    assert log_in(client, "198.51.0.1", email="lady@example.com").status_code == 422
 
 
 @pytest.mark.parametrize("cookie", ["ZZ.ZZ", "[]", "", "WyJhIl0.x"])
