@@ -14,6 +14,7 @@ from hashlib import sha256
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+import gevent
 import humanize
 from flask import after_this_request, current_app, request
 from flask_login import current_user
@@ -45,6 +46,8 @@ TOO_MANY = "Too many attempts. Wait {}, then try again."
 TOO_MANY_ACCOUNTS = "Too many accounts were made from your network. Wait {}, then try again."
 TOO_MANY_LETTERS = "Too many letters were asked for. Wait {}, then try again."
 TOO_MANY_SENDS = "You may send {} messages a minute. Your text is kept; wait {{}}, then send it."
+# Seconds in which Redis counts, or this process does.
+COUNTED_WITHIN = 1
 # Counters that this process keeps while Redis is away.
 MOST_HERE = 10_000
 
@@ -99,7 +102,7 @@ def forgive(attempt):
         for counter in counters:
             HERE.get(counter, {}).pop(id, None)
     # Else it is forgotten by itself.
-    with suppress(RedisError), live.redis().pipeline(transaction=False) as pipeline:
+    with suppress(RedisError), soon(), live.redis().pipeline(transaction=False) as pipeline:
         for counter in () if away else counters:
             pipeline.zrem(key(counter), id)
         pipeline.execute()
@@ -233,12 +236,16 @@ def count(counters):
         return (id, (), False), 0
     limits = [number for most, window in counters.values() for number in (most, window * 1000)]
     keys = [key(counter) for counter in counters]
-    try:
+    with suppress(RedisError), soon():
         wait: Any = live.redis().eval(COUNT, len(keys), *keys, id, *limits)
         return (id, [*counters], False), wait / 1000
-    except RedisError as error:
-        log.debug("counted in this process alone: %s", error)
-        return (id, [*counters], True), count_here(counters, id)
+    log.debug("counted in this process alone")
+    return (id, [*counters], True), count_here(counters, id)
+
+
+def soon():
+    """Go on without Redis if it says nothing: its own connections wait for longer."""
+    return gevent.Timeout(COUNTED_WITHIN, False)
 
 
 def key(counter):

@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+import time
 from contextlib import closing, contextmanager
 from copy import copy
 
@@ -320,3 +321,14 @@ def wait_for_round(client, sleeper):
     (other,) = client.smembers("rq:workers") - {sleeper}
     seen = client.hget(other, "last_heartbeat")
     wait_until(lambda: client.hget(other, "last_heartbeat") != seen, 10, "a heartbeat")
+
+
+def test_a_log_in_waits_a_second_for_a_redis_that_says_nothing(make_stack):
+    stack = make_stack(workers=0, env={"RATELIMIT_ENABLED": "1"})
+    ada, visitor = stack.signup(), stack.session()
+    visitor.get("/login")
+    with frozen(stack.redis):
+        begun = time.monotonic()
+        form = {"email": ada.email, "password": "wrong horse"}
+        assert [visitor.post("/login", **form).status for _ in range(2)] == [422] * 2
+        assert time.monotonic() - begun < 12  # a second each; the connection waits for ten
