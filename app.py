@@ -145,6 +145,7 @@ def new_chat():
 def create_chat():
     """Create a chat, with its first message if there is one."""
     if "content" not in request.form:
+        limits.begin_chat()
         return redirect(chat_path(create_empty_chat()), 303)
     draft, sentence = read_draft()
     if sentence:

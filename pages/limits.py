@@ -46,6 +46,7 @@ TOO_MANY = "Too many attempts. Wait {}, then try again."
 TOO_MANY_ACCOUNTS = "Too many accounts were made from your network. Wait {}, then try again."
 TOO_MANY_LETTERS = "Too many letters were asked for. Wait {}, then try again."
 TOO_MANY_SENDS = "You may send {} messages a minute. Your text is kept; wait {{}}, then send it."
+TOO_MANY_CHATS = "You may begin {} chats a minute. Wait {{}}, then begin another."
 # Seconds in which Redis counts, or this process does.
 COUNTED_WITHIN = 1
 # Counters that this process keeps while Redis is away.
@@ -153,6 +154,12 @@ def send():
     """Count what a person sends, edits or asks for again; raise 429 if it is too much."""
     if most := current_app.config["SENDS_PER_MINUTE"]:
         demand(TOO_MANY_SENDS.format(f"{most:,}"), {f"sends:{current_user.id}": (most, MINUTE)})
+
+
+def begin_chat():
+    """Count a chat that is begun without a message; raise 429 if it is too much."""
+    if most := current_app.config["SENDS_PER_MINUTE"]:
+        demand(TOO_MANY_CHATS.format(f"{most:,}"), {f"chats:{current_user.id}": (most, MINUTE)})
 
 
 def prepare(chat, draft, begin):

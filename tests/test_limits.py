@@ -277,9 +277,9 @@ def send(person, chat_id, htmx=True, **form):
 
 
 def test_a_person_sends_as_much_a_minute_as_is_set_over_all_chats(app, let_in):
-    app.config["SENDS_PER_MINUTE"] = 3
     ada = let_in()
     chats = [int(ada.post("/chats").location.rsplit("/", 1)[1]) for _ in range(4)]
+    app.config["SENDS_PER_MINUTE"] = 3
     answers = [send(ada, chat_id) for chat_id in chats]
     assert [answer.status_code for answer in answers] == [204] * 3 + [429]
     said = parse(answers[-1].text).select_one("[data-problem]").get_text()
@@ -308,6 +308,17 @@ def test_versions_and_first_messages_are_sent_too(app, let_in):
     assert "Another" in ada.post("/chats", data=draft).text
     with app.app_context():
         assert len(db.session.scalars(db.select(Chat)).all()) == 1
+
+
+def test_empty_chats_are_begun_as_often_as_is_set(app, let_in):
+    app.config["SENDS_PER_MINUTE"] = 3
+    ada = let_in()
+    answers = [ada.post("/chats") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [303] * 3 + [429]
+    assert "3 chats a minute" in answers[-1].text
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    with app.app_context():
+        assert len(db.session.scalars(db.select(Chat)).all()) == 3
 
 
 def test_a_message_with_a_mistake_is_not_sent(app, let_in):
