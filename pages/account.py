@@ -12,6 +12,7 @@ from pages.accounts import (
 )
 from pages.words import one_line
 
+LISTED = 50  # log-ins
 WRONG = "That is not your password."
 WRONG_EMAIL = "That is not your e-mail address."
 TAKEN = "There is another account with this e-mail address."
@@ -51,8 +52,9 @@ def show_account():
 
 
 def show_page(form, errors):
-    listed = [(each, browser_of(each.agent)) for each in logins.all_of(current_user)]
-    context = {"form": form, "errors": errors, "logins": listed}
+    theirs = logins.all_of(current_user)
+    listed = [(each, browser_of(each.agent)) for each in theirs[:LISTED]]
+    context = {"form": form, "errors": errors, "logins": listed, "more": len(theirs) - len(listed)}
     return render_template("accounts/account.html", **context)
 
 

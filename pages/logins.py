@@ -16,6 +16,7 @@ from chattable.database import Moment, converted, id_of, now, persistent, reason
 from models import Model, User, db
 
 SEEN_EVERY = timedelta(minutes=5)
+MOST = 200  # of one person
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ LOGGED_IN = (
 def begin(user: User, password_hash: str, agent: str, address: str) -> Login | None:
     """Log somebody in, unless they are disabled or have another password than was checked.
 
-    Log-ins that were not used for as long as a session lasts are removed.
+    Log-ins that were not used for as long as a session lasts are removed; of too many, those that
+    were not used for longest are ended.
     """
     them = User.id == id_of(user), User.password_hash == password_hash, ~User.disabled
     # Whoever changes them at this moment waits, or is waited for: then it ends this one, too.
@@ -62,7 +64,11 @@ def begin(user: User, password_hash: str, agent: str, address: str) -> Login | N
         db.session.add(login)
     lifetime = current_app.config["PERMANENT_SESSION_LIFETIME"]
     db.session.execute(delete(Login).where(Login.seen_at < now() - lifetime))
+    beyond = [each.id for each in all_of(user)[MOST:]]
+    db.session.execute(delete(Login).where(Login.id.in_(beyond)))
     db.session.commit()
+    for each in beyond:
+        live.end_sockets(user.chats_channel, each)
     return login if same.rowcount else None
 
 

@@ -230,6 +230,19 @@ def test_a_log_in_that_was_not_used_for_a_year_is_removed(app, ada):
     assert not is_logged_in(old)
 
 
+def test_of_too_many_log_ins_those_not_used_for_longest_end(app, ada, monkeypatch):
+    monkeypatch.setattr(logins, "MOST", 3)
+    ended = []
+    monkeypatch.setattr(live, "end_sockets", lambda channel, key: ended.append((channel, key)))
+    first, second = ada.browser(), ada.browser()
+    ada.does(lambda user: use(logins.all_of(user)[0], timedelta(hours=1)))
+    idle = ada.logins[-1].id
+    third, fourth = ada.browser(), ada.browser()
+    assert not is_logged_in(second)
+    assert all(is_logged_in(each) for each in (first, third, fourth))
+    assert [key for _, key in ended] == [idle]
+
+
 # what is noted of their use
 
 
@@ -265,6 +278,22 @@ def test_a_page_opens_though_nobody_can_note_it(app, ada, sqlite_url):
 def test_the_sidebar_leads_to_the_account(let_in):
     page = parse(let_in().get("/chats").text)
     assert page.select_one(".sidebar__name")["href"] == "/account"
+
+
+def test_the_page_lists_the_last_of_many_log_ins_and_how_many_more_there_are(app, ada, bob):
+    browser = ada.browser()
+    ada.does(lambda user: add_logins(user, 60))
+    page = parse(browser.get("/account").text)
+    assert len(page.select(".logins__one")) == 50
+    assert "11 more" in page.select_one("[aria-labelledby=logins-title]").get_text()
+    assert "more" not in parse(bob.browser().get("/account").text).select_one(".logins").get_text()
+    assert browser.post("/account/logins/end").status_code == 303
+    assert len(ada.logins) == 1
+
+
+def add_logins(user, number):
+    db.session.add_all(Login(user_id=user.id) for _ in range(number))
+    db.session.commit()
 
 
 def test_the_name_can_be_changed(let_in):
