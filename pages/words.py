@@ -1,5 +1,6 @@
 """How things are put into words, and how words are cleaned; for templates and for forms."""
 
+import re
 from functools import lru_cache, partial
 
 import humanize
@@ -9,6 +10,8 @@ from chattable.budget import day, in_dollars, renewal
 from chattable.database import now
 
 FEW = 12  # models that a list shows without groups
+# NULs, which no database takes, and what turns round the text that comes after.
+DROPPED = re.compile("[\0\u202a-\u202e\u2066-\u2069]")
 
 
 def init_app(app):
@@ -57,5 +60,5 @@ def choices(models, recent):
 
 
 def one_line(text):
-    """Return a person's words with single spaces and without NULs (no database takes them)."""
-    return " ".join(text.replace("\0", "").split())
+    """Return a person's words with single spaces and without what `DROPPED` says."""
+    return " ".join(DROPPED.sub("", text).split())

@@ -200,6 +200,24 @@ def test_an_unknown_address_costs_what_a_known_one_does(app, sign_up, monkeypatc
     assert unknown == known
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("\u202egnp.adA", "gnp.adA"),
+        ("\u2066A\u2069d\u202ca\0", "Ada"),
+        ("\u202a \u202e", None),
+        ("می\u200cخواهم 👩\u200d💻 \u200fא\u200e", "می\u200cخواهم 👩\u200d💻 \u200fא\u200e"),
+    ],
+)
+def test_a_name_cannot_turn_round_what_stands_beside_it(client, name, kept):
+    answer = client.post("/signup", data=ADA | {"name": name})
+    if kept is None:
+        assert "Enter your name" in error_beside(answer, "name")
+    else:
+        page = parse(client.get("/account").text)
+        assert page.select_one(".sidebar__name").get_text() == kept
+
+
 @pytest.mark.parametrize("fields", [{}, {"email": "\0", "password": "\0"}, {"email": "x" * 50_000}])
 def test_nonsense_is_a_wrong_password_and_no_error(client, fields):
     assert client.post("/login", data=fields).status_code == 422

@@ -158,7 +158,7 @@ def values_of(page, name):
 
 
 def words(text):
-    return " ".join(text.replace("\0", "").split())
+    return " ".join(re.sub("[\0\u202a-\u202e\u2066-\u2069]", "", text).split())
 
 
 def variants(table, rule):
