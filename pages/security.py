@@ -19,6 +19,8 @@ FORBIDDEN = (
     *("serial", "usb"),
 )
 HEADERS = {
+    # Files say themselves how long they may be kept.
+    "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'; object-src 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -77,11 +79,10 @@ class SecureWhenEncrypted(SecureCookieSessionInterface):
 
 
 def add_security_headers(response):
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+    # Read once: to ask for each would take as long as to find who is logged in.
+    given = {name for name, _ in response.headers}
+    response.headers.extend([each for each in HEADERS.items() if each[0] not in given])
     # Under a path, others have the host, too.
     if request.is_secure and not request.script_root:
         response.headers.setdefault("Strict-Transport-Security", ENCRYPTED_ONLY)
-    # Files say themselves how long they may be kept.
-    response.headers.setdefault("Cache-Control", "no-store")
     return response
