@@ -129,7 +129,7 @@ def stop_answer(chat: ChatMixin) -> None:
                 ended: dict[str, Any] = {"status": "stopped", "finished_at": now()}
                 chat.exchange(content, client_id, model, *after, **ended)
     taken = job and take_back(job, id_of(chat), token)
-    if taken:
+    if taken or not (job or chat.running_reply):
         chat.hooks.on_settled(id_of(chat))
     # Perhaps a worker was faster.
     if reply := chat.running_reply:

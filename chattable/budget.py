@@ -74,9 +74,10 @@ def refusal(spent, allowance):
 
 
 def settle(owner: Any, chat_id: int) -> None:
-    """Set nothing aside for a chat any more: what its reply has cost is kept, or it has none."""
-    if owner.allowance is None:
-        return
+    """Set nothing aside for a chat any more: what its reply has cost is kept, or it has none.
+
+    Also for an owner that has gone, whose allowance nobody knows.
+    """
     with suppress(RedisError):  # it is given back by itself
         live.give_back(owner.chats_channel, chat_id)
 

@@ -441,11 +441,11 @@ class ChatMixin(Reading):
         db.session.delete(self)
         commit()
         live.broadcast_deletion(chat_id)
-        if reply_id:
-            # Without Redis its writer finds out by itself, when it saves what is new.
-            with suppress(RedisError):
-                live.request_stop(reply_id)
-        else:
+        # Who writes it settles what it has cost. Without Redis they find out by themselves, when
+        # they save what is new.
+        with suppress(RedisError):
+            if reply_id and not live.take_up(reply_id):
+                return live.request_stop(reply_id)
             owner.on_settled(chat_id)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Integer, and_, bindparam, delete, event, func, select, tu
 from sqlalchemy.orm import Mapped, declared_attr, foreign, relationship, remote
 
 from chattable import live
-from chattable.database import Dollars, Moment, commit, db, persistent
+from chattable.database import Dollars, Moment, commit, db, id_of, persistent
 from chattable.family import family_of
 
 # Chats that are deleted in one transaction.
@@ -72,7 +72,7 @@ class Chattable:
     @property
     def chats_channel(self) -> str:
         """The channel of Redis on which my pages follow what becomes of my chats."""
-        return live.owner_channel(kind_of(type(self)), self.id)
+        return live.owner_channel(kind_of(type(self)), id_of(self))
 
     def begin_chat(self) -> Any:
         """Return a new chat of mine, to be committed; `chats.append` would read all the others."""

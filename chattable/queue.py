@@ -18,9 +18,11 @@ from redis.exceptions import RedisError
 from rq import Queue, Retry
 from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
+from sqlalchemy.exc import SQLAlchemyError
 
 from chattable import live, places
 from chattable.chat import ChatMixin
+from chattable.database import roll_back
 from chattable.family import family
 from chattable.shredder import shredder
 
@@ -72,6 +74,7 @@ def enqueue_turn(
     finally:
         # If it was sent twice at once, the turn belongs to the job that the other one enqueued.
         if turn == "taken" and not (enqueued or to_be_done(chat.id, token)):
+            chat.hooks.on_settled(chat.id)
             live.end_turn(chat.id, token)
     return True
 
@@ -156,8 +159,21 @@ def turn(chat_id: int, token: str) -> Iterator[Callable[[], None]]:
         with ExitStack() as beginning:
             beginning.enter_context(BEGINNING)
             yield beginning.close
+    except Exception:
+        settle(chat_id, token)
+        raise
     finally:
         live.end_turn(chat_id, token)
+
+
+def settle(chat_id, token):
+    """Tell a chat's owner that the job which has its turn has failed, whatever it had begun."""
+    roll_back()
+    # Where nobody can be told, what is set aside is given back by itself.
+    with suppress(RedisError, SQLAlchemyError, LookupError):
+        if live.turn_holder(chat_id)[0] == token and (chat := family().chat.with_owner(chat_id)):
+            chat.hooks.on_settled(chat_id)
+    roll_back()
 
 
 def take_turn(chat_id, token):

@@ -3,8 +3,10 @@
 An administrator sees of them when they came and went, and how much, never what they said.
 """
 
+from contextlib import suppress
 from typing import Any
 
+from redis.exceptions import RedisError
 from sqlalchemy import delete, func, or_, select, type_coerce, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
@@ -155,3 +157,5 @@ def remove(user):
     db.session.execute(delete(User).where(User.id == id_of(user)))
     db.session.commit()
     live.end_sockets(user.chats_channel)
+    with suppress(RedisError):  # it is given back by itself
+        live.give_all_back(user.chats_channel)

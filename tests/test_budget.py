@@ -1,5 +1,6 @@
 """What a person's replies may cost a month: reserved before they are asked for, and settled."""
 
+import math
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -8,11 +9,13 @@ from decimal import Decimal
 import pytest
 from flask import render_template
 from flask_login import login_user
+from redis.exceptions import RedisError
 
-from chattable import budget, live, queue
+from chattable import budget, keepers, live, places, queue
 from chattable.provider import Completion, ProviderError, Usage
 from chattable.serve import CannotStart
 from models import Chat, Message, User, db
+from pages import people
 from pages.values import dollars
 from tests.entered import entered
 from tests.page import parse
@@ -239,6 +242,71 @@ def test_what_was_taken_back_sets_nothing_aside(me, ada, path, redis_server):
     assert reserved(me, redis_server) == 1
     ada.post(f"/chats/{chat_id}/{path}")
     assert reserved(me, redis_server) == 0
+
+
+@pytest.mark.parametrize("path", ["stop", "delete"])
+def test_what_waited_for_a_place_and_was_taken_back_sets_nothing_aside(
+    app, me, ada, path, redis_server
+):
+    app.config["REPLIES_AT_ONCE"] = 1
+    chats = [new_chat(ada) for _ in range(2)]
+    for chat_id in chats:
+        send(ada, chat_id)
+    assert reserved(me, redis_server) == 2
+    ada.post(f"/chats/{chats[1]}/{path}")
+    assert reserved(me, redis_server) == 1
+
+
+def test_what_waited_for_a_job_that_is_lost_sets_nothing_aside(app, me, ada, redis_server):
+    app.config["REPLIES_AT_ONCE"] = 1
+    chats = [new_chat(ada) for _ in range(2)]
+    for chat_id in chats:
+        send(ada, chat_id)
+    queue.delete_jobs(places.waiting())
+    lost = keepers.interrupt_orphans({})
+    keepers.interrupt_orphans(dict.fromkeys(lost, -math.inf))
+    assert reserved(me, redis_server) == 1
+
+
+def test_a_job_that_fails_before_it_asks_sets_nothing_aside(
+    me, ada, run_jobs, redis_server, monkeypatch
+):
+    monkeypatch.setattr(Chat, "ask", lambda *_: 1 / 0)
+    send(ada, new_chat(ada))
+    run_jobs()
+    assert reserved(me, redis_server) == 0
+
+
+def test_what_no_queue_takes_sets_nothing_aside(me, ada, redis_server, monkeypatch):
+    def refuse(*_, **__):
+        raise RedisError
+
+    monkeypatch.setattr(queue, "enqueue", refuse)
+    assert send(ada, new_chat(ada)).status_code == 503
+    assert reserved(me, redis_server) == 0
+
+
+def test_an_account_that_is_deleted_sets_nothing_aside(app, me, ada, redis_server):
+    app.config["REPLIES_AT_ONCE"] = 1
+    for chat_id in [new_chat(ada) for _ in range(3)]:
+        send(ada, chat_id)
+    people.delete_account(me)
+    with redis_server.client() as redis:
+        assert redis.keys("*:reserve") == []
+
+
+def test_what_was_asked_for_is_settled_also_when_its_owner_has_gone(app, me, ada, redis_server):
+    chat = me.begin_chat()
+    db.session.commit()
+    chat.say("user", "Hello")
+    reply = chat.begin_reply("gpt-4o-mini")
+    with chat.asking("gpt-4o-mini", chat.told("gpt-4o-mini")) as completion:
+        with app.app_context():
+            people.delete_account(db.session.get(User, me.id))
+        db.session.expire(me)
+        reply.receive(completion)
+    with redis_server.client() as redis:
+        assert redis.keys("*:reserve") == []
 
 
 def test_no_title_is_asked_for_once_it_is_spent(app, me, ada, provider, run_jobs):

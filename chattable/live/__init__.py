@@ -28,7 +28,7 @@ from chattable.live.origin import same_origin
 from chattable.live.outbox import ANNOUNCE, announce, announce_on, end_sockets
 from chattable.live.question import give_updates
 from chattable.live.relay import BACKLOG_BYTES, GONE, NOT_YOURS, SILENCE, Watcher
-from chattable.live.reserve import give_back, set_aside
+from chattable.live.reserve import give_all_back, give_back, set_aside
 from chattable.live.snapshots import Snapshot, latest_number, snapshot
 from chattable.live.socket import CATCHING_UP, PING, Refused, follow, relay_chat, rest, serve
 from chattable.live.start import init_app
@@ -83,6 +83,7 @@ __all__ = [
     "ending",
     "follow",
     "forget_trouble",
+    "give_all_back",
     "give_back",
     "give_updates",
     "heard_models",

@@ -40,5 +40,10 @@ def give_back(owner: str, chat_id: int) -> None:
     redis().hdel(reserve_key(owner), str(chat_id))
 
 
+def give_all_back(owner: str) -> None:
+    """Set nothing aside for an owner any more: there is none."""
+    redis().delete(reserve_key(owner))
+
+
 def reserve_key(owner):
     return f"{owner}:reserve"
