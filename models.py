@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from chattable import ChatMixin, Chattable, MessageMixin, live, markdown, provider
-from chattable.budget import Refusal, month, reserve, settle
+from chattable.budget import Budgeted, month
 from chattable.connections import beside
 from chattable.database import (
     Dollars,
@@ -42,6 +42,7 @@ TITLE_LENGTH = 60
 OPENING = 1_000
 # Tokens. What is sent along is of no interest while it is less; and to know more takes 17 MB.
 FEW = 2_000
+DISABLED = "This account is disabled: nobody is asked. What was said is kept."
 
 
 class Base(DeclarativeBase):
@@ -56,7 +57,7 @@ else:
     Model = db.Model
 
 
-class User(Chattable, UserMixin, Model):
+class User(Budgeted, Chattable, UserMixin, Model):
     """A person with an account. Their pages live on the two hooks."""
 
     __tablename__ = "users"
@@ -125,24 +126,15 @@ class User(Chattable, UserMixin, Model):
         return db.session.scalar(select(Spending.dollars).where(*mine)) or Decimal(0)
 
     def on_ask(self, chat: "Chat", model: str, told: provider.Told) -> str | None:
-        refusal = self.reserve(chat.id, model, provider.estimate_tokens(told.size))
-        return refusal.sentence if refusal else None
-
-    def reserve(self, chat_id: int, model: str, tokens: int) -> Refusal | None:
-        """Set aside what a reply to so many tokens may cost; return why not, if it is too much."""
-        return reserve(self, chat_id, model, tokens)
+        return DISABLED if self.disabled else super().on_ask(chat, model, told)
 
     def may_spend(self) -> bool:
-        """Return whether I have not reached my allowance."""
-        return self.allowance is None or self.spent_this_month() < self.allowance
+        return not self.disabled and super().may_spend()
 
     def on_spent(self, dollars: Decimal) -> None:
         if dollars:
             mine = {"id": id_of(self), "month": month()}
             db.session.execute(SPEND, {**mine, "picodollars": picodollars(dollars)})
-
-    def on_settled(self, chat_id: int) -> None:
-        settle(self, chat_id)
 
     # What the sidebar of every page of mine shows.
 

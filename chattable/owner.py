@@ -63,6 +63,9 @@ class Chattable:
         """
         return None
 
+    def on_growing(self, chat_id: int, completion: Any, text: str) -> None:
+        """Called about once a second while a reply in one of my chats is written: `text` so far."""
+
     def on_spent(self, dollars: Decimal) -> None:
         """Called with what a request has cost, in the transaction that keeps it, to add to that."""
 
@@ -118,6 +121,18 @@ class Chattable:
         for start in range(0, len(chat_ids), AT_ONCE):
             delete_some(family, chat_ids[start : start + AT_ONCE])
         return chat_ids
+
+    def stop_replies(self) -> None:
+        """Ask for the end of all that is written in my chats, or waits to be; what was said stays.
+
+        Raises `RedisError`.
+        """
+        family = family_of(type(self))
+        mine = my_chats(family.chat).with_only_columns(family.chat.id)
+        message = family.message
+        running = select(message.id).where(message.is_running(), message.chat_id.in_(mine))
+        for message_id in db.session.scalars(running, self._me).all():
+            live.request_stop(message_id)
 
     def chat(self, chat_id: int) -> Any | None:
         """Return one of my chats, or None: anybody else's does not exist."""

@@ -149,6 +149,8 @@ class Writing:
                 saved.keep_thoughts(self.thought)
             if more or lost or turned:
                 self._tell()
+            if saved.due:
+                self.owner.on_growing(id_of(self.chat), completion, self.text)
             if self.broadcast.stop_requested or not saved.keep_up(self.text, self.thought):
                 completion.stop()
 
@@ -365,9 +367,14 @@ class Checkpoint:
         self._state = None
         self._due = time.monotonic() + CHECKPOINT
 
+    @property
+    def due(self):
+        """Whether it is time to save what is new."""
+        return time.monotonic() >= self._due
+
     def keep_up(self, content, thought):
         """Save what is new if it is time to; return False if the reply is no longer ours."""
-        if time.monotonic() < self._due or not (thought.since or len(content) > self._saved):
+        if not self.due or not (thought.since or len(content) > self._saved):
             return True
         self._due = time.monotonic() + CHECKPOINT
         return self.keep_thoughts(thought) and self._try(self._save, content)

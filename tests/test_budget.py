@@ -244,6 +244,25 @@ def test_what_was_taken_back_sets_nothing_aside(me, ada, path, redis_server):
     assert reserved(me, redis_server) == 0
 
 
+def test_what_grows_beyond_its_estimate_sets_more_aside(
+    me, ada, provider, run_jobs, redis_server, monkeypatch
+):
+    monkeypatch.setattr("chattable.writing.CHECKPOINT", 0)
+    seen, give_back = [], live.give_back
+
+    def look(owner, chat_id):
+        with redis_server.client() as redis:
+            seen.extend(redis.hvals(f"{owner}:reserve"))
+        give_back(owner, chat_id)
+
+    monkeypatch.setattr(live, "give_back", look)
+    # 6,000 tokens, of a dollar for a thousand.
+    provider.says("word " * 4_800, "end")
+    send(ada, new_chat(ada))
+    run_jobs()
+    assert int(seen[0].split()[2]) / 10**12 > 6 + EXPECTED
+
+
 @pytest.mark.parametrize("path", ["stop", "delete"])
 def test_what_waited_for_a_place_and_was_taken_back_sets_nothing_aside(
     app, me, ada, path, redis_server
