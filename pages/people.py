@@ -114,8 +114,10 @@ def change(user: User, **values: Any) -> bool:
 
 
 def disable(user: User) -> None:
-    """Let somebody in no more, and sign them out."""
+    """Let somebody in no more, sign them out, and ask for nothing more in their chats."""
     logins.end_all(user, disabled=True)
+    with suppress(RedisError):  # what they have not begun by then is refused
+        user.stop_replies()
 
 
 def enable(user: User) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from werkzeug.security import generate_password_hash
 
 from chattable.database import now
-from models import Spending, User, db
+from models import Message, Spending, User, db
 from pages import invitations, people
 from pages.invitations import Invitation, Uninvited
 from pages.people import list_people
@@ -274,6 +274,25 @@ def test_somebody_is_disabled_and_enabled_again(app, boss, bob):
         with app.app_context():
             assert person().disabled == (value == "1")
         assert ("disabled" in words(boss.get("/admin"))) == (value == "1")
+
+
+def test_what_waits_of_somebody_who_is_disabled_is_not_asked_for(
+    app, boss, bob, provider, run_jobs
+):
+    chat_id = int(bob.post("/chats").location.rsplit("/", 1)[1])
+    bob.post("/messages", data={"chat_id": chat_id, "content": "Hi", "model": "gpt-4o-mini"})
+    boss.post("/admin/people/2", data={"disabled": "1"})
+    run_jobs()
+    with app.app_context():
+        said, reply = db.session.scalars(db.select(Message).order_by(Message.id))
+        assert (said.content, reply.status) == ("Hi", "failed") and "disabled" in reply.error
+    assert provider.requests == []
+
+
+def test_no_title_is_asked_for_in_the_name_of_somebody_who_is_disabled(app, boss, bob):
+    change(app, "bob@example.com", disabled=True)
+    with app.app_context():
+        assert not person().may_spend()
 
 
 def test_an_administrator_makes_and_unmakes_others(app, boss, bob):

@@ -611,7 +611,7 @@ def test_one_can_log_out_while_redis_is_away(make_app, hashed):
 
 
 def test_a_reply_does_not_outlive_its_account(stack, provider):
-    ada, bob = stack.signup(), stack.signup("Bob")
+    bob, ada = stack.signup("Bob"), stack.signup()
     chat, reply = ada.new_chat(), provider.says("one ", hold=True).says("two ")
     with closing(watch(ada, chat)) as socket:
         ada.say(chat, "a secret")
@@ -632,6 +632,37 @@ def test_a_reply_does_not_outlive_its_account(stack, provider):
     with stack.redis.client() as client:
         assert not any(client.exists(f"{PREFIX}:chat:{chat}:{part}") for part in ("text", "key"))
     assert "Traceback" not in stack.log("worker")
+
+
+def test_who_leaves_or_is_disabled_has_their_replies_ended(make_stack, provider):
+    """With a budget, for what each reply may cost is set aside."""
+    budget = {"BUDGET": "10", "PRICES": "gpt-4o-mini=100/1000"}
+    budget |= {"RATELIMIT_ENABLED": "1", "REPLIES_AT_ONCE": "1"}
+    stack = make_stack(env=budget)
+    boss, ada, bob = stack.signup(), stack.signup(), stack.signup("Bob")
+    for person in (ada, bob):
+        provider.says("one ", hold=True)
+        running, waiting = person.new_chat(), person.new_chat()
+        with closing(watch(person, running)) as socket:
+            person.say(running, "Hello")
+            socket.wait_for("one")
+        person.say(waiting, "Never asked")
+        if person is ada:
+            assert ada.post("/account/delete", leaving_password=PASSWORD).status == 200
+        else:
+            assert boss.post("/admin/people/3", disabled="1").status == 303
+        provider.wait_for_disconnect()
+    with closing(sqlite3.connect(stack.database_url.removeprefix("sqlite:///"))) as connection:
+        replies = "SELECT status, content FROM messages WHERE role = 'assistant' ORDER BY id"
+
+        def ended():
+            return connection.execute(replies).fetchall() == [("stopped", "one "), ("failed", "")]
+
+        wait_until(ended, 10, "the replies to end")
+    with stack.redis.client() as client:
+        wait_until(lambda: not client.keys("*:reserve"), 10, "nothing to be set aside")
+    assert "Never asked" not in [request.prompt for request in provider.requests]
+    assert "Traceback" not in stack.log("worker") and "ERROR" not in stack.log("worker")
 
 
 # in a browser

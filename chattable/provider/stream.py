@@ -145,7 +145,8 @@ class Completion:
             yield self._take()
         self._hang_up()
         yield self._take() + self._rest()
-        if not self.stopped:
+        # A stop may come at the same moment: why nobody was asked is what counts.
+        if not (self.stopped and self._asks):
             self._judge()
 
     def stop(self) -> None:
