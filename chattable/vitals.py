@@ -1,12 +1,13 @@
 """How the queue and its workers are: for whoever looks after an install."""
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 from rq.defaults import DEFAULT_WORKER_TTL
 from rq.worker_registration import get_keys
 
-from chattable import live
+from chattable import live, places
 from chattable.queue import queue
 
 # Seconds. A worker says every two that it lives; one that is busy may be late.
@@ -33,13 +34,23 @@ def living_workers() -> int:
 
 
 def jobs_by_state() -> dict[str, int]:
-    """Return how many jobs are queued, running and failed. Raises `RedisError`."""
+    """Return how many jobs are queued, running and failed, and how many wait for a place.
+
+    Raises `RedisError`.
+    """
     ours = queue()
     with live.redis().pipeline(transaction=False) as pipeline:
         pipeline.llen(ours.key)
         for registry in (ours.started_job_registry, ours.failed_job_registry):
             pipeline.zcard(registry.key)
-        return dict(zip(("queued", "started", "failed"), pipeline.execute(), strict=True))
+        numbers = pipeline.execute()
+    states = "queued", "started", "failed", "waiting"
+    return dict(zip(states, [*numbers, len(places.waiting())], strict=True))
+
+
+def replies_written(message_ids: Collection[int]) -> int:
+    """Return how many of some running replies somebody has begun to write. Raises `RedisError`."""
+    return sum(lease != live.WAITING for lease in live.leases(message_ids).values())
 
 
 def longest_wait() -> float:

@@ -139,7 +139,7 @@ class Counts:
         yield Gauge("chattable_longest_wait_seconds", "Of the next job.", vitals.longest_wait())
         yield Gauge("chattable_workers", "Workers that live.", vitals.living_workers())
         with suppress(SQLAlchemyError):  # the others are of interest also while it is away
-            running = len(Message.running_ids())
+            running = vitals.replies_written(Message.running_ids())
             yield Gauge("chattable_replies_running", "Replies being written.", running)
         yield Gauge("chattable_sockets", "Sockets that are open.", report())
 
