@@ -342,8 +342,8 @@ def send_to_worker(chat, draft, after=None):
     after = after if after is not None else chat.leaf_id or LATEST
     said = draft["content"], draft["model"], draft["client_id"], after
     begin = partial(chat.exchange, said[0], said[2], said[1], after)
-    task, before = jobs.create_message_and_stream, partial(limits.prepare, chat, draft, begin)
-    taken = queue.enqueue_turn(chat, draft["client_id"], task, *said, before=before)
+    task, way = jobs.create_message_and_stream, {"before": partial(limits.spend, chat, draft)}
+    taken = queue.enqueue_turn(chat, draft["client_id"], task, *said, **way, begin=begin)
     if taken and not request.headers.get("HX-Request"):
         session["sent"] = chat.id, draft["client_id"], opening_words(draft["content"])
     return taken
@@ -378,8 +378,8 @@ def retry_message(message_id):
     chat, token = message.chat, jobs.retry_token(message.id, versions)
     limits.send()
     asked, begin = (message.id, model, versions), partial(chat.begin_version, message, model)
-    before = partial(limits.prepare, chat, {"model": model}, begin)
-    if not queue.enqueue_turn(chat, token, jobs.retry_reply, *asked, before=before):
+    before = partial(limits.spend, chat, {"model": model})
+    if not queue.enqueue_turn(chat, token, jobs.retry_reply, *asked, before=before, begin=begin):
         return problem(BUSY, 409)
     return done(message.chat, asked=message.id)
 

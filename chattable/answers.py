@@ -6,13 +6,12 @@ For jobs: an app enqueues `say_and_answer`, or writes a job of its own with the 
 import logging
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from flask import g
 from rq import get_current_job
 
-from chattable import live, places, provider
+from chattable import live, provider
 from chattable.chat import ChatMixin, ReplyInProgress
 from chattable.database import db, id_of, now, persistent
 from chattable.family import family
@@ -134,13 +133,3 @@ def stop_answer(chat: ChatMixin) -> None:
     # Perhaps a worker was faster.
     if reply := chat.running_reply:
         reply.call_off() if taken else live.request_stop(id_of(reply))
-
-
-def show_waiting(chat: ChatMixin, begin: Callable[[], Any]) -> None:
-    """Show a reply if it will have to wait for a place.
-
-    `begin()` saves it, and returns the messages that were saved, it being the last. To be called
-    before its job is enqueued: whoever does that takes it up.
-    """
-    if places.full(chat) and (messages := begin()):
-        live.keep_waiting(id_of(messages[-1]))

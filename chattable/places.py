@@ -15,12 +15,18 @@ from rq.rate_limit import ACQUIRE_AND_ENQUEUE_SCRIPT, RateLimit, RateLimitRegist
 from rq.utils import now, utcformat
 
 from chattable import live
+from chattable.database import id_of
 
 # Save a job, unless there is one of this id, and let those go on that have a place: RQ would need
 # more steps, after each of which a process may die. With a fraction of seconds, for their order.
+# One that would have to wait is not saved before it is known that it may.
 PUT = f"""
 if redis.call('EXISTS', KEYS[4]) == 1 then return false end
-redis.call('HSET', KEYS[4], unpack(ARGV, 8))
+local places = tonumber(ARGV[1])
+if ARGV[8] == '' and redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[2]) >= places then
+  return 'full'
+end
+redis.call('HSET', KEYS[4], unpack(ARGV, 9))
 redis.call('SADD', KEYS[3], ARGV[6])
 redis.call('HSET', KEYS[5], 'concurrency', ARGV[1])
 redis.call('SADD', KEYS[6], 'rq:queue:' .. redis.call('HGET', KEYS[4], 'origin'))
@@ -36,14 +42,6 @@ def limit_of(chat: Any) -> RateLimit | None:
 
 def places_of(chat):
     return f"{live.owner_channel(chat.chattable_type, chat.chattable_id)}:replies"
-
-
-def full(chat: Any) -> bool:
-    """Return whether the next reply of a chat's owner will have to wait."""
-    if not (limit := limit_of(chat)):
-        return False
-    registry = RateLimitRegistry(limit.key, live.redis())
-    return registry.get_allowed_job_count() >= limit.concurrency
 
 
 def waiting() -> list[str]:
@@ -64,8 +62,14 @@ def take_back(job: Job) -> bool:
     return bool(live.redis().zrem(key, job.id))
 
 
-def put_once(queue: Queue, work: Callable, *args: Any, limit: RateLimit, **options: Any) -> bool:
-    """Have a job done once it has a place; return False if there is one of this id."""
+def put_once(
+    queue: Queue, work: Callable, *args: Any, limit: RateLimit, begin: Callable, **options: Any
+) -> bool:
+    """Have a job done once it has a place; return False if there is one of this id.
+
+    If it has to wait, `begin()` saves its reply before, and returns the messages that were saved,
+    it being the last: it is shown, and whoever does the job takes it up.
+    """
     names = {"timeout": options.pop("job_timeout"), "status": JobStatus.RATE_LIMITED}
     job = queue.create_job(work, args, rate_limit=limit, **names, **options)
     registry = RateLimitRegistry.from_job(job)
@@ -74,5 +78,14 @@ def put_once(queue: Queue, work: Callable, *args: Any, limit: RateLimit, **optio
     words: list[Any] = [limit.concurrency, time.time(), utcformat(now())]
     words += [queue.redis_queue_namespace_prefix, job.redis_job_namespace_prefix]
     fields = [part for pair in job.to_dict().items() if pair[1] is not None for part in pair]
-    words += [limit.key, job.id, *fields]
-    return live.redis().eval(PUT, len(keys), *keys, *words) is not None
+
+    def put(waits):
+        named = [limit.key, job.id, waits, *fields]
+        return live.redis().eval(PUT, len(keys), *keys, *words, *named)
+
+    put_now = put("")
+    if put_now == b"full":
+        if messages := begin():
+            live.keep_waiting(id_of(messages[-1]))
+        put_now = put("waits")
+    return put_now is not None

@@ -56,12 +56,18 @@ def queue_name():
 
 
 def enqueue_turn(
-    chat: ChatMixin, token: str, job: Callable, *args: Any, before: Callable = lambda: None
+    chat: ChatMixin,
+    token: str,
+    job: Callable,
+    *args: Any,
+    before: Callable = lambda: None,
+    begin: Callable = lambda: None,
 ) -> bool:
     """Enqueue `job(chat.id, *args)` as the chat's next turn; return False if it is taken.
 
     What was sent before with this token (a str) is done once. Raises `RedisError` when there is no
-    Redis to take it, and whatever `before()` raises, which is called once the turn is ours.
+    Redis to take it, and whatever `before()` raises, which is called once the turn is ours; if it
+    has to wait for a place, `begin()` is, too, see `chattable.places`.
     """
     turn = take_turn(chat.id, token)
     if not turn:
@@ -70,7 +76,7 @@ def enqueue_turn(
     try:
         if turn == "taken":
             before()
-        enqueued = enqueue(job, chat, token, *args)
+        enqueued = enqueue(job, chat, token, *args, begin=begin)
     finally:
         # If it was sent twice at once, the turn belongs to the job that the other one enqueued.
         if turn == "taken" and not (enqueued or to_be_done(chat.id, token)):
@@ -79,7 +85,9 @@ def enqueue_turn(
     return True
 
 
-def enqueue(job: Callable, chat: ChatMixin, token: str, *args: Any) -> bool:
+def enqueue(
+    job: Callable, chat: ChatMixin, token: str, *args: Any, begin: Callable = lambda: None
+) -> bool:
     """Hand a job to a worker; return False if it was sent before: then once is enough.
 
     Raises `RedisError` when there is no Redis to take it. A job whose worker was killed runs
@@ -98,7 +106,7 @@ def enqueue(job: Callable, chat: ChatMixin, token: str, *args: Any) -> bool:
         "description": f"{job.__name__} in chat {chat.id}",
     }
     limit = places.limit_of(chat)
-    once = put_once if limit is None else partial(places.put_once, limit=limit)
+    once = put_once if limit is None else partial(places.put_once, limit=limit, begin=begin)
     if once(queue(), job, chat.id, *args, **options):
         return True
     if not broken_off(options["job_id"]):

@@ -23,7 +23,6 @@ from redis.exceptions import RedisError
 from werkzeug.exceptions import TooManyRequests
 
 from chattable import live, provider
-from chattable.answers import show_waiting
 from chattable.connections import beside
 from pages import people
 from pages.cookies import cookie_name, guarded
@@ -160,12 +159,6 @@ def begin_chat():
     """Count a chat that is begun without a message; raise 429 if it is too much."""
     if most := current_app.config["SENDS_PER_MINUTE"]:
         demand(TOO_MANY_CHATS.format(f"{most:,}"), {f"chats:{current_user.id}": (most, MINUTE)})
-
-
-def prepare(chat, draft, begin):
-    """Do what comes before a reply is enqueued: set aside what it may cost, show it if it waits."""
-    spend(chat, draft)
-    show_waiting(chat, begin)
 
 
 def spend(chat, draft):

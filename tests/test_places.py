@@ -2,12 +2,14 @@
 
 import math
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rq import SimpleWorker
 
-from chattable import keepers, live, places, queue
-from models import Chat, Message, db
+from chattable import keepers, live, places, queue, vitals
+from models import Chat, Message, User, db
+from tests.entered import entered
 from tests.page import parse
 
 HTMX = {"HX-Request": "true"}
@@ -79,6 +81,23 @@ def test_its_page_shows_that_it_waits(app, ada):
     said, reply = page.select("#messages article")
     assert said.select_one(".message__body").get_text(strip=True) == "Number 2"
     assert (reply["data-role"], reply["data-status"]) == ("assistant", "pending")
+
+
+def test_of_many_sent_at_once_each_that_waits_is_shown(app, ada):
+    chats = [new_chat(ada) for _ in range(12)]
+    with app.app_context():
+        me = db.session.scalars(db.select(User)).one()
+        tabs = [entered(app, me) for _ in chats]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(send, tabs, chats))
+    assert counts(app) == (2, 10) and statuses(app) == ["pending"] * 10
+
+
+def test_whoever_looks_after_an_install_sees_how_many_wait(app, ada):
+    send_to_many(ada, 5)
+    with app.app_context():
+        assert vitals.jobs_by_state() == {"queued": 2, "started": 0, "failed": 0, "waiting": 3}
+        assert vitals.replies_written(Message.running_ids()) == 0
 
 
 def test_others_do_not_wait_for_it(app, ada, let_in):
