@@ -81,7 +81,7 @@ def put_once(
 
     def put(waits):
         named = [limit.key, job.id, waits, *fields]
-        return live.redis().eval(PUT, len(keys), *keys, *words, *named)
+        return live.run(PUT, keys, [*words, *named])
 
     put_now = put("")
     if put_now == b"full":

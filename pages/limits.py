@@ -237,7 +237,7 @@ def count(counters):
     limits = [number for most, window in counters.values() for number in (most, window * 1000)]
     keys = [key(counter) for counter in counters]
     with suppress(RedisError), soon():
-        wait: Any = live.redis().eval(COUNT, len(keys), *keys, id, *limits)
+        wait: Any = live.run(COUNT, keys, [id, *limits])
         return (id, [*counters], False), wait / 1000
     log.debug("counted in this process alone")
     return (id, [*counters], True), count_here(counters, id)

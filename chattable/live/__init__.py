@@ -12,7 +12,7 @@ from chattable.live.catalog import (
     keep_trouble,
     known_models,
 )
-from chattable.live.connection import CONNECTIONS, check_writing, is_away, redis
+from chattable.live.connection import CONNECTIONS, check_writing, is_away, redis, run
 from chattable.live.frames import ANEW, listed_frame, render, since_frame, unsent_frame
 from chattable.live.keys import (
     channel,
@@ -109,6 +109,7 @@ __all__ = [
     "relay_chat",
     "request_stop",
     "rest",
+    "run",
     "same_origin",
     "serve",
     "set_aside",

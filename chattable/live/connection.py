@@ -1,6 +1,7 @@
 """The connections to Redis that everybody shares, but for the relay's."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from flask import current_app
@@ -93,6 +94,14 @@ def watchful(connection_class: Any):
 def redis() -> Redis:
     """Return the app's Redis connection pool (byte responses, as RQ needs them)."""
     return current_app.extensions["chattable_redis"]
+
+
+def run(script: str, keys: Sequence[Any], values: Sequence[Any]) -> Any:
+    """Run a script, whose text Redis is sent once, and return its answer. Raises `RedisError`."""
+    scripts = current_app.extensions["chattable_scripts"]
+    if script not in scripts:
+        scripts[script] = redis().register_script(script)
+    return scripts[script](keys, values)
 
 
 def check_writing() -> None:

@@ -1,6 +1,6 @@
 """What is set aside, of a sum that an owner may spend, for replies that are asked for."""
 
-from chattable.live.connection import redis
+from chattable.live.connection import redis, run
 
 # By chat, for each has one reply at a time: a number by which they came, until when it holds, and
 # the amount. Those that came before are added up, and no other process is between.
@@ -32,7 +32,7 @@ def set_aside(owner: str, chat_id: int, amount: int, seconds: int) -> int:
 
     `owner` is the name of a channel of theirs. What is not given back is so after some seconds.
     """
-    return int(redis().eval(SET_ASIDE, 1, reserve_key(owner), chat_id, amount, seconds))
+    return int(run(SET_ASIDE, [reserve_key(owner)], [chat_id, amount, seconds]))
 
 
 def give_back(owner: str, chat_id: int) -> None:

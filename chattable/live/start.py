@@ -16,6 +16,7 @@ def init_app(app, find_name, on_watch):
     """
     url = app.config["REDIS_URL"]
     app.extensions["chattable_redis"] = connection = connect(url)
+    app.extensions["chattable_scripts"] = {}
     app.extensions["chattable_find_name"] = find_name
     app.extensions["chattable_on_watch"] = on_watch
     app.extensions["chattable_relay"] = Relay(url, connection.connection_pool.connection_class)
