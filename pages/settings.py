@@ -86,7 +86,7 @@ def running_settings(instance):
 
 def read_settings(settings, instance):
     """Return the Flask configuration that an environment (dict of str) asks for."""
-    key = secret_key(settings, instance)
+    key, here = secret_key(settings, instance), "CHATTABLE_URL" in settings
     return {
         "APPLICATION_ROOT": mount_path(settings),
         "SECRET_KEY": key,
@@ -118,7 +118,9 @@ def read_settings(settings, instance):
         "ALLOWED_HOSTS": allowed_hosts(settings),
         "METRICS_TOKEN": metrics_token(settings),
         **signup_settings(settings),
-        "WEB_CONCURRENCY": whole_number(settings, "WEB_CONCURRENCY", 1),
+        "WEB_CONCURRENCY": whole_number(settings, "WEB_CONCURRENCY", 1, most=64),
+        # The web's, but every process says so. The launcher takes any port that is free for 0.
+        "PORT": whole_number(settings, "PORT", 5000, least=0 if here else 1, most=65535),
         **openid_settings(settings),
         "SMTP_URL": mail_server(settings),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),

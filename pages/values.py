@@ -13,11 +13,11 @@ def choice(settings, name, allowed):
     return value if value in allowed else refuse(f"{name} must be one of {', '.join(allowed)}.")
 
 
-def whole_number(settings, name, default, least=1):
+def whole_number(settings, name, default, least=1, most=MOST):
     value = str(settings.get(name, default))
-    if re.fullmatch("[0-9]{1,10}", value) and least <= int(value) <= MOST:
+    if re.fullmatch("[0-9]{1,10}", value) and least <= int(value) <= most:
         return int(value)
-    refuse(f"{name} must be a whole number from {least} to {MOST}.")
+    refuse(f"{name} must be a whole number from {least} to {most}.")
 
 
 def limits_hold(settings):

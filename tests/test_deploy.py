@@ -130,11 +130,18 @@ def test_the_dockerfile_is_clean():
 def test_compose_knows_every_word(services):
     compose = pytest.importorskip("compose_spec").PyCompose
     plain = yaml.safe_dump(yaml.safe_load((ROOT / "compose.yaml").read_text()))
+    plain = plain.replace("on-failure:5", "on-failure")  # the number it does not know
     assert sorted(compose.from_yaml(plain).service_names()) == sorted(services)
 
 
 def test_a_worker_may_finish_before_its_container_is_killed(services):
     assert int(services["worker"]["stop_grace_period"].rstrip("s")) > 25 + LAST_WORDS + FAREWELL
+
+
+def test_a_database_that_the_image_still_makes_is_waited_for(services):
+    # The server that makes it listens on a Unix socket alone.
+    assert "--host 127.0.0.1" in " ".join(services["postgres"]["healthcheck"]["test"])
+    assert services["migrate"]["restart"].startswith("on-failure:")
 
 
 def test_nobody_outside_reaches_more_than_the_proxy(services):
@@ -200,9 +207,12 @@ def test_a_number_that_is_none_is_refused_before_anything_is_loaded(monkeypatch,
         start.main(["true"])
 
 
-def test_a_wrong_number_of_web_processes_stops_a_release_and_a_worker_too(tmp_path, redis_url):
-    env = environment(tmp_path, "", redis_url, WEB_CONCURRENCY="two")
-    with pytest.raises(SystemExit, match="^WEB_CONCURRENCY must be a whole number"):
+@pytest.mark.parametrize(("name", "value"), [("WEB_CONCURRENCY", "two"), ("PORT", "99999")])
+def test_a_number_that_stops_the_web_stops_a_release_and_a_worker_too(
+    tmp_path, redis_url, name, value
+):
+    env = environment(tmp_path, "", redis_url, **{name: value})
+    with pytest.raises(SystemExit, match=f"^{name} must be a whole number"):
         create_app(env)
 
 
@@ -400,6 +410,15 @@ def test_each_way_to_deploy_has_a_page_that_the_readme_leads_to(name):
     assert len(page.splitlines()) <= 60
     for link in re.findall(r"\]\(([^):]+)\)", page):
         assert (ROOT / "docs" / link).exists(), link
+
+
+def test_the_readme_says_nothing_twice_and_breaks_off_nowhere():
+    text = (ROOT / "README.md").read_text()
+    lines = [line for line in text.splitlines() if len(line) > 60]
+    assert not {line for line in lines if lines.count(line) > 1}
+    paragraphs = text.split("\n\n")
+    pairs = zip(paragraphs, paragraphs[1:], strict=False)
+    assert not [this for this, then in pairs if this[-1] == ":" and then[0] not in "`-|1"]
 
 
 def test_the_pages_name_commands_and_variables_that_there_are(app):
