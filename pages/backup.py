@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 from flask import Blueprint, current_app
 from redis.exceptions import RedisError
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chattable import vitals
@@ -29,6 +30,10 @@ PG_RESTORE = (
 )
 RUNNING = "Chattable runs from this database. Stop its web and worker processes first."
 DAMAGED = "This file is damaged, or no database at all."
+UPGRADE, ANEW = "flask --app app db upgrade", "flask --app app after-restore"
+# Redis may know of chats and jobs what came after a copy, and who was logged out since then must
+# not be in again.
+NOBODY_IN, ANOTHER_NAME = "DELETE FROM logins", "UPDATE installs SET name = :name"
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations" / "versions"
 
 routes = Blueprint("backup", __name__, cli_group=None)
@@ -57,7 +62,7 @@ def backup(file, force):
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def restore(file):
     """Have FILE, which `flask backup` wrote, be the database; the one before is kept beside it."""
-    target = own_file(PG_RESTORE, file)
+    target = own_file(PG_RESTORE, file, UPGRADE, ANEW)
     check(file)
     if revision_of(file) not in known_revisions():
         raise click.ClickException(
@@ -74,16 +79,29 @@ def restore(file):
     click.echo(f"The database is that of {file}; everybody logs in once more.")
     if aside:
         click.echo(f"The one before is {aside}.")
-    click.echo("Now run: flask --app app db upgrade")
+    click.echo(f"Now run: {UPGRADE}")
 
 
-def own_file(of_postgres, file):
-    """Return the path of our database; exit with the line to type where it is no SQLite file."""
+@routes.cli.command("after-restore")
+def after_restore():
+    """Have a database that other tools have restored be an install in which nobody is logged in."""
+    db.session.execute(text(NOBODY_IN))
+    db.session.execute(text(ANOTHER_NAME), {"name": new_name()})
+    db.session.commit()
+    click.echo("Everybody logs in once more. Now start the web and the worker.")
+
+
+def new_name():
+    return secrets.token_hex(5)
+
+
+def own_file(of_postgres, file, *then):
+    """Return the path of our database; exit with the lines to type where it is no SQLite file."""
     url = db.engine.url
     if db.engine.dialect.name == "sqlite":
         return Path(url.database or "").resolve()
-    line = of_postgres.format(file=shlex.quote(os.fspath(file)))
-    raise click.ClickException(f"The database is PostgreSQL's, which has its own tool:\n{line}")
+    lines = "\n".join([of_postgres.format(file=shlex.quote(os.fspath(file))), *then])
+    raise click.ClickException(f"The database is PostgreSQL's, which has its own tool:\n{lines}")
 
 
 @contextmanager
@@ -184,17 +202,13 @@ def refuse_running(target):
 
 
 def begin_anew(path):
-    """Have a copy be an install of its own, in which nobody is logged in.
-
-    Redis may know of chats and jobs what came after it, and who was logged out since then must not
-    be in again.
-    """
+    """Have a copy be an install of its own, in which nobody is logged in."""
     with closing(sqlite3.connect(path)) as connection, connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         if "logins" in tables:
-            connection.execute("DELETE FROM logins")
+            connection.execute(NOBODY_IN)
         if "installs" in tables:
-            connection.execute("UPDATE installs SET name = ?", [secrets.token_hex(5)])
+            connection.execute(ANOTHER_NAME, {"name": new_name()})
 
 
 def keep_owner(target, copy):

@@ -523,18 +523,29 @@ def test_a_copy_is_whole_while_people_write(flask, copied, tmp_path):
 
 
 def test_postgresql_is_copied_by_tools_of_its_own(flask, postgres_url, postgres_server, tmp_path):
-    with psycopg.connect(postgres_url) as connection:
-        connection.execute("CREATE TABLE words (word text)")
-        connection.execute("INSERT INTO words VALUES ('kept')")
+    config = {"DATABASE_URL": postgres_url, "WTF_CSRF_ENABLED": False}
     file = tmp_path / "a copy.dump"
-    code, said = flask("backup", file, DATABASE_URL=postgres_url)
-    assert code == 1 and "pg_dump" in said
     env = {"PATH": f"{postgres_server.tools}:/usr/bin:/bin", "DATABASE_URL": postgres_url}
+    assert flask("db", "upgrade", **config)[0] == 0
+    form = {"name": "Ada", "email": "ada@example.com", "password": PASSWORD}
+    ada = create_app({"SECRET_KEY": "x" * 20, **config}).test_client()
+    ada.post("/signup", data=form)
+    code, said = flask("backup", file, **config)
+    assert code == 1 and "pg_dump" in said
     subprocess.run(said.splitlines()[-1], shell=True, check=True, env=env)
-    with psycopg.connect(postgres_url) as connection:
-        connection.execute("DELETE FROM words")
-    code, said = flask("restore", file, DATABASE_URL=postgres_url)
+    name = look(postgres_url, "SELECT name FROM installs")
+    ada.post("/logout")
+    code, said = flask("restore", file, **config)
     assert code == 1 and "pg_restore" in said
-    subprocess.run(said.splitlines()[-1], shell=True, check=True, env=env)
-    with psycopg.connect(postgres_url) as connection:
-        assert connection.execute("SELECT word FROM words").fetchall() == [("kept",)]
+    restore, *then = said.splitlines()[1:]
+    subprocess.run(restore, shell=True, check=True, env=env)
+    assert look(postgres_url, "SELECT name FROM users") == [("Ada",)]
+    for command in then:
+        assert flask(*command.removeprefix("flask --app app ").split(), **config)[0] == 0
+    assert look(postgres_url, "SELECT count(*) FROM logins") == [(0,)]
+    assert look(postgres_url, "SELECT name FROM installs") != name
+
+
+def look(url, query):
+    with psycopg.connect(url) as connection:
+        return connection.execute(query).fetchall()
