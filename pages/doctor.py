@@ -63,7 +63,7 @@ def init_app(app):
 def doctor(url, no_ask):
     """Examine this install; say what is wrong and how to mend it. Exits with 1 at a problem."""
     app = app_ctx.app
-    url = url or reach.own_address(app)
+    url = url or reach.browsers_address()
     examinations = [Examination(app, name, work, PATIENCE) for name, work in CHECKS]
     examinations.append(Examination(app, "address", reach.check, PATIENCE, url))
     if not no_ask:

@@ -7,8 +7,10 @@ from urllib.parse import urlsplit
 from flask import current_app, request
 from werkzeug.exceptions import BadHost
 
+from chattable.provider.address import is_near, is_this_machine
 from pages.errors import problem
-from pages.values import refuse
+from pages.policy import host_of
+from pages.values import refuse, whole_number
 
 NAME = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*|\[[\da-f:.]+\]", re.ASCII)
 IN_BRACKETS = re.compile(r"\[(.+)\](:\d*)?")
@@ -48,6 +50,35 @@ def known(host):
         name == each or each[0] == "*" and name.endswith(each[1:])
         for each in current_app.config["ALLOWED_HOSTS"]
     )
+
+
+def own_name():
+    """Return the name that ALLOWED_HOSTS says is ours, None if it says none."""
+    names = current_app.config.get("ALLOWED_HOSTS") or []
+    return next((name for name in names if not name.startswith("*")), None)
+
+
+def own_address(secure=False):
+    """Return where browsers find this server, without a path, as far as settings say, or None.
+
+    A name of one's own network is taken to have TLS only if `secure`.
+    """
+    name, config = own_name(), current_app.config
+    if name and not is_this_machine(host_of(name)):
+        return f"{'http' if is_near(host_of(name)) and not secure else 'https'}://{name}"
+    if config["CHATTABLE_URL"]:
+        here = urlsplit(config["CHATTABLE_URL"])
+        return f"{here.scheme}://{here.netloc}"
+    port = f":{config['PORT']}" if config["PORT"] else ""
+    return name and f"http://{name}{port}"
+
+
+def own_port(settings):
+    """Return the port where the web listens, None if nobody has said."""
+    # The launcher takes any that is free for 0.
+    port = whole_number(settings, "PORT", 5000, 0 if "CHATTABLE_URL" in settings else 1, 65535)
+    # A platform gives a process beside the web a port of its own.
+    return port if "PORT" in settings and "DYNO" not in settings else None
 
 
 def allowed_hosts(settings):

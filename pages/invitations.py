@@ -13,10 +13,10 @@ from sqlalchemy import DateTime, ForeignKey, String, delete, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from chattable.database import Moment, converted, now
-from chattable.provider.address import is_near
 from models import Model, User, db
 from pages import policy
-from pages.policy import CLOSED, INVITE, UNINVITED, host_of, rule
+from pages.hosts import own_address
+from pages.policy import CLOSED, INVITE, UNINVITED, rule
 from pages.settings import migrates
 from pages.words import one_line
 
@@ -147,7 +147,7 @@ def fault(invitation):
 def print_invitation(note, days):
     """Print a link with which one person can sign up, once."""
     word = invite(one_line(note)[:NOTE_LENGTH], days)
-    server = own_address()
+    server = own_address() or ""
     with current_app.test_request_context():  # it knows the path where we are mounted
         link = server + url_for("accounts.sign_up", invitation=word)
         closed = rule() == CLOSED
@@ -155,12 +155,3 @@ def print_invitation(note, days):
     click.echo(f"{link}   ({add}for one person, valid {days} day{'s' * (days > 1)})")
     if closed:
         click.echo("Nobody can use it for now: signing up is closed here.", err=True)
-
-
-def own_address():
-    """Return the address of this server, if ALLOWED_HOSTS says which it is, else ""."""
-    names = current_app.config.get("ALLOWED_HOSTS") or []
-    name = next((name for name in names if not name.startswith("*")), None)
-    if not name:
-        return ""
-    return f"{'http' if is_near(host_of(name)) else 'https'}://{name}"

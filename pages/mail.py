@@ -28,6 +28,7 @@ from chattable.addresses import split_login
 from chattable.database import release
 from chattable.provider.address import is_near, is_this_machine
 from chattable.queue import queue
+from pages.hosts import own_address, own_name
 from pages.values import refuse
 
 PORTS = {"smtp": 25, "smtps": 465}
@@ -109,21 +110,13 @@ def public_address() -> str | None:
     Whoever asks for a mail may write what they like into the Host header: a link in the mail would
     bring its secret there.
     """
-    if address := named_address():
-        return f"{address}{request.script_root}"
-    here = f"{request.scheme}://{request.host}{request.script_root}"
-    return here if is_this_machine(host_name()) else None
-
-
-def named_address() -> str | None:
-    """Return the scheme and the name that ALLOWED_HOSTS says are ours, None if it says none."""
-    names = [name for name in current_app.config.get("ALLOWED_HOSTS") or [] if "*" not in name]
-    if not names:
-        return None
-    near = is_near(names[0].strip("[]"))
+    name, ours = host_name(), own_name()
     # A name of one's own network may have a port, of which the list says nothing.
-    host = request.host if near and names[0].strip("[]") == host_name() else names[0]
-    return f"{'http' if near and not request.is_secure else 'https'}://{host}"
+    home = is_near(name) and ours.strip("[]") == name if ours else is_this_machine(name)
+    address = (
+        f"{request.scheme}://{request.host}" if home else ours and own_address(request.is_secure)
+    )
+    return address and f"{address}{request.script_root}"
 
 
 def host_name():

@@ -1,18 +1,18 @@
 """Whether browsers reach an install: its pages and its socket, through what stands before it."""
 
 import http.client
-import os
 import socket
 import ssl
 import time
 from contextlib import closing
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from flask import current_app
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, RejectConnection, Request
 
 from chattable.live import NOT_YOURS
+from pages import hosts
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 PATIENCE = 4  # seconds
@@ -24,18 +24,11 @@ class Unreachable(Exception):
     """Say why browsers do not get through, and what to do."""
 
 
-def own_address(app):
-    """Return where browsers find an install, as far as it knows, or None."""
-    hosts = app.config.get("ALLOWED_HOSTS")
-    if hosts and not isinstance(hosts, str) and not str(next(iter(hosts))).startswith((".", "*")):
-        return f"https://{next(iter(hosts))}"
-    try:
-        running = dotenv_values(os.path.join(app.instance_path, "running.env"))
-    except OSError:
-        running = {}
-    # Of a process beside the web, which a platform gives a port of its own.
-    port = None if "DYNO" in os.environ else os.environ.get("PORT")
-    return running.get("CHATTABLE_URL") or (f"http://127.0.0.1:{port}" if port else None)
+def browsers_address():
+    """Return where browsers find this install, as far as it knows, or None."""
+    config = current_app.config
+    address = hosts.own_address() or (config["PORT"] and f"http://127.0.0.1:{config['PORT']}")
+    return address and address + config["APPLICATION_ROOT"].rstrip("/")
 
 
 def check(url):

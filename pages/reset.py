@@ -13,6 +13,7 @@ from models import User
 from pages import limits, mail, passwords, people
 from pages.accounts import enter, normal_email, what_no_password_is
 from pages.errors import problem
+from pages.hosts import own_address
 
 HOUR = 3600
 
@@ -152,10 +153,9 @@ def reset_password(email):
     """Print a link with which the account of EMAIL can have a new password, once."""
     user = people.with_email(normal_email(email) or "")
     if not user or user.disabled:
-        raise click.ClickException(
-            "This account is disabled." if user else "There is no account with this address."
-        )
+        none = f"There is no account with the e-mail address {email}."
+        raise click.ClickException("This account is disabled." if user else none)
     with current_app.test_request_context():  # it knows the path where we are mounted
-        link, root = reset_link(user), mail.named_address()
-    here, hint = (root, "") if root else ("", "add your address; ")
+        link, server = reset_link(user), own_address()
+    here, hint = (server, "") if server else ("", "add your address; ")
     click.echo(f"{here}{urlsplit(link).path}?{urlsplit(link).query}   ({hint}valid for an hour)")

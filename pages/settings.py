@@ -32,7 +32,7 @@ from chattable.provider.address import OPENAI
 from chattable.serve.dotenv_file import checked
 from chattable.setup import LIMITS
 from pages.databases import database_url
-from pages.hosts import allowed_hosts
+from pages.hosts import allowed_hosts, own_port
 from pages.issuer import openid_settings
 from pages.mail import mail_server
 from pages.policy import signup_settings
@@ -86,7 +86,7 @@ def running_settings(instance):
 
 def read_settings(settings, instance):
     """Return the Flask configuration that an environment (dict of str) asks for."""
-    key, here = secret_key(settings, instance), "CHATTABLE_URL" in settings
+    key = secret_key(settings, instance)
     return {
         "APPLICATION_ROOT": mount_path(settings),
         "SECRET_KEY": key,
@@ -119,8 +119,8 @@ def read_settings(settings, instance):
         "METRICS_TOKEN": metrics_token(settings),
         **signup_settings(settings),
         "WEB_CONCURRENCY": whole_number(settings, "WEB_CONCURRENCY", 1, most=64),
-        # The web's, but every process says so. The launcher takes any port that is free for 0.
-        "PORT": whole_number(settings, "PORT", 5000, least=0 if here else 1, most=65535),
+        "PORT": own_port(settings),
+        "CHATTABLE_URL": settings.get("CHATTABLE_URL"),
         **openid_settings(settings),
         "SMTP_URL": mail_server(settings),
         "MAX_MESSAGE_LENGTH": whole_number(settings, "MAX_MESSAGE_LENGTH", 100_000),

@@ -13,6 +13,7 @@ from models import User, db
 from pages import mail, passwords, people
 from pages.identities import Identity
 from pages.mail import mail_server
+from pages.reach import browsers_address
 from tests.mailbox import Mailbox, certificate
 from tests.page import parse
 from tests.services import free_port
@@ -195,13 +196,33 @@ def test_the_command_says_who_is_not_there(app):
     for email in ("nobody@example.com", "no address", ""):
         done = app.test_cli_runner().invoke(args=["reset-password", email])
         assert done.exit_code == 1
-        assert done.output == "Error: There is no account with this address.\n"
+        sentence = f"There is no account with the e-mail address {email}."
+        assert done.output == f"Error: {sentence}\n"
 
 
 def test_the_command_prints_a_whole_address_where_it_knows_its_name(app, sign_up):
     sign_up()
     app.config["ALLOWED_HOSTS"] = ["*.example.org", "chat.example.org"]
     assert printed(app, " ADA@Example.com ").startswith("https://chat.example.org/reset?token=")
+
+
+@pytest.mark.parametrize("hosts", ["", "localhost,127.0.0.1", "*.example.org"])
+def test_commands_print_where_the_launcher_runs(make_app, tmp_path, hosts):
+    here = "http://127.0.0.1:5411"
+    (tmp_path / "running.env").write_text(f"CHATTABLE_URL='{here}/chat'\n")
+    app = make_app(ALLOWED_HOSTS=hosts, SCRIPT_NAME="/chat")
+    with app.app_context():
+        people.sign_up("Ada", ADA, None)
+        assert browsers_address() == f"{here}/chat"
+    assert printed(app).startswith(f"{here}/chat/reset?token=")
+    invited = app.test_cli_runner().invoke(args=["invite"]).output
+    assert invited.startswith(f"{here}/chat/signup?") and "(for one person" in invited
+
+
+def test_a_name_of_this_machine_is_printed_with_the_port(make_app):
+    app = make_app(ALLOWED_HOSTS="localhost", PORT="5411")
+    invited = app.test_cli_runner().invoke(args=["invite"]).output
+    assert invited.startswith("http://localhost:5411/signup?")
 
 
 # the mail
