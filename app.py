@@ -53,7 +53,7 @@ from pages.choice import available_models, default_model, meant, refuse, remembe
 from pages.databases import refuse_other_encodings
 from pages.errors import EXPIRED, NOT_TAKEN, problem, why
 from pages.logs import begin_log
-from pages.settings import App, gather_settings, read_settings, warn_of_keys
+from pages.settings import App, gather_settings, read_settings, warn_of_settings
 from pages.words import one_line
 
 HERE = Path(__file__).resolve().parent
@@ -95,7 +95,7 @@ def create_app(config: dict | None = None) -> Flask:
     sock.init_app(app)
     app.cli.add_command(work)
     refuse_other_encodings(app)
-    warn_of_keys(app)
+    warn_of_settings(app)
     return app
 
 

@@ -14,10 +14,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from chattable.database import Moment, converted, now
 from models import Model, User, db
-from pages import policy
 from pages.hosts import own_address
 from pages.policy import CLOSED, INVITE, UNINVITED, rule
-from pages.settings import migrates
 from pages.words import one_line
 
 DAYS, MOST_DAYS = 7, 30
@@ -63,10 +61,8 @@ class Uninvited(Exception):
 
 
 def init_app(app):
-    """Let an app invite people, and its start say whether one needs that."""
+    """Let an app invite people."""
     app.register_blueprint(routes)
-    if not migrates():
-        policy.say_who_may_sign_up(app)
 
 
 def invite(note="", days=DAYS):

@@ -85,7 +85,8 @@ def say_who_may_sign_up(app):
     """Tell whoever starts a public server, and has not said who may sign up."""
     with app.app_context():
         mark = public_by()
-    if mark and not app.config["SIGNUP_IS_SET"]:
+        chosen = bool(mark) and decided_if_known()
+    if mark and not chosen:
         log.warning(
             "SIGNUP is not set, and this server is public (%s): the first account is the "
             "administrator's, everybody else needs an invitation. Change it on /admin/signup, or "
@@ -111,6 +112,17 @@ def decided():
     if current_app.config["SIGNUP_IS_SET"]:
         return "environment"
     return "administrator" if Setting.kept().get(CHOSEN) in RULES else None
+
+
+def decided_if_known():
+    """Return `decided()`, or None where there is no database yet."""
+    try:
+        return decided()
+    except SQLAlchemyError:
+        return None
+    finally:
+        db.session.remove()
+        db.engine.dispose()  # a process that forks has connections of its own
 
 
 def choose(chosen):

@@ -35,7 +35,7 @@ from pages.databases import database_url
 from pages.hosts import allowed_hosts, own_port
 from pages.issuer import openid_settings
 from pages.mail import mail_server
-from pages.policy import signup_settings
+from pages.policy import say_who_may_sign_up, signup_settings
 from pages.values import dollars, limit, limits_hold, refuse, share, whole_number
 
 SHORT = 16  # characters of a secret
@@ -102,6 +102,7 @@ def read_settings(settings, instance):
             # What people write is no business of whoever reads the log.
             "hide_parameters": True,
         },
+        "REDIS_IS_SET": "REDIS_URL" in settings,
         "REDIS_URL": redis_url(settings, instance),
         "REDIS_PREFIX": redis_prefix(settings),
         "RATELIMIT_ENABLED": limits_hold(settings),
@@ -264,18 +265,27 @@ def prices(settings):
         refuse(str(sentence))
 
 
-def warn_of_keys(app):
-    """Say what a key is too weak for; a provider other than OpenAI may need none."""
+def warn_of_settings(app):
+    """Say, where the web starts, what is missed or too weak; another provider may need no key."""
+    if not serves():
+        return
+    say_who_may_sign_up(app)
     if is_to_be_guessed(app.config["SECRET_KEY"]):
         log.warning("SECRET_KEY is short: whoever guesses it is anybody here. Set a longer one.")
     keyless = not app.config["OPENAI_API_KEY"] and is_openai(app.config["OPENAI_BASE_URL"])
-    if keyless and not migrates():
+    if keyless:
         log.warning("OPENAI_API_KEY is not set: the provider refuses to answer. Set it in .env.")
 
 
 def is_to_be_guessed(key):
     """Return whether a key is short, of a few signs only, or one from an example."""
     return len(key) < SHORT or len(set(key)) < SHORT // 3 or bool(EXAMPLE.match(key))
+
+
+def serves():
+    """Return whether this is the web: no other has to say what it says at its start."""
+    context = click.get_current_context(silent=True)
+    return context is None or context.info_name == "run"
 
 
 def migrates():

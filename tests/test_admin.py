@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import partial
 from threading import Barrier
 
+import click
 import pytest
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from sqlalchemy import event
@@ -18,7 +19,7 @@ from models import Message, Spending, User, db
 from pages import invitations, people
 from pages.invitations import Invitation, Uninvited
 from pages.people import list_people
-from pages.policy import Setting, public_name
+from pages.policy import Setting, choose, public_name
 from tests.page import parse
 from tests.patience import patient
 from tests.test_accounts import ADA, error_beside, is_logged_in, values
@@ -640,6 +641,22 @@ def test_a_platform_is_public_and_the_start_says_what_holds(make_app, caplog, ma
     assert "invitation" in said[0]
     assert may_sign_up(app, ADA)
     assert not may_sign_up(app, BOB)
+
+
+def test_what_an_administrator_has_chosen_needs_no_word_at_the_start(make_app, caplog):
+    app = make_app()
+    with app.app_context():
+        choose("open")
+    make_app(DYNO="web.1")
+    assert "SIGNUP" not in caplog.text
+
+
+@pytest.mark.parametrize(("command", "said"), [("invite", False), ("run", True)])
+def test_a_command_does_not_say_what_the_web_says_at_its_start(make_app, caplog, command, said):
+    with click.Context(click.Command(command), info_name=command):
+        make_app(DYNO="web.1", OPENAI_API_KEY="", OPENAI_BASE_URL="", SECRET_KEY="short")
+    for name in ("SIGNUP", "OPENAI_API_KEY", "SECRET_KEY"):
+        assert (name in caplog.text) == said, name
 
 
 def test_a_name_in_allowed_hosts_makes_a_server_public(app):
