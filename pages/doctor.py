@@ -1,7 +1,7 @@
 """`flask doctor`: what is wrong with an install, and how to mend it, a line each.
 
 A check is a generator of findings; what it raises is a finding, too. What it asks of a browser's
-side, `reach` does.
+side, `reach` does; of others, `partners`.
 """
 
 import os
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import click
 from flask import Blueprint, current_app
@@ -22,14 +23,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chattable import faults, live, provider, vitals
 from chattable.database import lacks_a_table, reason
+from chattable.provider.address import OPENAI
 from chattable.provider.usage import Usage
 from chattable.provider.window import window_known
 from models import db
-from pages import reach
+from pages import partners, reach
 from pages.backup import known_revisions
 from pages.settings import is_to_be_guessed
+from pages.words import counted
 
-OK, WARNING, PROBLEM = "ok", "warning", "problem"
+OK, WARNING, PROBLEM, SKIPPED = "ok", "warning", "problem", "skipped"
 # Seconds a check may take; a model has to begin to answer, which may be to think.
 PATIENCE, PATIENCE_WITH_MODELS = 5, 20
 # Bytes free where the database is; shares of what Redis may hold.
@@ -47,6 +50,8 @@ class Finding(NamedTuple):
     level: str
     about: str
     words: str
+    # The part without which nothing is found out.
+    needs: str | None = None
 
 
 Findings = Iterator[tuple[str, str]]
@@ -65,16 +70,28 @@ def doctor(url, no_ask):
     app = app_ctx.app
     url = url or reach.browsers_address()
     examinations = [Examination(app, name, work, PATIENCE) for name, work in CHECKS]
-    examinations.append(Examination(app, "address", reach.check, PATIENCE, url))
+    for name, work in (("openid", partners.check_openid), ("address", reach.check)):
+        examinations.append(Examination(app, name, work, PATIENCE, url))
     if not no_ask:
         examinations.append(Examination(app, "models", ask_models, PATIENCE_WITH_MODELS))
-    found = [finding for each in examinations for finding in each.findings()]
+    found = once([finding for each in examinations for finding in each.findings()])
     for finding in found:
         click.echo(f"{finding.level:8} {finding.about}: {finding.words}")
     problems = sum(finding.level == PROBLEM for finding in found)
     warnings = sum(finding.level == WARNING for finding in found)
-    click.echo(f"{problems} problems, {warnings} warnings")
+    click.echo(f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}")
     raise SystemExit(1 if problems else 0)
+
+
+def once(found):
+    """Return findings, one cause told once: what needs a part that has a problem is skipped."""
+    broken = {each.about for each in found if each.level == PROBLEM and each.needs is None}
+    return [
+        Finding(SKIPPED, each.about, f"not examined: mend {each.needs} first")
+        if each.needs in broken
+        else each
+        for each in found
+    ]
 
 
 class Examination:
@@ -93,19 +110,21 @@ class Examination:
                 for level, words in self.check(*self.args):
                     self.found.append(Finding(level, self.name, words))
             except RedisError as error:
-                self._add(PROBLEM, f"Redis does not answer ({faults.what(error)})")
+                self._add(PROBLEM, f"Redis does not answer ({faults.what(error)})", "redis")
             except SQLAlchemyError as error:
-                self._add(PROBLEM, f"the database does not answer ({faults.what(error)})")
+                words = f"the database does not answer ({faults.what(error)})"
+                self._add(PROBLEM, words, "database")
             except Exception as error:  # a bug of a check's must not hide what others find
                 self._add(WARNING, f"this could not be examined ({faults.what(error)})")
 
-    def _add(self, level, words):
-        self.found.append(Finding(level, self.name, words))
+    def _add(self, level, words, needs=None):
+        self.found.append(Finding(level, self.name, words, None if needs == self.name else needs))
 
     def findings(self):
         """Return what was found within the time there is."""
         self.thread.join(max(0, self.end - time.monotonic()))
-        late = Finding(PROBLEM, self.name, f"no answer within {self.patience} s")
+        needs = "redis" if self.name == "worker" else None
+        late = Finding(PROBLEM, self.name, f"no answer within {self.patience} s", needs)
         return [*self.found, *([late] if self.thread.is_alive() else [])]
 
 
@@ -219,7 +238,9 @@ def check_redis() -> Findings:
         delay = sorted(delay_of(live.redis().ping) for _ in range(5))[2]
         info: Any = live.redis().info()
     except RedisError as error:
-        if live.is_away(error):
+        if not current_app.config["REDIS_IS_SET"]:
+            yield PROBLEM, "none runs here: start `uv run chattable`, or set REDIS_URL to another"
+        elif live.is_away(error):
             yield PROBLEM, f"REDIS_URL: it cannot be reached: {faults.what(error)}"
         else:
             yield PROBLEM, f"REDIS_URL: it refuses to answer: {faults.what(error)}"
@@ -301,17 +322,21 @@ def check_worker() -> Findings:
     if living := vitals.living_workers():
         yield OK, f"{living} alive"
     else:
-        yield (
-            PROBLEM,
-            "none lives, nobody answers: start the Procfile's worker (heroku ps:scale worker=1)",
-        )
+        yield PROBLEM, f"none lives, nobody answers: {start_a_worker()}"
     if is_suspended(live.redis()):
         yield PROBLEM, "workers were told to take no jobs: `rq resume --url $REDIS_URL`"
     jobs, late = vitals.jobs_by_state(), vitals.longest_wait()
     if late > LATE:
-        yield WARNING, f"{jobs['queued']} jobs wait, one for {late:.0f} s: start more workers"
+        yield WARNING, f"jobs that wait: {jobs['queued']}, one for {late:.0f} s: start more workers"
     if jobs["failed"]:
-        yield WARNING, f"{jobs['failed']} jobs have failed in five minutes: see the worker's log"
+        words = f"{counted(jobs['failed'], 'job')} failed in five minutes: see the worker's log"
+        yield WARNING, words
+
+
+def start_a_worker():
+    if current_app.config["CHATTABLE_URL"]:
+        return "see what `uv run chattable` says of it, and start that again"
+    return f"start the Procfile's worker{' (heroku ps:scale worker=1)' * ('DYNO' in os.environ)}"
 
 
 # The provider.
@@ -326,9 +351,9 @@ def check_provider() -> Findings:
         return
     try:
         listed = provider.list_models()
-        yield OK, f"it takes the key, and lists {len(listed)} models"
+        yield OK, f"it answers, and lists {counted(len(listed), 'model')}"
     except provider.ProviderError as sentence:
-        yield WARNING if config["MODELS"] else PROBLEM, str(sentence)
+        yield WARNING if config["MODELS"] else PROBLEM, f"{sentence}{whence()}"
         listed = []
     for model in config["MODELS"] if listed else ():
         if model not in listed:
@@ -337,17 +362,24 @@ def check_provider() -> Findings:
         yield from judge_model(model)
 
 
+def whence():
+    """Return which provider is asked, without what may be secret in its address."""
+    place = urlsplit(current_app.config["OPENAI_BASE_URL"] or OPENAI).netloc.rpartition("@")[2]
+    return f" It is asked at {place} (OPENAI_BASE_URL)."
+
+
 def judge_model(model):
     if provider.costs(model, Usage(prompt=1000, completion=1000)) == (None, None):
         yield (
             WARNING,
-            f"nobody knows the price of {model}: set PRICES={model}=0.25/2, in dollars a million",
+            f"nobody knows the price of {model}: set PRICES={model}=input/output in dollars a "
+            f"million tokens, as in {model}=0.25/2",
         )
     if not window_known(model):
         yield (
             WARNING,
             f"nobody knows how much {model} reads, {provider.context_window(model)} tokens are "
-            f"believed: set CONTEXT_WINDOW={model}=32768",
+            f"believed: set CONTEXT_WINDOW={model}=tokens, as in {model}=32768",
         )
 
 
@@ -372,7 +404,7 @@ def ask_model(model):
                 if words or completion.thought:
                     completion.stop()
     except provider.ProviderError as sentence:
-        return PROBLEM, f"{model}: {sentence}"
+        return PROBLEM, f"{model}: {sentence}{whence()}"
     return OK, f"{model} answers after {time.monotonic() - began:.1f} s"
 
 
@@ -382,4 +414,5 @@ CHECKS = (
     ("redis", check_redis),
     ("worker", check_worker),
     ("provider", check_provider),
+    ("mail", partners.check_mail),
 )

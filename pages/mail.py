@@ -10,6 +10,7 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -160,6 +161,13 @@ def in_ascii(address):
 
 
 def hand_over(server, message):
+    with connected(server) as connection:
+        connection.send_message(message)
+
+
+@contextmanager
+def connected(server):
+    """Give a connection on which a server takes mail, as whoever we are there."""
     kind = smtplib.SMTP_SSL if server.encrypted else smtplib.SMTP
     tls = {"context": tls_context(server)} if server.encrypted else {}
     with kind(server.host, server.port, timeout=TIMEOUT, **tls) as connection:
@@ -170,7 +178,7 @@ def hand_over(server, message):
             raise smtplib.SMTPNotSupportedError("it has no STARTTLS for a password")
         if server.user:
             log_in(connection, server.user, server.password or "")
-        connection.send_message(message)
+        yield connection
 
 
 def log_in(connection, user, password):

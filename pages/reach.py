@@ -47,7 +47,7 @@ def check(url):
     try:
         yield from look(place)
     except Unreachable as words:
-        yield PROBLEM, str(words)
+        yield PROBLEM, f"{place.scheme}://{place.netloc}{place.path}: {words}"
 
 
 def look(place):

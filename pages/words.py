@@ -49,6 +49,10 @@ def about(number):
     return f"{float(f'{number:.1e}'):,.0f}"
 
 
+def counted(number, noun):
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def choices(models, recent):
     """Return [(group, names)]: few models as they are, many by vendor after the recent ones."""
     if len(models) <= FEW:

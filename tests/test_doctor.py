@@ -18,6 +18,8 @@ from models import db
 from pages.doctor import check_settings, judge_connections, judge_persistence
 from tests.front import Front
 from tests.gate import Gate, make_certificate
+from tests.mailbox import Mailbox
+from tests.openid import OpenIdProvider
 from tests.services import free_port
 from tests.stack import Stack
 
@@ -95,7 +97,7 @@ def redis_client(redis_server):
 def test_who_is_well_is_told_so(well):
     code, said = examine(well, "--url", f"http://{NOWHERE}")
     lines = [line for line in said.splitlines() if " address: " not in line]
-    assert not [line for line in lines if not line.startswith("ok") and "1 problems" not in line]
+    assert [line for line in lines if not line.startswith("ok")] == ["1 problem, 0 warnings"]
     assert "models: gpt-4o answers" in said and "models: gpt-4o-mini answers" in said
 
 
@@ -119,11 +121,14 @@ def test_to_trust_everybody_is_a_problem(make_install):
 # The database.
 
 
-def test_a_database_without_tables_is_a_problem(make_app):
-    app = make_app()
+def test_a_database_without_tables_is_one_problem(make_app):
+    app = make_app(REDIS_PREFIX="")
     with app.app_context():
         db.drop_all()
     assert finds(app, "problem", "database", "no tables", "db upgrade")
+    code, said = examine(app)
+    assert "\n1 problem, " in said, said
+    assert "skipped  redis: not examined: mend database first" in said
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def test_files_on_a_platform_that_forgets_them_are_a_problem(well, monkeypatch):
 @pytest.mark.parametrize("ahead", [60, -60])
 def test_clocks_that_are_apart_are_seen(well, ahead, monkeypatch):
     monkeypatch.setattr("redis.Redis.time", lambda _: (int(time.time()) + ahead, 0))
-    assert finds(well, "warning", "clock", "60 s apart", "NTP")
+    assert finds(well, "warning", "clock", "s apart", "NTP")
 
 
 # Redis.
@@ -251,6 +256,17 @@ def test_an_install_without_a_worker_has_a_problem(make_install):
     assert finds(make_install(), "problem", "worker", "start")
 
 
+def test_where_the_launcher_starts_what_is_missing_it_is_named(make_install):
+    app = make_install(REDIS_URL="", CHATTABLE_URL="")
+    assert finds(app, "problem", "redis", "start `uv run chattable`")
+    assert finds(app, "skipped", "worker", "mend redis first")
+    with app.app_context():
+        db.session.execute(db.text("DROP TABLE alembic_version"))
+        db.session.commit()
+    app = make_install(CHATTABLE_URL=f"http://{NOWHERE}")
+    assert finds(app, "problem", "worker", "`uv run chattable` says of it")
+
+
 def test_workers_that_were_told_to_wait_are_a_problem(well):
     with well.app_context():
         live.redis().set("rq:suspended", 1)
@@ -264,8 +280,8 @@ def test_jobs_that_wait_long_or_have_failed_are_seen(well, monkeypatch):
         live.redis().zadd(ours.failed_job_registry.key, {job.id: 2**40})
     now = time.time()
     monkeypatch.setattr("chattable.vitals.time.time", lambda: now + 100)
-    assert finds(well, "warning", "worker", "1 jobs wait", "more workers")
-    assert finds(well, "warning", "worker", "1 jobs have failed")
+    assert finds(well, "warning", "worker", "jobs that wait: 1", "more workers")
+    assert finds(well, "warning", "worker", "1 job failed")
 
 
 # The provider.
@@ -274,12 +290,16 @@ def test_jobs_that_wait_long_or_have_failed_are_seen(well, monkeypatch):
 @pytest.mark.parametrize(
     ("config", "level", "words"),
     [
-        ({"OPENAI_BASE_URL": f"http://{NOWHERE}/v1"}, "warning", "could not be reached"),
+        (
+            {"OPENAI_BASE_URL": f"http://{NOWHERE}/v1"},
+            "warning",
+            f"at {NOWHERE} (OPENAI_BASE_URL)",
+        ),
         ({"OPENAI_BASE_URL": f"http://{NOWHERE}/v1", "MODELS": ""}, "problem", "not be reached"),
         ({"OPENAI_BASE_URL": "", "OPENAI_API_KEY": ""}, "problem", "OPENAI_API_KEY is not set"),
         ({"MODELS": "gpt-4o,gpt-unknown"}, "warning", "MODELS has gpt-unknown"),
-        ({"MODELS": "my-house", "PRICES": "openai"}, "warning", "PRICES=my-house=0.25/2"),
-        ({"MODELS": "my-house"}, "warning", "CONTEXT_WINDOW=my-house=32768"),
+        ({"MODELS": "my-house", "PRICES": "openai"}, "warning", "PRICES=my-house=input/output"),
+        ({"MODELS": "my-house"}, "warning", "CONTEXT_WINDOW=my-house=tokens, as in my-house=32768"),
         ({"DEMO_MODEL": "1"}, "warning", "demo model"),
     ],
 )
@@ -363,7 +383,8 @@ def test_a_path_that_the_proxy_has_not_is_a_problem(well, web):
     ],
 )
 def test_an_address_where_nobody_is_is_a_problem(well, url, words):
-    assert finds(well, "problem", "address", words, args=["--no-ask", "--url", url])
+    named = words if "--url" in words else f"{url}: {words}"
+    assert finds(well, "problem", "address", named, args=["--no-ask", "--url", url])
 
 
 def test_an_address_that_nobody_knows_is_asked_for(well, monkeypatch):
@@ -395,3 +416,34 @@ def test_a_certificate_that_nobody_trusts_is_a_problem(well, web, certificate):
 def test_a_scheme_that_is_not_spoken_is_a_problem(well, web):
     args = ["--no-ask", "--url", web.url.replace("http:", "https:")]
     assert finds(well, "problem", "it speaks no TLS there", args=args)
+
+
+# The mail server and the provider by which people log in.
+
+
+def test_a_mail_server_that_takes_us_is_told_and_gets_nothing(make_install):
+    with closing(Mailbox()) as mailbox:
+        app = make_install(SMTP_URL=f"smtp://localhost:{mailbox.port}")
+        assert finds(app, "ok", "mail", f"localhost:{mailbox.port} takes mail from us")
+        assert finds(app, "warning", "mail", "ALLOWED_HOSTS")
+        assert not mailbox.mails
+
+
+def test_a_mail_server_that_does_not_take_us_is_a_problem(make_install):
+    with closing(Mailbox(login=("ada", "right"))) as mailbox:
+        app = make_install(SMTP_URL=f"smtp://ada:wrong@localhost:{mailbox.port}")
+        assert finds(app, "problem", "mail", "SMTP_URL", "SMTPAuthenticationError 535")
+    assert finds(app, "problem", "mail", "SMTP_URL", "Connection refused")
+
+
+def test_an_openid_provider_is_told_where_it_sends_people_back_to(make_install):
+    with closing(OpenIdProvider()) as openid:
+        app = make_install(OIDC_ISSUER=openid.url, OIDC_CLIENT_ID="chattable")
+        args = ["--no-ask", "--url", "http://127.0.0.1:9/chat"]
+        back = "Register there: http://127.0.0.1:9/chat/login/openid/callback"
+        assert finds(app, "ok", "openid", back, args=args)
+        openid.metadata = {"issuer": "https://another.example"}
+        assert finds(app, "problem", "openid", "calls itself 'https://another.example'")
+        openid.metadata = {"more": "x" * 200_000}
+        assert finds(app, "problem", "openid", "describes no provider")
+    assert finds(app, "problem", "openid", "cannot be reached: ConnectError")
