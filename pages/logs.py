@@ -20,8 +20,8 @@ OURS = "app", "chattable", "jobs", "models", "pages"
 REQUEST_ID = re.compile(r"[\w.-]{1,100}", re.ASCII)
 # The part of an unknown path that is no secret.
 FIRST = re.compile(r"/[\w.-]{0,40}", re.ASCII)
-# Asked every few seconds, by machines.
-PROBES = "health.up", "health.ready", "metrics.show_metrics"
+# Asked every few seconds, by machines; and what comes with each page.
+QUIET = "health.up", "health.ready", "metrics.show_metrics", "static", "chattable.static"
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def end_request(response):
     if "request_id" not in g or (rule and rule.websocket):
         return response  # a socket has a line of its own
     response.headers["X-Request-ID"] = g.request_id
-    level = logging.DEBUG if request.endpoint in PROBES else logging.INFO
+    level = logging.DEBUG if request.endpoint in QUIET else logging.INFO
     if log.isEnabledFor(level):
         log.log(level, "request", extra={"fields": told_of(response)})
     return response

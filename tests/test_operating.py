@@ -271,6 +271,19 @@ def test_a_line_is_logged_for_each_request_job_and_socket(busy):
     assert (refused["reply"], refused["error"]) == ("failed", "key")
     (closed,) = [each for each in told_by(busy, "web") if each["message"] == "socket closed"]
     assert closed["chat_id"] == busy.chat and closed["frames"] > 4 and closed["seconds"] >= 0
+    assert closed["code"] in (1000, 1001, 1005)  # it was the page that left
+
+
+def test_a_log_tells_of_pages_and_not_of_what_comes_with_them(app, caplog):
+    caplog.set_level("INFO", logger="pages")
+    client = app.test_client()
+    client.get("/login")
+    for rule in ("static", "chattable.static"):
+        with app.test_request_context():
+            client.get(app.url_for(rule, filename="nothing.css"))
+    assert [record.fields["path"] for record in caplog.records if record.msg == "request"] == [
+        "/login"
+    ]
 
 
 def test_no_log_has_what_was_typed_or_a_secret_or_a_path_of_the_machine(busy):

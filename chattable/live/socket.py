@@ -102,8 +102,10 @@ def serve(
         log.exception("chat %s: socket closed", chat_id)
     finally:
         all_open.discard(socket)
+        # Whatever we would say then, it is the page that has left.
+        said = int(socket.close_reason) if code == TRY_AGAIN and socket.event.is_set() else code
         say_farewell(socket, code)
-        note_end(chat_id, opened, socket, code)
+        note_end(chat_id, opened, socket, said)
 
 
 def note_end(chat_id, opened, socket, code):
