@@ -400,7 +400,14 @@ def said(stack, status="%"):
 
 
 PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
-ABOUT = "deploy-heroku", "deploy-compose", "behind-a-proxy", "upgrading", "backing-up"
+ABOUT = (
+    "deploy-heroku",
+    "deploy-compose",
+    "own-processes",
+    "behind-a-proxy",
+    "upgrading",
+    "backing-up",
+)
 
 
 @pytest.mark.parametrize("name", ABOUT)
@@ -419,6 +426,15 @@ def test_the_readme_says_nothing_twice_and_breaks_off_nowhere():
     paragraphs = text.split("\n\n")
     pairs = zip(paragraphs, paragraphs[1:], strict=False)
     assert not [this for this, then in pairs if this[-1] == ":" and then[0] not in "`-|1"]
+
+
+@pytest.mark.parametrize("process_type", ["web", "worker"])
+def test_a_unit_runs_what_the_procfile_says(process_type):
+    (line,) = re.findall("^ExecStart=(.+)", PAGES["own-processes.md"], re.MULTILINE)
+    line = line.replace("web", process_type).replace("$$", "$")  # as systemd takes it
+    told = [*shlex.split(line)[:-1], shlex.split(line)[-1].replace("exec ", "printf '%s\n' ")]
+    said = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == shlex.split(PROCFILE[process_type])
 
 
 def test_the_pages_name_commands_and_variables_that_there_are(app):
