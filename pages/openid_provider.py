@@ -1,15 +1,18 @@
 """What is said with an OpenID Connect provider, by Authlib: 14 MB, so only where there is one."""
 
+from threading import Timer
 from typing import Any
 
+import httpx2
 from authlib.integrations.base_client import BaseApp, OAuth2Mixin, OAuthError, OpenIDMixin
 from authlib.integrations.httpx_client import OAuth2Client
 from joserfc.errors import BadSignatureError
 
+from chattable.provider.transport import Line, Pool
 from pages.issuer import WELL_KNOWN
 
-# Seconds.
-TIMEOUT = 5
+# Of one answer: seconds until its end, however it comes, and bytes, unpacked.
+TIMEOUT, MOST = 5, 2**20
 # With a key that only the provider has; one without a signature has a name, too: "none".
 SIGNED_BY = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
 SIGNED_BY += ["EdDSA", "Ed25519"]
@@ -17,6 +20,22 @@ USED = (
     *("issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri"),
     "authorization_response_iss_parameter_supported",
 )
+
+
+class Bounded(httpx2.BaseTransport):
+    """How it is asked: of what comes late, or is too much, nothing more is read."""
+
+    def handle_request(self, request):
+        request.headers["Connection"] = "close"
+        line = Line(Pool(request.url, TIMEOUT), MOST)
+        end = Timer(TIMEOUT, line.hang_up)
+        end.start()
+        try:
+            answer = line.request(request)
+            answer.read()
+            return answer
+        finally:
+            end.cancel()
 
 
 class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):
@@ -33,7 +52,7 @@ class Provider(OAuth2Mixin, OpenIDMixin, BaseApp):
             client_id=config["OIDC_CLIENT_ID"],
             client_secret=config["OIDC_CLIENT_SECRET"],
             server_metadata_url=f"{self.issuer}{WELL_KNOWN}",
-            client_kwargs={**options, "timeout": TIMEOUT},
+            client_kwargs={**options, "timeout": TIMEOUT, "transport": Bounded()},
         )
 
     def load_server_metadata(self):

@@ -15,7 +15,7 @@ from authlib.oauth2.rfc6749 import AuthorizationCodeMixin, ClientMixin
 from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oidc.core.grants import OpenIDCode
-from flask import Flask, jsonify, request
+from flask import Flask, Response, jsonify, request
 from joserfc import jwt
 from joserfc.jwk import KeySet, OctKey, RSAKey
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -42,6 +42,8 @@ class OpenIdProvider:
         self.claims, self.metadata, self.info = {}, {}, None
         self.algorithm, self.method = "RS256", "client_secret_basic"
         self.broken = set()
+        # What a path answers instead: bytes, one after the other.
+        self.floods = {}
         self.asked = []
 
     def rotate(self, kid):
@@ -72,6 +74,8 @@ class OpenIdProvider:
             self.asked.append(request.path)
             if request.path in self.broken:
                 return "broken", 500
+            if request.path in self.floods:
+                return Response(self.floods[request.path], mimetype="application/json")
 
         app.add_url_rule("/.well-known/openid-configuration", view_func=self._describe)
         app.add_url_rule("/keys", view_func=self._show_keys)

@@ -379,6 +379,31 @@ def test_a_provider_that_breaks_on_the_way_is_told(app, client, op):
     assert people(app) == {}
 
 
+PARTS = {"/.well-known/openid-configuration": "reached", "/token": "right", "/keys": "right"}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_answer_that_never_ends_is_not_waited_for(client, op, monkeypatch, part):
+    monkeypatch.setattr("pages.openid_provider.TIMEOUT", 1)
+    op.floods[part] = (time.sleep(0.2) or b" " for _ in range(50))
+    begun = time.monotonic()
+    assert PARTS[part] in told(client, come_as_far(client, op))
+    assert time.monotonic() - begun < 4
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_of_an_answer_that_is_too_much_no_more_is_read(client, op, part):
+    sent = []
+    op.floods[part] = (sent.append(1) or b" " * 2**16 for _ in range(2000))
+    assert PARTS[part] in told(client, come_as_far(client, op))
+    assert len(sent) < 500
+
+
+def come_as_far(client, op):
+    answer = client.get("/login/openid")
+    return answer if answer.location.startswith("/login") else come(client, op)
+
+
 def test_a_description_of_another_provider_is_not_believed(client, op):
     for issuer in ("https://evil.example", None):
         op.metadata = {"issuer": issuer}

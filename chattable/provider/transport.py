@@ -1,7 +1,8 @@
 """HTTP as a stream of a provider needs it: connections that are kept, and that can be cut.
 
 The openai SDK asks by it instead of its own transport, which costs three times as much a token and
-ends nothing that another thread wants to have ended. Only `client` comes in here.
+ends nothing that another thread wants to have ended. Only `client` comes in here, and whoever asks
+somebody else as carefully.
 """
 
 import os
@@ -223,8 +224,8 @@ def translated():
 class Pool:
     """Connections to one address, few of them kept."""
 
-    def __init__(self, url):
-        self._address = url
+    def __init__(self, url, patience=CONNECT_TIMEOUT):
+        self._address, self._patience = url, patience
         self._kept: deque[tuple[HTTPConnection, float]] = deque()
         self._process = os.getpid()
 
@@ -259,17 +260,17 @@ class Pool:
             connection = Through(host, self._port, self._open_by_proxy)
         elif self._secure:
             connection = HTTPSConnection(
-                host, self._port, timeout=CONNECT_TIMEOUT, context=self._tls
+                host, self._port, timeout=self._patience, context=self._tls
             )
         else:
-            connection = HTTPConnection(host, self._port, timeout=CONNECT_TIMEOUT)
+            connection = HTTPConnection(host, self._port, timeout=self._patience)
         connection.response_class = Answer
         return connection
 
     def _open_by_proxy(self, host, port):
         if not self._secure:
-            return self._proxy.connect(CONNECT_TIMEOUT)
-        tunnel = self._proxy.reach(host, port, CONNECT_TIMEOUT)
+            return self._proxy.connect(self._patience)
+        tunnel = self._proxy.reach(host, port, self._patience)
         return self._tls.wrap_socket(tunnel, server_hostname=host)
 
     def address(self, url):
