@@ -110,6 +110,19 @@ def test_nothing_moves_but_the_end_of_a_growing_reply(told, look, provider, cont
     assert ada.page.evaluate("shifted") < 0.01
 
 
+# what has not come yet
+
+
+def test_a_sentence_about_what_was_sent_is_read_whole_on_a_phone(told, look):
+    ada = look(told(), **PHONE)
+    shown = """(note) => {
+      note.hidden = false;
+      note.textContent = "It has not appeared yet. " + "You can send it again. ".repeat(3);
+      return note.scrollWidth <= note.clientWidth && note.scrollHeight <= note.clientHeight;
+    }"""
+    assert ada.page.locator("#outbox").evaluate(shown)
+
+
 # what a reply cost
 
 
