@@ -24,7 +24,7 @@ NAME_LENGTH = 80
 PASSWORD_LENGTH = 8
 LOGGED_IN = "You are logged in already. Log out first to make another account by this invitation."
 # Whoever reloads the page is asked to log in, and comes back to it.
-SIGNED_OUT = Markup('You are signed out. <a href="">Log in again</a>; your text is kept.')
+SIGNED_OUT = Markup('You are logged out. <a href="">Log in again</a>; your text is kept.')
 DISABLED = "This account cannot log in now. Ask whoever runs this server."
 # Endpoints that need no login; the socket asks for itself, in its own language.
 OPEN = {

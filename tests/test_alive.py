@@ -285,7 +285,7 @@ def test_who_is_signed_out_elsewhere_can_come_back_to_the_chat(ada, proxy):
         expect(other).to_have_url(re.compile("/login"))
     for link in proxy.sockets:
         link.close()
-    expect(banner(ada)).to_contain_text("You are signed out")
+    expect(banner(ada)).to_contain_text("You are logged out here, or this chat")
     banner(ada).get_by_role("link").click()
     expect(ada.page).to_have_url(re.compile("/login"))
     ada.page.get_by_label("Email").fill(ada.email)

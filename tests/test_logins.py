@@ -686,7 +686,7 @@ def test_a_page_says_that_its_session_has_ended_and_asks_no_more(stack, page):
     phone_row = parse(ada.get("/account").text).select_one(".logins__one form")
     page.evaluate(NEXT_TRY)
     assert ada.post(phone_row["action"]).status == 303
-    expect(banner).to_contain_text("You are signed out")
+    expect(banner).to_have_text("You are logged out here. Reload the page")
     assert page.evaluate("() => window.nextTry") == "prevented"
     banner.get_by_role("link", name="Reload the page").click()
     expect(page).to_have_url(re.compile(r"/login\?next=/account$"))

@@ -187,7 +187,7 @@ def test_behind_another_name_a_page_asks_over_http_and_is_never_signed_out(behin
     ada.begin("Hello")
     expect(ada.page.locator("#connection")).to_contain_text("Live updates are blocked here.")
     ada.wait_for("complete")
-    expect(ada.page.locator("#connection")).not_to_contain_text("signed out")
+    expect(ada.page.locator("#connection")).not_to_contain_text("logged out")
     assert re.search(r"http://127\.0\.0\.1:\d+.*upstream", stack.log("web"))
 
 

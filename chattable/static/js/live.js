@@ -5,7 +5,7 @@ const BUSY = 4, IDLE = 30, ANSWER = 5, OPENING = 30; // s of silence: then it is
 const AWAITED = '#messages > :is([data-status="pending"], [data-status="streaming"]), #outbox:not([hidden])';
 const banner = document.getElementById("connection") ?? document.createElement("p");
 const REFUSED = {
-  1008: 'You are signed out or this chat is no longer yours. <a href="">Reload the page</a>',
+  1008: `You are logged out here${document.querySelector("#messages[role=log]") ? ", or this chat is no longer yours" : ""}. <a href="">Reload the page</a>`,
   gone: `This chat was deleted. <a href="${banner.dataset.chats ?? "/"}">Leave this page</a>`,
 };
 let connection, polled, heard, asked, reached, refused, query, said;
