@@ -1,6 +1,16 @@
 """One's own account: name, e-mail address, password, where one is logged in, and leaving."""
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
+from flask import (
+    Blueprint,
+    abort,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 from flask_login import current_user, logout_user
 
 from pages import limits, logins, mail, passwords, people
@@ -10,6 +20,7 @@ from pages.accounts import (
     normal_email,
     what_no_password_is,
 )
+from pages.identities import Identity
 from pages.words import one_line
 
 LISTED = 50  # log-ins
@@ -55,7 +66,13 @@ def show_page(form, errors):
     theirs = logins.all_of(current_user)
     listed = [(each, browser_of(each.agent)) for each in theirs[:LISTED]]
     context = {"form": form, "errors": errors, "logins": listed, "more": len(theirs) - len(listed)}
+    context["providers"] = [*map(name_of, Identity.issuers(current_user))]
     return render_template("accounts/account.html", **context)
+
+
+def name_of(issuer):
+    ours = issuer == current_app.config["OIDC_ISSUER"]
+    return current_app.config["OIDC_NAME"] if ours else issuer.partition("://")[2]
 
 
 def browser_of(agent):
@@ -137,6 +154,17 @@ def end_login(login_id):
 def end_other_logins():
     logins.end_all(current_user, but=current_user.login)
     return done("You are logged out everywhere else.")
+
+
+@routes.post("/account/identities/delete")
+def delete_identities():
+    """Let no provider in any more: one's address, or one's account there, may be another's now."""
+    if not current_user.password_hash:
+        return show_page({}, {"identities": True}), 409
+    if not is_password(request.form.get("identity_password", "")):
+        return show_page({}, {"identity_password": WRONG}), 422
+    Identity.take_all(current_user)
+    return done("Only your password logs you in now.")
 
 
 @routes.post("/account/delete")

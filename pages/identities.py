@@ -1,6 +1,6 @@
 """Who a person with an account is at an OpenID Connect provider."""
 
-from sqlalchemy import ForeignKey, String, select
+from sqlalchemy import ForeignKey, String, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import Model, User, db
@@ -25,4 +25,16 @@ class Identity(Model):
     def give(cls, issuer: str, subject: str, user: User) -> None:
         """Let a person at a provider into an account."""
         db.session.merge(cls(issuer=issuer, subject=subject, user_id=user.id))
+        db.session.commit()
+
+    @classmethod
+    def issuers(cls, user: User) -> list[str]:
+        """Return the providers by which somebody can log in."""
+        theirs = select(cls.issuer).where(cls.user_id == user.id).distinct()
+        return [*db.session.scalars(theirs.order_by(cls.issuer))]
+
+    @classmethod
+    def take_all(cls, user: User) -> None:
+        """Let nobody at a provider into an account any more."""
+        db.session.execute(delete(cls).where(cls.user_id == user.id))
         db.session.commit()

@@ -518,6 +518,36 @@ def test_the_first_who_comes_by_the_provider_is_the_administrator(app, client, o
         assert db.session.scalars(db.select(User)).one().admin
 
 
+# parting from it
+
+
+def test_an_account_shows_who_lets_one_in_and_parts_from_it_by_the_password(
+    app, client, op, sign_up
+):
+    assert (
+        "You can log in by"
+        not in sign_up(email="ada@example.com", person=client).get("/account").text
+    )
+    come(client, op)
+    assert "You can log in by Lovelace &amp; Co," in client.get("/account").text
+    wrong = client.post("/account/identities/delete", data={"identity_password": "guessed"})
+    assert wrong.status_code == 422
+    assert come(app.test_client(), op).location == "/chats"
+    form = {"identity_password": PASSWORD}
+    assert client.post("/account/identities/delete", data=form).status_code == 303
+    assert "You can log in by" not in client.get("/account").text
+    visitor = app.test_client()
+    assert "Log in with its password once" in told(visitor, come(visitor, op))
+
+
+def test_nobody_parts_from_the_only_way_into_an_account(app, client, op):
+    come(client, op)
+    refused = client.post("/account/identities/delete")
+    assert refused.status_code == 409
+    assert "only way into your account" in parse(refused.text).select_one(".alert").get_text()
+    assert come(app.test_client(), op).location == "/chats"
+
+
 # settings
 
 

@@ -67,6 +67,7 @@ POST    /account/email                    login     303/account   303/account
 POST    /account/password                 login     303/account   303/account
 POST    /account/logins/end               login     303/account   303/account
 POST    /account/logins/<int:login_id>/end  login   303/account   404
+POST    /account/identities/delete        login     303/account   303/account
 POST    /account/delete                   login     200           200        409
 GET     /admin                            login     404           404        200
 GET     /admin/people/<int:user_id>       login     404           404        200
@@ -103,6 +104,7 @@ FORMS = {
     "/account": {"name": "Another"},
     "/account/email": {"email": "eve@example.com", "password": ADA["password"]},
     "/account/password": {"old_password": ADA["password"], "new_password": "another password"},
+    "/account/identities/delete": {"identity_password": ADA["password"]},
     "/account/delete": {"leaving_password": ADA["password"]},
     "/admin/people/<int:user_id>": {"budget": "5"},
     "/admin/signup": {"rule": "invite"},
