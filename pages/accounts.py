@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from flask import (
     Blueprint,
     abort,
+    flash,
     make_response,
     redirect,
     render_template,
@@ -26,6 +27,7 @@ LOGGED_IN = "You are logged in already. Log out first to make another account by
 # Whoever reloads the page is asked to log in, and comes back to it.
 SIGNED_OUT = Markup('You are logged out. <a href="">Log in again</a>; your text is kept.')
 DISABLED = "This account cannot log in now. Ask whoever runs this server."
+FIRST = "You are this server's administrator: invite people under Administration."
 # Endpoints that need no login; the socket asks for itself, in its own language.
 OPEN = {
     "static",
@@ -101,13 +103,20 @@ def sign_up():
         taken = "There is an account with this e-mail address already. Log in instead."
         return show_sign_up(form, {"email": taken}), 422
     enter(user)
+    greet(user)
     return redirect(first_page())
+
+
+def greet(user):
+    """Tell the first who comes what only they can do."""
+    if user.admin:
+        flash(FIRST)
 
 
 def refuse_sign_up(sentence):
     """Say why somebody may not sign up; what they have filled in meanwhile stays."""
     if request.method != "POST":
-        return problem(sentence, 403)
+        return problem(sentence, 403, title="Signing up")
     form = {name: request.form.get(name, "") for name in ("name", "email")}
     return show_sign_up(form, {"form": sentence}), 403
 
@@ -158,7 +167,7 @@ def show_sign_up(form, errors):
 @routes.route("/login", methods=["GET", "POST"])
 def log_in():
     if request.method != "POST":
-        return show_log_in({}, {})
+        return show_log_in({"email": session.pop("confirmed", "")}, {})
     email, password = request.form.get("email", ""), request.form.get("password", "")
     account = normal_email(email) or ""
     attempt = limits.try_password(account)

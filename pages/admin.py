@@ -123,6 +123,7 @@ def change_standing(person):
         db.session.commit()
     if disabled in ("0", "1"):
         (people.disable if disabled == "1" else people.enable)(person)
+        flash("They are logged out, and cannot log in." if disabled == "1" else "They can log in.")
     note(person, f"admin={admin} disabled={disabled}")
     return None
 
@@ -166,7 +167,7 @@ def choose_policy():
     if policy.decided() == "environment":
         return show_signing_up({"days": invitations.DAYS}, rule="SIGNUP decides here."), 409
     policy.choose(chosen)
-    flash("It is saved who may sign up.")
+    flash("Saved: who may sign up.")
     return redirect(url_for("admin.show_policy"), 303)
 
 

@@ -1,6 +1,6 @@
 """What people are told when something goes wrong: one sentence, as a page or a part of one."""
 
-from flask import current_app, request
+from flask import current_app, request, session
 from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
 from redis.exceptions import RedisError
@@ -55,7 +55,7 @@ def database_away(error):
     return problem("The database is busy or away. Nothing is lost; try again in a moment.", 503)
 
 
-def problem(sentence, status):
+def problem(sentence, status, title="That did not work"):
     """Answer with one sentence: as a part of the page for HTMX, else as a page of its own.
 
     It asks nobody: what went wrong may be the very database that other pages ask.
@@ -64,6 +64,7 @@ def problem(sentence, status):
         return live.render("messages/_error.html", error=sentence), status
     nobody = AnonymousUserMixin()
     context = {"sentence": sentence, "status": status, "fields": written_fields()}
+    context |= {"title": title, "logged_in": "login" in session}
     return live.render("error.html", current_user=nobody, **context), status
 
 

@@ -46,14 +46,14 @@ Hello,
 
 your account at {} has a new password, and every other browser was logged out.
 
-If it was not you, ask at once whoever runs the server.
+If it was not you, tell whoever runs the server at once.
 """
 NEW_ADDRESS = """\
 Hello,
 
 your account at {} has another e-mail address now; it is not reached by this one any more.
 
-If it was not you, ask at once whoever runs the server.
+If it was not you, tell whoever runs the server at once.
 """
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from flask_login import current_user
 
 from chattable.database import reason
 from pages import invitations, limits, people
-from pages.accounts import asked_for, enter, normal_email, safe_next
+from pages.accounts import asked_for, enter, greet, normal_email, safe_next
 from pages.identities import Identity
 from pages.words import one_line
 
@@ -39,7 +39,7 @@ DENIED = "{} did not let you in, or you did not agree. Try again."
 WRONG = "What {} answered is not right. Try again; if it stays so, tell whoever runs this server."
 UNVERIFIED = "{} has not confirmed your e-mail address. Confirm it there, then try again."
 KNOWN_ADDRESS = (
-    "There is an account with your e-mail address. Log in with its password once; "
+    "There is an account with your e-mail address, {email}. Log in with its password once; "
     "from then on {} is enough."
 )
 
@@ -51,7 +51,7 @@ class Refused(Exception):
 
 
 class UnknownHere(Exception):
-    """Somebody is to show first that an account with their address is theirs."""
+    """Somebody is to show first that an account with their address, the message, is theirs."""
 
 
 def init_app(app):
@@ -92,17 +92,22 @@ def come_back():
         user, page = whose(claims, flow["invitation"])
     except Refused as sentence:
         return back_to_log_in(str(sentence), next=flow["next"])
-    except UnknownHere:
+    except UnknownHere as email:
+        session["confirmed"] = str(email)
         # Once they are logged in, the provider is asked again.
-        return back_to_log_in(KNOWN_ADDRESS, next=url_for("openid.leave", next=flow["next"]))
+        return back_to_log_in(
+            KNOWN_ADDRESS, next=url_for("openid.leave", next=flow["next"]), email=email
+        )
     enter(user)
+    if page == "chats.new_chat":
+        greet(user)
     return redirect(flow["next"] or url_for(page))
 
 
-def back_to_log_in(sentence, why=None, next=None):
+def back_to_log_in(sentence, why=None, next=None, email=None):
     if why:
         current_app.logger.warning("OpenID Connect: %s", told(why))
-    flash(sentence.format(current_app.config["OIDC_NAME"]))
+    flash(sentence.format(current_app.config["OIDC_NAME"], email=email))
     return redirect(url_for("accounts.log_in", next=next))
 
 
@@ -187,7 +192,7 @@ def make_account(name, email, invitation):
 def let_in_from_now_on(user, claims):
     """Link an account that was there before, if its owner is logged in here."""
     if current_user != user:
-        raise UnknownHere
+        raise UnknownHere(user.email)
     Identity.give(claims["iss"], claims["sub"], user)
     return user
 

@@ -483,3 +483,16 @@ def test_logging_in_rightly_is_not_counted_as_guessing(make_app):
     visitor = make_app(RATELIMIT_ENABLED="1").test_client()
     visitor.post("/signup", data=ADA)
     assert [log_in(visitor).status_code for _ in range(12)] == [302] * 12
+
+
+def test_the_first_alone_is_told_that_they_administer(app, sign_up):
+    for name, told in (("ada", True), ("bob", False)):
+        person = sign_up(email=f"{name}@example.com")
+        assert ("administrator: invite" in person.get("/chats/new").text) == told
+
+
+def test_what_did_not_work_leads_whoever_is_logged_out_to_the_log_in(client, sign_up):
+    page = parse(client.get("/reset?token=x").text)
+    assert page.select_one(".card .button").get_text() == "Log in"
+    page = parse(sign_up().get("/chats/7").text)
+    assert page.select_one(".card .button").get_text() == "Go to your chats"

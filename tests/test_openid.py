@@ -441,7 +441,9 @@ def test_an_address_that_a_stranger_signed_up_with_lets_neither_in_by_the_other(
 def test_who_gives_the_password_once_needs_it_no_more(app, client, op, sign_up):
     sign_up(email="ada@example.com")
     page = come(client, op, "/login/openid?next=/chats/7").location
-    assert "once" in parse(client.get(page).text).select_one(".note").get_text()
+    shown = parse(client.get(page).text)
+    assert "address, ada@example.com. Log in" in shown.select_one(".note").get_text()
+    assert shown.find(id="email")["value"] == "ada@example.com"
     onward = client.post(page, data={"email": "ada@example.com", "password": PASSWORD}).location
     assert onward == "/login/openid?next=/chats/7"
     # A browser lets no form lead to another site, not even by the way of ours.
