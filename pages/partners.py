@@ -4,7 +4,6 @@ import json
 import smtplib
 from urllib.parse import urlsplit
 
-import httpx2
 from flask import current_app
 
 from pages import mail
@@ -36,6 +35,8 @@ def check_openid(url):
     issuer = current_app.config["OIDC_ISSUER"]
     if not issuer:
         return
+    import httpx2  # it takes half a second
+
     try:
         name = json.loads(fetch(f"{issuer}{WELL_KNOWN}"))["issuer"].rstrip("/")
     except httpx2.HTTPError as error:
@@ -52,6 +53,8 @@ def check_openid(url):
 
 def fetch(address):
     """Return the bytes at an address; raise ValueError if they are not 200's, or too many."""
+    import httpx2
+
     got, plain = b"", {"Accept-Encoding": "identity"}
     with httpx2.stream("GET", address, timeout=PATIENCE, headers=plain) as answer:
         if answer.status_code != 200:
