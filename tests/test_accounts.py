@@ -496,3 +496,13 @@ def test_what_did_not_work_leads_whoever_is_logged_out_to_the_log_in(client, sig
     assert page.select_one(".card .button").get_text() == "Log in"
     page = parse(sign_up().get("/chats/7").text)
     assert page.select_one(".card .button").get_text() == "Go to your chats"
+
+
+def test_signing_up_says_which_server_this_is_until_somebody_chooses(make_app, sign_up):
+    for mark, words in (("", "is open, for nobody"), ("web.1", "asks for an invitation, for")):
+        root = make_app(DYNO=mark).test_client()
+        if not mark:
+            sign_up(person=root)
+        else:
+            root.post("/login", data={"email": "ada@example.com", "password": ADA["password"]})
+        assert words in root.get("/admin/signup").text
