@@ -341,7 +341,7 @@ def send_to_worker(chat, draft, after=None):
     # Where its writer looks now: another tab may turn to another branch before it is saved.
     after = after if after is not None else chat.leaf_id or LATEST
     said = draft["content"], draft["model"], draft["client_id"], after
-    begin = partial(chat.exchange, said[0], said[2], said[1], after)
+    begin = partial(chat.exchange, said[0], said[2], said[1], after, waits=True)
     task, way = jobs.create_message_and_stream, {"before": partial(limits.spend, chat, draft)}
     taken = queue.enqueue_turn(chat, draft["client_id"], task, *said, **way, begin=begin)
     if taken and not request.headers.get("HX-Request"):

@@ -102,6 +102,8 @@ def answer_once(chat: ChatMixin, model: str, to: int, beyond: int = 0) -> None:
         chat.hooks.on_message_update(answer)
     elif live.take_up(id_of(answer)):
         # It was shown while it waited for a place.
+        answer.waits = False
+        chat.hooks.on_message_update(answer)
         with chat.asking(model, chat.told(model, to)) as completion:
             answer.receive(completion)
 

@@ -217,7 +217,8 @@ class ChatMixin(Reading):
         """
         said = spoken_by("user", content, client_id)
         # With its content, for both to go in one INSERT.
-        reply = {"role": "assistant", "content": "", "model": model, "status": "pending"}
+        reply: dict[str, Any] = {"role": "assistant", "content": "", "model": model}
+        reply |= {"status": "pending", "waits": False}
         return self._add(said, reply | ended, after=after)
 
     def run(self, model: str, after: int | None = None) -> Any:
@@ -269,9 +270,9 @@ class ChatMixin(Reading):
         self.hooks.on_message_update(lost)
         release()
 
-    def begin_reply(self, model: str, after: int | None = None) -> Any:
+    def begin_reply(self, model: str, after: int | None = None, waits: bool = False) -> Any:
         """Save a new reply, for its writer, and return it. Raises `ReplyInProgress`."""
-        new = {"role": "assistant", "model": model, "status": "pending"}
+        new = {"role": "assistant", "model": model, "status": "pending", "waits": waits}
         begun = self._save(now(), [new], after)
         if not begun and self._make_way():
             begun = self._save(now(), [new], after)
@@ -285,8 +286,8 @@ class ChatMixin(Reading):
         return begun[0]
 
     def begin_version(self, reply: MessageMixin, model: str) -> list[Any]:
-        """Save another version of a reply, for its writer, and return it in a list."""
-        return [self.begin_reply(model, self.parent_of(reply))]
+        """Save another version of a reply, which waits for its writer; return it in a list."""
+        return [self.begin_reply(model, self.parent_of(reply), waits=True)]
 
     def _add(self, *new, after):
         """Save new messages and tell the hook; return them, or None if a unique index says no."""

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 from sqlalchemy.orm.attributes import set_committed_value
 
-from chattable import markdown
+from chattable import live, markdown
 from chattable.branches import UNSEEN, Version
 from chattable.database import (
     Dollars,
@@ -92,6 +92,8 @@ class MessageMixin:
     moves_window = False
     # The id of the message I follow, and what else was said in my place, once they are known.
     parent: int | None = None
+    # Whether I wait for a place; None while nobody has asked.
+    waits: bool | None = None
     _versions: list[Version] | None = None
 
     @declared_attr
@@ -103,6 +105,13 @@ class MessageMixin:
     @property
     def running(self) -> bool:
         return self.status in RUNNING
+
+    @property
+    def waiting(self) -> bool:
+        """Whether I am a reply that waits until others of my chat's owner have ended."""
+        if self.status == "pending" and self.waits is None:
+            self.waits = live.waits(self.id)
+        return bool(self.status == "pending" and self.waits)
 
     @property
     def thinking(self) -> bool:

@@ -81,6 +81,23 @@ def test_its_page_shows_that_it_waits(app, ada):
     said, reply = page.select("#messages article")
     assert said.select_one(".message__body").get_text(strip=True) == "Number 2"
     assert (reply["data-role"], reply["data-status"]) == ("assistant", "pending")
+    assert "data-waiting" in reply.attrs
+
+
+def test_its_page_shows_that_it_waits_no_more(app, ada, provider):
+    *_, last = send_to_many(ada, 3)
+    told = []
+    provider.says("Hi")
+    with app.app_context():
+        watching = live.redis().pubsub(ignore_subscribe_messages=True)
+        watching.subscribe(live.channel(last))
+        watching.get_message(timeout=1)
+        work_off(app, 3)
+        while frame := watching.get_message(timeout=1):
+            told.append(frame["data"].decode())
+    begun = next(frame for frame in told if 'data-status="pending"' in frame)
+    assert "data-waiting" not in begun
+    assert "data-waiting" not in ada.get(f"/chats/{last}").text
 
 
 def test_of_many_sent_at_once_each_that_waits_is_shown(app, ada):

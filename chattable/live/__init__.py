@@ -51,6 +51,7 @@ from chattable.live.turns import (
     take_turn,
     take_up,
     turn_holder,
+    waits,
 )
 
 __all__ = [
@@ -123,4 +124,5 @@ __all__ = [
     "turn_holder",
     "turn_key",
     "unsent_frame",
+    "waits",
 ]

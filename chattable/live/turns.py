@@ -130,6 +130,14 @@ def keep_waiting(message_id: int) -> None:
     redis().set(lease_key(message_id), WAITING, ex=LIFETIME)
 
 
+def waits(message_id: int) -> bool:
+    """Return whether nobody has begun to write a reply, for its job waits for a place."""
+    try:
+        return redis().get(lease_key(message_id)) == WAITING
+    except RedisError:
+        return False
+
+
 def take_up(message_id: int) -> bool:
     """Take the lease of a reply that waits, for its writer; return whether it did."""
     return bool(redis().eval(TAKE_OVER, 1, lease_key(message_id), WAITING, 1, LEASE))
