@@ -117,6 +117,22 @@ def test_whoever_looks_after_an_install_sees_how_many_wait(app, ada):
         assert vitals.replies_written(Message.running_ids()) == 0
 
 
+def test_a_message_takes_redis_no_more_than_three_trips_and_no_script_anew(app, ada, monkeypatch):
+    app.config["SENDS_PER_MINUTE"] = 30
+    chats = [new_chat(ada) for _ in range(2)]
+    send(ada, chats[0])
+    connection, trips = app.extensions["chattable_redis"].connection_pool.connection_class, []
+    taken = connection.send_packed_command
+
+    def send_packed_command(self, command, *args, **options):
+        trips.append(command)
+        return taken(self, command, *args, **options)
+
+    monkeypatch.setattr(connection, "send_packed_command", send_packed_command)
+    send(ada, chats[1])
+    assert len(trips) == 3 and not any("return" in str(trip) for trip in trips)
+
+
 def test_others_do_not_wait_for_it(app, ada, let_in):
     send_to_many(ada, 4)
     send_to_many(let_in("Eve", "eve@example.com"), 2)
