@@ -21,9 +21,12 @@ LIST = """() => {
 }"""
 # Headless tabs are never hidden by themselves.
 HIDE = """([hidden, event]) => new Promise((resolve) => {
-  document.addEventListener(event, resolve, { once: true });
+  const tell = () => document.dispatchEvent(new Event("visibilitychange"));
+  // A page whose socket is not there yet has none to close: it is told again.
+  const again = hidden && setInterval(tell, 500);
+  document.addEventListener(event, () => resolve(clearInterval(again)), { once: true });
   Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
-  document.dispatchEvent(new Event("visibilitychange"));
+  tell();
 })"""
 REFUSE_STORAGE = """() => {
   Storage.prototype.setItem = () => { throw new Error("storage is full"); };

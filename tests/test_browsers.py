@@ -38,6 +38,9 @@ class Reader:
             raise TimeoutError(self.sees("document.querySelector('main').innerText")) from error
 
     def sends(self, text):
+        # Enter breaks the line where no script has come yet.
+        self.waits_for("document.readyState === 'complete'")
+        self.waits_for("document.getElementById('content').form.matches('[data-htmx-powered]')")
         self.browser.run("document.getElementById('content').focus()")
         self.browser.type(text)
         self.waits_for("document.getElementById('content').value === arguments[0]", text)

@@ -206,7 +206,7 @@ def test_a_path_is_told_without_what_may_be_secret(app, caplog, path, told):
 
 
 def test_a_part_of_a_path_that_is_no_number_is_not_told(app, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "pages.logs"):
         app.test_client().get(f"{app.static_url_path}/secret.css")
     (said,) = [each.fields for each in caplog.records if each.name == "pages.logs"]
     assert said["path"].startswith("/static/") and "secret" not in said["path"]
