@@ -49,11 +49,11 @@ class Budgeted:
     # Whether something was set aside for a reply that this process writes.
     sets_aside = False
 
-    def on_ask(self, chat: Any, model: str, told: provider.Told) -> str | None:
+    def on_ask(self, chat: Any, model: str, told: "provider.Told") -> str | None:
         refusal = self.reserve(chat.id, model, provider.estimate_tokens(told.size))
         return refusal.sentence if refusal else None
 
-    def on_growing(self, chat_id: int, completion: provider.Completion, text: str) -> None:
+    def on_growing(self, chat_id: int, completion: "provider.Completion", text: str) -> None:
         if not self.sets_aside:
             return
         tokens = provider.estimate_tokens(completion.told.size)

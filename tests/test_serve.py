@@ -695,3 +695,8 @@ def test_the_demo_model_answers_only_its_own_app(demo_model):
     with pytest.raises(urllib.error.HTTPError) as refusal:
         ask(demo_model, "Say hello.", key="guess")
     assert refusal.value.code == 401
+
+
+def test_the_web_does_not_load_what_only_a_worker_asks_with():
+    said = "import app, sys; sys.exit('openai' in sys.modules or 'authlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", said], cwd=ROOT, check=True)
