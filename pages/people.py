@@ -13,8 +13,9 @@ from sqlalchemy.orm import aliased
 from werkzeug.security import generate_password_hash
 
 from chattable import live
+from chattable.budget import month
 from chattable.connections import beside
-from chattable.database import Dollars, id_of, now, persistent
+from chattable.database import Dollars, id_of, persistent
 from chattable.queue import forget_chats
 from models import Chat, Spending, User, db
 from pages import logins
@@ -88,8 +89,8 @@ def find_person(user_id):
 def everybody():
     mine = Chat.chattable_type == "User", Chat.chattable_id == User.id
     chats = select(func.count()).where(*mine).scalar_subquery()
-    month = Spending.user_id == User.id, Spending.month == f"{now():%Y-%m}"
-    picodollars = select(Spending.picodollars).where(*month).scalar_subquery()
+    this_month = Spending.user_id == User.id, Spending.month == month()
+    picodollars = select(Spending.picodollars).where(*this_month).scalar_subquery()
     spent = type_coerce(func.coalesce(picodollars, 0), Dollars())
     return select(User, chats.label("chats"), spent.label("spent"))
 
